@@ -1,0 +1,1 @@
+"""Nouns and seams of Sophia: standard library only, no I/O."""

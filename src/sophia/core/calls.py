@@ -1,0 +1,82 @@
+"""One call to an upstream and what comes back: the nouns between serving and the adapters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Endpoint = Literal["chat/completions", "completions", "embeddings"]
+RawJson = bytes | bytearray | memoryview
+"""One JSON value as it stood in the client's body; adapters may use any buffer that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Clocks of one attempt, in seconds.
+
+    `content` runs from dispatch to the first content-bearing delta and ignores comments; `stall`
+    runs between content-bearing deltas; `total` spans the attempt.
+    """
+
+    connect: float = 2.0
+    content: float = 60.0
+    stall: float = 30.0
+    total: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class PriceCeiling:
+    """The most an attempt may cost per million tokens, in nano-dollars."""
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an upstream is asked: the client's own fields plus the few that Sophia decides.
+
+    `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
+    Sophia's own hints. `max_tokens` is set when the purse clamps the answer.
+    """
+
+    request_id: str
+    endpoint: Endpoint
+    model: str
+    fields: Mapping[str, RawJson]
+    stream: bool
+    deadlines: Deadlines
+    max_tokens: int | None = None
+    max_tokens_field: str = "max_tokens"
+    price_ceiling: PriceCeiling | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt and, where the upstream says it, its cost in nano-dollars."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nano: int | None = None
+    raw: bytes = b"{}"
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one read of the upstream gave: chunks in OpenRouter's shape, ready for the client.
+
+    `chunks` are JSON objects without SSE framing; a whole answer is a single chunk. The usage
+    chunk, `[DONE]` and comments are never among them.
+    """
+
+    chunks: list[bytes]
+    content: bool = False
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    provider: str | None = None
+    id: str | None = None
+    created: int | None = None
+    text_chars: int = 0

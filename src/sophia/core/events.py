@@ -1,0 +1,29 @@
+"""What the serving layer tells the sinks when a request is over."""
+
+from dataclasses import dataclass, field
+
+from sophia.core.rows import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One finished request. `duration_s` and `first_content_s` are seconds from its arrival."""
+
+    request_id: str
+    endpoint: str
+    requested_model: str
+    model: str
+    provider: str | None
+    upstream: str
+    policy: str
+    task_type: str
+    stream: bool
+    status: int
+    finish_reason: str | None
+    error_type: str | None
+    cost_nano: int
+    prompt_tokens: int
+    completion_tokens: int
+    duration_s: float
+    first_content_s: float | None
+    attempts: tuple[Outcome, ...] = field(default=())

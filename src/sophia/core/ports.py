@@ -1,0 +1,84 @@
+"""The seams: each Protocol has two real implementations and one contract battery run on both."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sophia.core.calls import Call, Piece
+from sophia.core.events import Settled
+from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+
+
+class Exchange(Protocol):
+    """One dispatched call. `close` frees the connection at once, cancelling an unfinished answer."""
+
+    generation_id: str | None
+
+    async def next(self) -> Piece | None:
+        """Return what came next, or None after a complete answer. Raises UpstreamFailure."""
+
+    def close(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """A place that answers OpenAI-shaped calls."""
+
+    name: str
+
+    async def open(self, call: Call) -> Exchange:
+        """Dispatch `call` and wait for an accepting answer's head. Raises UpstreamFailure."""
+
+    async def get(self, path: str) -> bytes:
+        """Return the body of `path` below the base URL. Raises UpstreamFailure."""
+
+    async def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can hold it."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+
+class Sink(Protocol):
+    """Hears of every settled request; must not block and must not raise."""
+
+    def emit(self, event: Settled) -> None: ...
+
+
+class Store(Protocol):
+    """What must outlive the process. Writes return once they are durable."""
+
+    async def reserve(self, intent: Intent) -> None: ...
+
+    async def settle(self, outcome: Outcome, decision: DecisionRow | None) -> None: ...
+
+    async def keys(self) -> Sequence[KeyRow]: ...
+
+    async def add_key(self, key: KeyRow) -> None: ...
+
+    async def spends(self, window: str) -> Sequence[Spend]: ...
+
+    async def open_holds(self) -> Sequence[OpenHold]: ...
+
+    async def decision(self, id: int) -> DecisionRow | None: ...
+
+    async def attempts(self, request_id: int) -> Sequence[tuple[Intent, Outcome | None]]: ...
+
+    async def add_feedback(self, feedback: Feedback) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
+class Coordinator(Protocol):
+    """Budgets shared by everything that spends: `spent + held <= limit` at every moment."""
+
+    async def reserve(self, key_id: str, window: str, limit: int | None, amount: int) -> None:
+        """Hold `amount` nano-dollars. Raises BudgetExceeded and holds nothing."""
+
+    async def settle(self, key_id: str, window: str, held: int, spent: int) -> None:
+        """Turn a hold into what was really spent."""
+
+    async def standing(self, key_id: str, window: str) -> tuple[int, int]:
+        """Return (spent, held) in nano-dollars."""

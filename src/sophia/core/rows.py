@@ -1,0 +1,108 @@
+"""Rows that the store keeps: append-only facts about money, choices and keys."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+CostSource = Literal["upstream", "priced", "estimated", "none"]
+AttemptState = Literal["settled", "released", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Durable before dispatch: what an attempt may cost at the most, and whose budget pays."""
+
+    attempt_id: int
+    key_id: str
+    window: str
+    model: str
+    upstream: str
+    held_nano: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt; written once, by attempt id.
+
+    `estimate_nano` is Sophia's own price of the same tokens, kept beside the bill so that drift is
+    visible. Latencies are in milliseconds.
+    """
+
+    attempt_id: int
+    key_id: str
+    window: str
+    model: str
+    state: AttemptState
+    cost_nano: int
+    cost_source: CostSource
+    estimate_nano: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    finish_reason: str | None
+    failure: str | None
+    generation_id: str | None
+    provider: str | None
+    first_content_ms: float | None
+    total_ms: float
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """Why a request went where it went; `explanation` is JSON without any prompt text."""
+
+    id: int
+    key_id: str
+    model: str
+    explanation: bytes
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One API key: its public id and a keyed digest, never the key itself."""
+
+    id: str
+    digest: bytes
+    name: str
+    scope: Literal["inference", "admin"]
+    daily_budget_nano: int | None
+    per_request_nano: int | None
+    created_ms: int
+    revoked_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What a key has spent in a window, in nano-dollars, as the ledger knows it."""
+
+    key_id: str
+    window: str
+    spent_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """A dispatched attempt without an outcome: it stays charged until somebody reconciles it."""
+
+    attempt_id: int
+    key_id: str
+    window: str
+    held_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One verdict on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
+
+    idempotency_key: str
+    decision_id: int
+    key_id: str
+    score: float | None
+    label: str | None
+    comment_chars: int
+    preferred_model: str | None
+    channel: str
+    at_ms: int

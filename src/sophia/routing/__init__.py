@@ -1,0 +1,1 @@
+"""Decide: features, constraints, rules, policy, cost, plan. Pure, synchronous, seeded."""

@@ -1,0 +1,122 @@
+"""What goes into a decision and what comes out of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+TaskType = Literal["coding", "analysis", "creative", "general"]
+TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
+Tradeoff = Literal["balanced", "cheap", "fast", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What routing may look at of a request: counts, and the capped ends of its text.
+
+    `text` holds at most 2,000 characters of the last user message, `system` at most 500 of the
+    system prompt. `chars` counts all text of all messages; `utf8_bytes` bounds it from above.
+    """
+
+    text: str
+    system: str = ""
+    chars: int = 0
+    utf8_bytes: int = 0
+    turns: int = 1
+    images: int = 0
+    files: int = 0
+    audio: int = 0
+    tools: int = 0
+    schema: bool = False
+    json_object: bool = False
+    logprobs: bool = False
+    reasoning: bool = False
+    max_tokens: int | None = None
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the caller declared; None means: estimate it from the request."""
+
+    task_type: TaskType | None = None
+    complexity: float | None = None
+    max_latency_ms: int | None = None
+    cost_sensitive: bool | None = None
+    min_quality: float | None = None
+    max_cost_nano: int | None = None
+    models: tuple[str, ...] = ()
+    session_id: str | None = None
+    tradeoff: Tradeoff = "balanced"
+    rule: str | None = None
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The plan's feature vector and a little more; token counts are estimates."""
+
+    task_type: TaskType
+    task_confidence: float
+    task_declared: bool
+    complexity: float
+    complexity_declared: bool
+    chars: int
+    prompt_tokens: int
+    max_prompt_tokens: int
+    output_tokens: int
+    turns: int
+    code: float
+    maths: float
+    language: str
+    max_latency_ms: int
+    latency_declared: bool
+    cost_sensitive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that was able to serve the request, with what it was expected to give and cost."""
+
+    model: str
+    quality: float
+    latency_ms: int
+    expected_nano: int
+    worst_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A model that was not able, and the sentence that says why."""
+
+    model: str
+    cause: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One step of a plan: try `model`, paying at most `held_nano`.
+
+    `max_tokens` is set only when the purse clamps the answer below what the caller and the model
+    allow.
+    """
+
+    model: str
+    reason: str
+    expected_nano: int
+    held_nano: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision: ordered attempts and everything that explains them."""
+
+    attempts: tuple[Attempt, ...]
+    policy: str
+    rule: str | None
+    reason: str
+    features: Features
+    candidates: tuple[Candidate, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    propensity: float = 1.0
+    notes: tuple[str, ...] = field(default=())
