@@ -1,0 +1,240 @@
+"""What a request looks like to routing: counts and a glance at capped text, never a full sweep."""
+
+import math
+
+from sophia.routing.nouns import TASK_TYPES, Features, Hints, Prompt, TaskType
+from sophia.routing.vocabulary import (
+    ANALYSIS,
+    CJK_MARKS,
+    CODE_MARKS,
+    CODING,
+    MATHS_MARKS,
+    VOCABULARY,
+    WORDS,
+)
+
+HEAD_CHARS = 1000
+TAIL_CHARS = 400
+SYSTEM_CHARS = 200
+LOOKED_AT = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
+
+DEFAULT_LATENCY_MS = 5000
+IMAGE_TOKENS, IMAGE_BOUND = 1000, 6000
+FILE_TOKENS, FILE_BOUND = 3000, 30000
+AUDIO_TOKENS, AUDIO_BOUND = 500, 10000
+TOOL_TOKENS, TOOLING_BOUND = 90, 1000
+MESSAGE_BOUND = 8
+
+_GENERAL_PRIOR = 1.0
+_EXPECTED_OUTPUT: dict[TaskType, int] = {"coding": 700, "analysis": 600, "creative": 700, "general": 300}
+_TO_SPACES = str.maketrans({mark: " " for mark in ".,;:?!()[]{}\"'`/\\|<>*=\n\t"})
+
+
+def looked_at(prompt: Prompt) -> str:
+    """Return the only text that routing reads, lower-cased: at most `LOOKED_AT` characters.
+
+    An instruction stands at the beginning or the end of a message, hardly ever in the middle.
+    """
+    text = prompt.text
+    if len(text) > HEAD_CHARS + TAIL_CHARS:
+        text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    if prompt.system:
+        text = f"{text} {prompt.system[:SYSTEM_CHARS]}"
+    return text.lower()
+
+
+def extract(prompt: Prompt, hints: Hints) -> Features:
+    """Return the features of a request; what `hints` declare is taken, the rest is estimated."""
+    text = looked_at(prompt)
+    sighting = _Sighting(text)
+    declared = hints.task_type
+    task, confidence = (declared, 1.0) if declared else sighting.task()
+    complexity = hints.complexity
+    if complexity is None:
+        complexity = sighting.complexity(prompt)
+    return Features(
+        task,
+        confidence,
+        declared is not None,
+        complexity,
+        hints.complexity is not None,
+        prompt.chars,
+        prompt_tokens(prompt),
+        max_prompt_tokens(prompt),
+        _output_tokens(prompt, task, complexity),
+        prompt.turns,
+        sighting.code,
+        sighting.maths,
+        sighting.language(),
+        hints.max_latency_ms or DEFAULT_LATENCY_MS,
+        hints.max_latency_ms is not None,
+        True if hints.cost_sensitive is None else hints.cost_sensitive,
+    )
+
+
+def unread(prompt: Prompt, hints: Hints) -> Features:
+    """Return features without looking at the text: for a request that names its model."""
+    task: TaskType = hints.task_type or "general"
+    return Features(
+        task,
+        0.0,
+        hints.task_type is not None,
+        0.5 if hints.complexity is None else hints.complexity,
+        hints.complexity is not None,
+        prompt.chars,
+        prompt_tokens(prompt),
+        max_prompt_tokens(prompt),
+        _output_tokens(prompt, task, 0.5),
+        prompt.turns,
+        0.0,
+        0.0,
+        "",
+        hints.max_latency_ms or DEFAULT_LATENCY_MS,
+        hints.max_latency_ms is not None,
+        True if hints.cost_sensitive is None else hints.cost_sensitive,
+    )
+
+
+def prompt_tokens(prompt: Prompt) -> int:
+    """Return the expected prompt tokens: a token per four characters, more for wide scripts."""
+    wide = prompt.utf8_bytes - prompt.chars
+    tokens = (prompt.chars * 5 + (wide * 6 if wide > 0 else 0)) // 20 + 4 * prompt.turns + 3
+    if prompt.tools:
+        tokens += TOOL_TOKENS * prompt.tools
+    if prompt.images or prompt.files or prompt.audio:
+        tokens += IMAGE_TOKENS * prompt.images + FILE_TOKENS * prompt.files + AUDIO_TOKENS * prompt.audio
+    return tokens
+
+
+def max_prompt_tokens(prompt: Prompt) -> int:
+    """Return an upper bound of the prompt tokens: no tokenizer makes more tokens than bytes.
+
+    Attachments are not text; their bounds are allowances, and so is what a provider adds for tools.
+    """
+    size = prompt.utf8_bytes if prompt.utf8_bytes > prompt.chars else prompt.chars
+    bound = size + MESSAGE_BOUND * (prompt.turns + 2)
+    if prompt.tools or prompt.schema:
+        bound += TOOLING_BOUND
+    if prompt.images or prompt.files or prompt.audio:
+        bound += IMAGE_BOUND * prompt.images + FILE_BOUND * prompt.files + AUDIO_BOUND * prompt.audio
+    expected = prompt_tokens(prompt)
+    return bound if bound > expected else expected
+
+
+def _output_tokens(prompt: Prompt, task: TaskType, complexity: float) -> int:
+    """Return the expected tokens of one choice."""
+    expected = int(_EXPECTED_OUTPUT[task] * (0.5 + complexity))
+    if prompt.reasoning:
+        expected *= 3
+    limit = prompt.max_tokens
+    return expected if limit is None or expected < limit else limit
+
+
+class _Sighting:
+    """One glance at the text, from which every estimate is drawn."""
+
+    __slots__ = ("_hardness", "_languages", "_scores", "_text", "code", "maths")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        scores = [0.0, 0.0, 0.0, 0.0]
+        hardness = 0.0
+        languages: dict[str, int] = {}
+        # `translate` is fast on ASCII only; elsewhere the commonest marks must do.
+        plain = text.isascii()
+        flat = text.translate(_TO_SPACES) if plain else _flatten(text)
+        for word in WORDS.intersection(flat.split()):
+            task, weight, harder, language = VOCABULARY[word]
+            scores[task] += weight
+            hardness += harder
+            if language:
+                languages[language] = languages.get(language, 0) + 1
+        marks = 0
+        for mark in CODE_MARKS:
+            if mark in text:
+                marks += 1
+        self.code = 1.0 if marks >= 4 else marks / 4
+        self.maths = 0.0
+        if not plain or "\\" in text or "^" in text or "$$" in text or "x =" in text:
+            self.maths = min(1.0, sum(mark in text for mark in MATHS_MARKS) / 2)
+        if not plain:
+            for mark, task, weight in CJK_MARKS:
+                if mark in text:
+                    scores[task] += weight
+        scores[CODING] += 0.9 * marks
+        scores[ANALYSIS] += 2.0 * self.maths
+        self._scores = scores
+        self._hardness = hardness
+        self._languages = languages
+
+    def task(self) -> tuple[TaskType, float]:
+        """Return the likeliest task type and its margin over the next, 0 to 1."""
+        coding, analysis, creative, _ = self._scores
+        ranked = sorted(
+            ((coding, 0), (analysis, 1), (creative, 2), (_GENERAL_PRIOR, 3)),
+            reverse=True,
+        )
+        (best, index), (second, _) = ranked[0], ranked[1]
+        return TASK_TYPES[index], round((best - second) / (best + second), 3)
+
+    def complexity(self, prompt: Prompt) -> float:
+        """Return 0 for small talk up to 1 for work that needs the best model."""
+        text = self._text
+        value = 0.12 + 0.055 * math.log2(1 + prompt.chars / 60)
+        value += min(self._hardness, 0.6) + 0.12 * self.code + 0.1 * self.maths
+        if text.count("?") > 2 or "\n1." in text or "\n- " in text:
+            value += 0.06
+        if prompt.tools:
+            value += 0.08
+        if prompt.schema:
+            value += 0.05
+        if prompt.turns > 6:
+            value += 0.05
+        if prompt.reasoning:
+            value += 0.15
+        return round(min(1.0, max(0.0, value)), 3)
+
+    def language(self) -> str:
+        """Return an ISO 639-1 guess: by script where that tells, else by stopwords, else English."""
+        text = self._text
+        if not text.isascii():
+            found = _by_script(text)
+            if found:
+                return found
+        if not self._languages:
+            return "en"
+        best = max(self._languages, key=lambda code: (self._languages[code], code))
+        return best if self._languages[best] >= 2 else "en"
+
+
+def _flatten(text: str) -> str:
+    for mark in (".", ",", "?", "!", ":", "¿", "¡", "(", ")", "'", "’"):
+        if mark in text:
+            text = text.replace(mark, " ")
+    return text
+
+
+_SCRIPTS = (
+    (0x0400, 0x04FF, "ru"),
+    (0x0590, 0x05FF, "he"),
+    (0x0600, 0x06FF, "ar"),
+    (0x0900, 0x097F, "hi"),
+    (0x3040, 0x30FF, "ja"),
+    (0x4E00, 0x9FFF, "zh"),
+    (0xAC00, 0xD7AF, "ko"),
+)
+
+
+def _by_script(text: str) -> str:
+    found = ""
+    for char in text[:60]:
+        if char > "\u03ff":
+            code = ord(char)
+            for low, high, language in _SCRIPTS:
+                if low <= code <= high:
+                    found = language
+                    break
+            # Kana decides for Japanese, which writes most of its nouns with Chinese characters.
+            if found == "ja":
+                return found
+    return found

@@ -1,0 +1,173 @@
+"""What each candidate may cost, what the purse pays, and which candidate to prefer for the money."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sophia.catalogue.prices import Tier
+from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
+from sophia.routing.nouns import Features, Hints, Prompt
+from sophia.routing.pool import UNKNOWN_QUALITY, Seat
+
+DEFAULT_MIN_QUALITY = 0.8
+DEFAULT_PER_REQUEST_NANO = 100_000_000
+MINIMAL_ANSWER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """The most one attempt may cost, in nano-dollars, and in words whose limit that is."""
+
+    nano: int | None
+    owner: str = "nobody's limit"
+
+
+class Bounds(NamedTuple):
+    """Sizes of a request in tokens; `choices` answers of at most `requested` tokens each."""
+
+    prompt: int
+    max_prompt: int
+    output: int
+    requested: int | None
+    choices: int
+    images: int
+    headroom: int
+
+
+class Offer(NamedTuple):
+    """A candidate with its costs in nano-dollars.
+
+    `held` is the most that the attempt can cost after the answer was clamped to `max_tokens` (None:
+    no clamp needed). `pays` says whether the purse covers an answer of the expected length; an offer
+    of which not even a minimal answer is covered has `held` None.
+    """
+
+    seat: Seat
+    quality: float
+    expected: int
+    held: int | None
+    max_tokens: int | None
+    pays: bool
+
+
+def purse_of(per_request: int | None, budget_left: int | None, max_cost: int | None) -> Purse:
+    """Return the tightest of the limits in nano-dollars; None means no limit."""
+    purse = Purse(None)
+    for nano, owner in (
+        (per_request, "the per-request limit"),
+        (budget_left, "what is left of the budget"),
+        (max_cost, "the request's max_cost_usd"),
+    ):
+        if nano is not None and (purse.nano is None or nano < purse.nano):
+            purse = Purse(max(nano, 0), owner)
+    return purse
+
+
+def bounds_of(prompt: Prompt, features: Features, headroom: int) -> Bounds:
+    """Return the sizes that costs are reckoned from; `headroom` in percent is put on every price."""
+    return Bounds(
+        features.prompt_tokens,
+        features.max_prompt_tokens,
+        features.output_tokens,
+        prompt.max_tokens,
+        prompt.choices,
+        prompt.images,
+        100 + headroom,
+    )
+
+
+def clamp_max_tokens(
+    prices: Tier, purse_nano: int, max_prompt_tokens: int, requested: int | None, model_max: int
+) -> int | None:
+    """Return the longest answer that the purse pays, or None when it pays all that may come.
+
+    Args:
+        prices: the dearest prices that may be met, headroom included.
+        purse_nano: nano-dollars for prompt and answer together.
+        requested: the caller's own limit on the answer, if any.
+        model_max: the longest answer that the model gives.
+
+    The result may be zero or below a useful length: the caller decides what that means.
+    """
+    cap = model_max if requested is None or requested > model_max else requested
+    if prices.completion <= 0:
+        return None if _ceil(max_prompt_tokens * prices.prompt) <= purse_nano else 0
+    room = purse_nano * TOKENS_PER_PRICE_UNIT - max_prompt_tokens * prices.prompt
+    tokens = room // prices.completion
+    if tokens >= cap:
+        return None
+    return tokens if tokens > 0 else 0
+
+
+def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
+    """Return what `seat` may cost for a request of `bounds`, clamped to `purse`."""
+    prompt, max_prompt, output, requested, choices, images, percent = bounds
+    tier = seat.base
+    ceiling = seat.ceiling
+    if images and seat.image_surplus:
+        max_prompt += images * seat.image_surplus
+    if ceiling is None:
+        tier = seat.model.prices.tier(prompt)
+        ceiling = seat.model.prices.ceiling(max_prompt)
+    model_max = seat.output_bound
+    cap = model_max if requested is None or requested > model_max else requested
+    likely = output if output < cap else cap
+    expected = seat.request + _ceil(prompt * tier.prompt + likely * choices * tier.completion)
+    inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices
+    fixed = -(-seat.request * percent // 100)
+    held = fixed + -(-(max_prompt * inbound + cap * outbound) // (100 * TOKENS_PER_PRICE_UNIT))
+    quality = seat.quality.get(task, UNKNOWN_QUALITY)
+    if purse.nano is None or held <= purse.nano:
+        return Offer(seat, quality, expected, held, None, True)
+    inflated = Tier(0, inbound, outbound)
+    most = clamp_max_tokens(inflated, (purse.nano - fixed) * 100, max_prompt, cap, model_max)
+    if most is None or most < min(MINIMAL_ANSWER, cap):
+        return Offer(seat, quality, expected, None, None, False)
+    held = fixed + -(-(max_prompt * inbound + most * outbound) // (100 * TOKENS_PER_PRICE_UNIT))
+    if most < likely:
+        expected = seat.request + _ceil(prompt * tier.prompt + most * choices * tier.completion)
+    return Offer(seat, quality, expected, held, most, most >= likely)
+
+
+def wishes(hints: Hints) -> str:
+    """Return how the caller wants candidates reordered: "cheap", "fast", "best" or "" for not at all."""
+    if hints.tradeoff != "balanced":
+        return hints.tradeoff
+    if hints.min_quality is not None or hints.max_cost_nano is not None or hints.cost_sensitive:
+        return "cheap"
+    return ""
+
+
+def prefer(offers: Sequence[Offer], wish: str, floor: float) -> tuple[list[Offer], str]:
+    """Return `offers` reordered by `wish` and the reason for the first; those under `floor` go last.
+
+    Without a wish the order stands as it came. "cheap" and "fast" return nobody when nobody reaches
+    the floor: then the fallback answers.
+    """
+    if not wish or not offers:
+        return list(offers), ""
+    good = [offer for offer in offers if offer.quality >= floor]
+    if not good and wish != "best":
+        return [], ""
+    if wish == "best":
+        ranked = sorted(offers, key=lambda offer: (-offer.quality, offer.expected))
+        return ranked, f"the highest expected quality ({ranked[0].quality:.2f}) that the limits pay"
+    poor = [offer for offer in offers if offer.quality < floor]
+    if wish == "fast":
+        good.sort(key=lambda offer: (offer.seat.latency_ms, offer.expected))
+        return good + poor, f"the fastest ({good[0].seat.latency_ms} ms) with a quality of at least {floor:.2f}"
+    good.sort(key=lambda offer: (offer.expected, -offer.quality))
+    cost = format_usd(good[0].expected)
+    return good + poor, f"the cheapest (about {cost}) with a quality of at least {floor:.2f}"
+
+
+def too_dear(offer: Offer, purse: Purse) -> str:
+    """Return the sentence that says why the purse does not pay this offer."""
+    limit = format_usd(purse.nano or 0)
+    if offer.held is None:
+        return f"Not even a minimal answer fits into {purse.owner} ({limit})."
+    return f"An answer of the expected length does not fit into {purse.owner} ({limit})."
+
+
+def _ceil(scaled: int) -> int:
+    return -(-scaled // TOKENS_PER_PRICE_UNIT)

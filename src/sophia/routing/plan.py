@@ -1,0 +1,236 @@
+"""The decision: from a request's counts and hints to ordered attempts, each with its reason and price."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sophia.catalogue.model import Model
+from sophia.core.errors import BadRequest
+from sophia.routing.chains import CHAINS, cut
+from sophia.routing.constraints import able, needs_of
+from sophia.routing.features import extract, unread
+from sophia.routing.field import Field
+from sophia.routing.heuristic import choose_role
+from sophia.routing.nouns import Attempt, Candidate, Excluded, Features, Hints, Plan, Prompt
+from sophia.routing.optimizer import (
+    DEFAULT_MIN_QUALITY,
+    Offer,
+    bounds_of,
+    prefer,
+    purse_of,
+    quote,
+    too_dear,
+    wishes,
+)
+from sophia.routing.pool import Seat
+from sophia.routing.refusals import nobody, refusal, unpaid
+from sophia.routing.request import Limits, RouteRequest
+from sophia.routing.rules import Rule, match
+
+__all__ = ["POLICIES", "Limits", "RouteRequest", "plan", "plan_named"]
+
+POLICIES = ("heuristic", "cheap", "fast", "best")
+_NO_HINTS = Hints()
+
+
+def plan(request: RouteRequest) -> Plan:
+    """Return the attempts for a request that leaves the choice of the model to Sophia.
+
+    Raises:
+        BadRequest: the request forces a rule or policy that does not exist.
+        NoCandidate: no model satisfies the constraints; `details` lists why not, by model.
+        BudgetExceeded: models are able, but the budget does not pay a minimal answer of any.
+    """
+    features = extract(request.prompt, request.hints)
+    field = Field(request, features)
+    rule = _rule_of(request, features)
+    policy = _policy_of(request.hints)
+    choice = _by_rule(field, rule) if rule else None
+    if choice is None:
+        choice = _by_policy(field, policy)
+    attempts = _attempts(field, choice)
+    return Plan(
+        attempts,
+        choice.policy,
+        choice.rule,
+        choice.reason,
+        features,
+        tuple([_candidate(offer) for offer in field.offers.values()]),
+        tuple(field.excluded),
+        1.0,
+        choice.notes,
+    )
+
+
+def plan_named(
+    model: Model,
+    prompt: Prompt,
+    limits: Limits,
+    *,
+    today: str,
+    max_cost_nano: int | None = None,
+    others: Sequence[Model] = (),
+    kind: str = "chat",
+) -> Plan:
+    """Return the attempts for a request that names its model; `others` may step in, in their order.
+
+    Raises:
+        ContextLengthExceeded: the request is longer than the model's context window.
+        IncapableModel: the model cannot do what the request asks.
+        NoCandidate: this key may not use the model, or its price is not known.
+        BudgetExceeded: the purse does not pay a minimal answer.
+    """
+    features = unread(prompt, _NO_HINTS)
+    purse = purse_of(limits.per_request_nano, limits.budget_left_nano, max_cost_nano)
+    needs = needs_of(
+        prompt, _NO_HINTS, today, priced=purse.nano is not None, allowed=limits.allowed, kind=kind
+    )
+    bounds = bounds_of(prompt, features, limits.price_headroom)
+    cause = able(model, features, needs)
+    if cause is not None:
+        raise refusal(cause)
+    offer = quote(Seat.of(model), features.task_type, bounds, purse)
+    if offer.held is None:
+        raise unpaid(purse, [Excluded(model.id, too_dear(offer, purse), "too_dear")])
+    attempts = [Attempt(model.id, "The request names it.", offer.expected, offer.held, offer.max_tokens)]
+    excluded: list[Excluded] = []
+    for other in others:
+        if len(attempts) >= limits.max_attempts:
+            break
+        if any(other.id == attempt.model for attempt in attempts):
+            continue
+        cause = able(other, features, needs)
+        if cause is None:
+            offer = quote(Seat.of(other), features.task_type, bounds, purse)
+            if offer.held is not None:
+                reason = "The request names it as a substitute."
+                attempts.append(Attempt(other.id, reason, offer.expected, offer.held, offer.max_tokens))
+                continue
+            cause = Excluded(other.id, too_dear(offer, purse), "too_dear")
+        excluded.append(cause)
+    return Plan(tuple(attempts), "named", None, attempts[0].reason, features, (), tuple(excluded))
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Offers in the order to try them, and the reason for the first."""
+
+    offers: list[Offer]
+    reason: str
+    policy: str
+    rule: str | None = None
+    last: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _rule_of(request: RouteRequest, features: Features) -> Rule | None:
+    name = request.hints.rule
+    if name is None:
+        return None if request.hints.policy else match(features, request.rulebook)
+    rule = request.rulebook.named(name)
+    if rule is None:
+        known = ", ".join(rule.name for rule in request.rulebook.rules) or "none"
+        raise BadRequest(f"There is no rule named {name!r}; the rules are: {known}.", param="model")
+    return rule
+
+
+def _policy_of(hints: Hints) -> str:
+    policy = hints.policy or "heuristic"
+    if policy not in POLICIES:
+        raise BadRequest(f"There is no policy named {policy!r}; take one of {', '.join(POLICIES)}.", param="model")
+    return policy
+
+
+def _by_rule(field: Field, rule: Rule) -> _Choice | None:
+    """Return what `rule` says, or None when it names nobody that is able."""
+    named = [offer for name in rule.preferred_models if (offer := field.offer(name)) is not None]
+    last = field.offer(rule.fallback) if rule.fallback else None
+    paying = [offer for offer in _distinct(named) if offer.pays]
+    hints = field.request.hints
+    ordered, why = prefer(paying, wishes(hints), _floor(hints))
+    if hints.min_quality is not None:
+        ordered = [offer for offer in ordered if offer.quality >= hints.min_quality]
+    if ordered:
+        reason = f"Rule {rule.name} asks for it" + (f"; of its models it is {why}." if why else ".")
+        return _Choice(ordered, reason, "rule", rule.name, last.seat.id if last else None)
+    if last is None:
+        return None
+    reason = f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
+    return _Choice([last], reason, "rule", rule.name, last.seat.id)
+
+
+def _by_policy(field: Field, policy: str) -> _Choice:
+    """Return the order of `policy`, after the money and the caller's wishes have had their say."""
+    hints = field.request.hints
+    role, reason = choose_role(field.features)
+    wish = wishes(hints) if policy == "heuristic" else policy
+    last = _last_resort(field)
+    first = field.offer_of_role(role)
+    offers = field.ranked()
+    stand_ins = [offer for name in CHAINS.get(role, ()) if (offer := field.offer_of_role(name)) is not None]
+    if first is not None:
+        offers = [first, *stand_ins, *offers]
+    elif offers:
+        offers = [*stand_ins, *offers]
+        reason = f"{reason} The {role} model is not able to, so the next in line answers."
+    paying = [offer for offer in _distinct(offers) if offer.pays]
+    ordered, why = prefer(paying, wish, _floor(hints))
+    if hints.min_quality is not None:
+        ordered = [offer for offer in ordered if offer.quality >= hints.min_quality]
+    if not ordered:
+        return _fall_back(field, policy, last)
+    if why:
+        reason = f"It is {why}."
+    elif first is None or ordered[0] is not first:
+        reason = f"{choose_role(field.features)[1]} It is out of reach here, so the next in line answers."
+    return _Choice(ordered, reason, policy, None, last.seat.id if last else None)
+
+
+def _fall_back(field: Field, policy: str, last: Offer | None) -> _Choice:
+    """Return the named fallback, or the cheapest that can answer at all, when nothing meets the wishes."""
+    reason = "No candidate meets the quality and the cost that were asked for, so the fallback answers."
+    if last is None:
+        if not field.offers:
+            raise nobody(field.purse, field.excluded)
+        last = min(field.offers.values(), key=lambda offer: (not offer.pays, offer.expected, offer.seat.id))
+    return _Choice([last], reason, policy, None, last.seat.id, ("fallback",))
+
+
+def _last_resort(field: Field) -> Offer | None:
+    for name in field.request.fallbacks:
+        offer = field.offer(name)
+        if offer is not None:
+            return offer
+    return field.offer_of_role("fallback")
+
+
+def _candidate(offer: Offer) -> Candidate:
+    seat = offer.seat
+    return Candidate(seat.id, offer.quality, seat.latency_ms, offer.expected, offer.held or 0)
+
+
+def _floor(hints: Hints) -> float:
+    return DEFAULT_MIN_QUALITY if hints.min_quality is None else hints.min_quality
+
+
+def _distinct(offers: Iterable[Offer]) -> list[Offer]:
+    return list({offer.seat.id: offer for offer in offers}.values())
+
+
+def _attempts(field: Field, choice: _Choice) -> tuple[Attempt, ...]:
+    first = choice.offers[0]
+    order = [offer.seat.id for offer in choice.offers]
+    if choice.rule is not None:
+        wanted = field.request.hints.min_quality or 0.0
+        order.extend(offer.seat.id for offer in field.ranked() if offer.pays and offer.quality >= wanted)
+    chain = cut(order, choice.last, field.request.limits.max_attempts)
+    attempts = []
+    for number, name in enumerate(chain):
+        offer = field.offers[name]
+        if number == 0:
+            reason = choice.reason
+        elif name == choice.last:
+            reason = "It is the last fallback."
+        else:
+            reason = f"It steps in when {first.seat.id} fails."
+        attempts.append(Attempt(name, reason, offer.expected, offer.held or 0, offer.max_tokens))
+    return tuple(attempts)

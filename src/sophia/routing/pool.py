@@ -1,0 +1,87 @@
+"""The models a request may be routed to, with what never changes between two requests worked out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sophia.catalogue.model import Model
+from sophia.catalogue.prices import Tier
+from sophia.routing.nouns import TASK_TYPES, TaskType
+
+UNKNOWN_QUALITY = 0.5
+UNKNOWN_LATENCY_MS = 2000
+
+# This model bills a picture at up to 48,169 tokens, eight times the allowance that covers the rest.
+_DEAR_IMAGES = {"openai/gpt-4o-mini": 50_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One model of a pool. Prices as in `Tier`; `ceiling` is None when it depends on the length."""
+
+    model: Model
+    id: str
+    role: str
+    quality: Mapping[str, float]
+    latency_ms: int
+    base: Tier
+    ceiling: Tier | None
+    request: int
+    output_bound: int
+    image_surplus: int
+
+    @classmethod
+    def of(cls, model: Model) -> "Seat":
+        """Return the seat of `model`; without a profile its quality and latency are guesses."""
+        profile, prices = model.profile, model.prices
+        single = len(prices.tiers) == 1
+        dear = [tokens for id, tokens in _DEAR_IMAGES.items() if model.id.startswith(id)]
+        return cls(
+            model,
+            model.id,
+            profile.role if profile else "",
+            profile.quality if profile else {},
+            profile.latency_ms if profile else UNKNOWN_LATENCY_MS,
+            prices.tiers[0],
+            prices.ceiling(0) if single and prices.tiers[0].min_prompt_tokens <= 0 else None,
+            prices.request,
+            model.max_output_tokens or model.context_length,
+            dear[0] if dear else 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Routable models: built once per catalogue, shared by all requests.
+
+    `ranking` holds the seats of a task type from the best quality down, cheaper first at a tie;
+    `by_role` the first model of each role.
+    """
+
+    seats: tuple[Seat, ...]
+    by_id: Mapping[str, Seat]
+    by_role: Mapping[str, Seat]
+    ranking: Mapping[TaskType, tuple[Seat, ...]]
+
+    @classmethod
+    def of(cls, models: Iterable[Model]) -> "Pool":
+        """Return the pool of `models`, in their order; a repeated id counts once."""
+        by_id: dict[str, Seat] = {}
+        by_role: dict[str, Seat] = {}
+        for model in models:
+            if model.id not in by_id:
+                seat = Seat.of(model)
+                by_id[model.id] = seat
+                by_role.setdefault(seat.role, seat)
+        by_role.pop("", None)
+        seats = tuple(by_id.values())
+        ranking = {task: tuple(sorted(seats, key=lambda seat: _standing(seat, task))) for task in TASK_TYPES}
+        return cls(seats, by_id, by_role, ranking)
+
+
+def quality_of(seat: Seat, task: str) -> float:
+    """Return the quality to expect, 0 to 1."""
+    return seat.quality.get(task, UNKNOWN_QUALITY)
+
+
+def _standing(seat: Seat, task: str) -> tuple[float, int, str]:
+    return (-quality_of(seat, task), seat.base.prompt + seat.base.completion, seat.id)
