@@ -44,7 +44,8 @@ def pricing(model: dict) -> dict:
     found = prices(row)
     if row.get("tiers"):
         found["overrides"] = [
-            {"min_prompt_tokens": tier["min_prompt_tokens"], **prices(tier)} for tier in row["tiers"]
+            {"min_prompt_tokens": tier["min_prompt_tokens"], **prices(tier)}
+            for tier in row["tiers"]
         ]
     return found
 

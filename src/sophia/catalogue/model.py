@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from sophia.catalogue.prices import Prices
 
+UNBOUNDED = 2**31 - 1
+"""The context length of a model whose listing names no limit, such as a router."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -40,6 +43,7 @@ class Model:
     alias_of: str | None = None
     profile: Profile | None = None
     listing: bytes = b"{}"
+    canonical_slug: str | None = None
 
     def can(self, parameter: str) -> bool:
         """Say whether the model takes `parameter`; a listing without parameters says nothing."""

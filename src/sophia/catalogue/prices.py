@@ -28,6 +28,11 @@ class Prices:
     request: int = 0
     known: bool = True
 
+    @classmethod
+    def unknown(cls) -> "Prices":
+        """Return the prices of a model of which nobody can say what it costs."""
+        return cls((Tier(0, 0, 0),), known=False)
+
     def tier(self, prompt_tokens: int) -> Tier:
         """Return the tier in force for a prompt of `prompt_tokens`."""
         found = self.tiers[0]
@@ -50,5 +55,5 @@ class Prices:
     def ceiling(self, prompt_tokens: int) -> Tier:
         """Return the dearest prices that a prompt of up to `prompt_tokens` may meet."""
         met = [tier for tier in self.tiers if tier.min_prompt_tokens <= prompt_tokens]
-        inbound = max(max(tier.prompt, tier.cache_write or 0) for tier in met)
+        inbound = max(max(t.prompt, t.cache_write or 0, t.cache_read or 0) for t in met)
         return Tier(0, inbound, max(tier.completion for tier in met))
