@@ -1,4 +1,4 @@
-"""Build the bundled model catalogue from an assembled listing, in the shape of OpenRouter's GET /models.
+"""Build the bundled catalogue from an assembled listing, in the shape of OpenRouter's GET /models.
 
 Usage: python scripts/build_catalogue.py LISTING.json [OUT.json]
 """
@@ -36,7 +36,7 @@ def prices(row: dict) -> dict:
 
 
 def pricing(model: dict) -> dict:
-    """Return the `pricing` object; a price that is missing, or nought without reason, is a router's."""
+    """Return the `pricing` object; a price missing, or nought without reason, is a router's."""
     row = model["pricing_usd_per_mtok"]
     free = model["id"].endswith(":free") or model["id"] == "openrouter/free"
     if row["prompt"] is None or (not row["prompt"] and not free):

@@ -14,6 +14,7 @@ _NANO = Decimal(10**9)
 _EXACT = Context(prec=120)
 _LONGEST_PRICE = 80
 _MOST_OVERRIDES = 64
+_ABSENT = msgspec.Raw()
 # A thousand dollars a token is no price; the bound also keeps `1e999999` from filling the memory.
 _DEAREST = 1_000 * 10**15
 
@@ -22,9 +23,9 @@ class Override(msgspec.Struct, frozen=True):
     """Prices under a condition; a price that is absent is the base price."""
 
     min_prompt_tokens: float | None = None
-    utc_days: msgspec.Raw | None = None
-    utc_start: msgspec.Raw | None = None
-    utc_end: msgspec.Raw | None = None
+    utc_days: msgspec.Raw = _ABSENT
+    utc_start: msgspec.Raw = _ABSENT
+    utc_end: msgspec.Raw = _ABSENT
     prompt: Price = None
     completion: Price = None
     audio_output: Price = None
@@ -37,7 +38,8 @@ class Override(msgspec.Struct, frozen=True):
     @property
     def depends_on_time(self) -> bool:
         """Say whether the clock decides if these prices hold."""
-        return not (self.utc_days is self.utc_start is self.utc_end is None)
+        conditions = (self.utc_days, self.utc_start, self.utc_end)
+        return any(bytes(condition) not in (b"", b"null") for condition in conditions)
 
 
 class Pricing(Override, frozen=True):
