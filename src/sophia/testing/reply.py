@@ -1,0 +1,97 @@
+"""A generation as it happens: deltas at the model's pace, with a running count of tokens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from sophia.testing import shapes
+from sophia.testing.asked import Asked
+from sophia.testing.listing import Listed
+from sophia.testing.pace import Pace
+from sophia.testing.shapes import Json
+from sophia.testing.speech import Speech
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What choice `index` says next: the fields of a delta, and the token when it is text."""
+
+    index: int
+    fields: Json
+    token: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Reply:
+    """One generation by `model`. `speeches` has one entry for each of the `n` choices.
+
+    `settle` is called when the last token was generated, before the client hears of it: whoever
+    has read the answer finds it on the bill.
+    """
+
+    id: str
+    created: int
+    model: Listed
+    asked: Asked
+    speeches: Sequence[Speech]
+    pace: Pace
+    settle: Callable[["Reply"], None]
+    settled: bool = False
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    finish_reasons: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def envelope(self) -> shapes.Envelope:
+        """What each body of this generation repeats."""
+        fingerprint = self.speeches[0].fingerprint
+        return shapes.Envelope(self.id, self.created, self.model.id, self.asked.legacy, fingerprint)
+
+    @property
+    def planned_tokens(self) -> int:
+        """How many tokens the whole reply has, as far as that is known beforehand."""
+        return max(self.completion_tokens, sum(speech.tokens for speech in self.speeches))
+
+    def usage(self) -> Json:
+        """Return the usage so far."""
+        cost = self.model.cost(self.asked.prompt_tokens, self.completion_tokens)
+        counts = (self.asked.prompt_tokens, self.completion_tokens, self.reasoning_tokens)
+        return shapes.usage(*counts, cost)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Yield what is said, one choice after the other, waiting as long as the model usually would."""
+        await asyncio.sleep(self.pace.first_token)
+        for index, speech in enumerate(self.speeches):
+            async for fields, token in self._speak(speech):
+                yield Delta(index, fields, token)
+                await asyncio.sleep(self.pace.gap)
+            self.finish_reasons[index] = speech.finish_reason
+        self.settle(self)
+
+    async def _speak(self, speech: Speech) -> AsyncIterator[tuple[Json, str | None]]:
+        for piece in speech.reasoning:
+            self.completion_tokens += 1
+            self.reasoning_tokens += 1
+            if self.asked.show_thinking:
+                yield {"content": "", **shapes.reasoning(piece)}, None
+        async for piece in _each(speech.live or speech.text):
+            self.completion_tokens += 1
+            yield {"content": piece}, piece
+        for number, call in enumerate(speech.calls):
+            self.completion_tokens += 1
+            function = {"name": call.name, "arguments": ""}
+            opening = {"index": number, "id": call.id, "type": "function", "function": function}
+            yield {"content": None, "tool_calls": [opening]}, None
+            for piece in call.arguments:
+                self.completion_tokens += 1
+                fragment = {"index": number, "function": {"arguments": piece}}
+                yield {"tool_calls": [fragment]}, None
+
+
+async def _each(pieces: Sequence[str] | AsyncIterator[str]) -> AsyncIterator[str]:
+    if isinstance(pieces, Sequence):
+        for piece in pieces:
+            yield piece
+    else:
+        async for piece in pieces:
+            yield piece

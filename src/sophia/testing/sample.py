@@ -1,0 +1,144 @@
+"""Builds a valid JSON value from a JSON schema, the same one every time."""
+
+from collections.abc import Mapping
+
+MAX_DEPTH = 8
+FORMATS: Mapping[str, str] = {
+    "date": "2026-01-31",
+    "date-time": "2026-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "email": "someone@example.org",
+    "uri": "https://example.org/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "ipv4": "192.0.2.1",
+}
+
+Schema = Mapping[str, object]
+
+
+def sample(schema: object, topic: str = "sandbox") -> object:
+    """Return a value that satisfies `schema`: required fields only, strings say `topic`.
+
+    `pattern` is not understood; the other keywords that tools commonly use are.
+    """
+    root = schema if isinstance(schema, dict) else {}
+    return _value(root, root, topic, MAX_DEPTH)
+
+
+def _value(schema: object, root: Schema, topic: str, depth: int) -> object:
+    schema = _resolve(schema, root)
+    for name in ("const", "default"):
+        if name in schema:
+            return schema[name]
+    for name in ("enum", "examples"):
+        choices = schema.get(name)
+        if isinstance(choices, list) and choices:
+            return choices[0]
+    for name in ("anyOf", "oneOf"):
+        options = schema.get(name)
+        if isinstance(options, list) and options:
+            return _value(options[0], root, topic, depth)
+    return _typed(_type(schema), schema, root, topic, depth)
+
+
+def _typed(kind: str, schema: Schema, root: Schema, topic: str, depth: int) -> object:  # noqa: PLR0913
+    match kind:
+        case "object":
+            return _object(schema, root, topic, depth)
+        case "array":
+            count = max(_whole(schema.get("minItems"), 0), 1 if depth > 0 else 0)
+            return [_value(schema.get("items"), root, topic, depth - 1) for _ in range(count)]
+        case "integer":
+            return _integer(schema)
+        case "number":
+            return _number(schema)
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return _string(schema, topic)
+
+
+def _object(schema: Schema, root: Schema, topic: str, depth: int) -> dict[str, object]:
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    required = schema.get("required")
+    names = required if isinstance(required, list) else list(properties) if depth > 0 else []
+    return {str(name): _value(properties.get(name), root, topic, depth - 1) for name in names}
+
+
+def _resolve(schema: object, root: Schema) -> Schema:
+    for _ in range(MAX_DEPTH):
+        if not isinstance(schema, dict):
+            return {}
+        if isinstance(reference := schema.get("$ref"), str):
+            schema = _follow(reference, root)
+        elif isinstance(parts := schema.get("allOf"), list):
+            schema = _merge(schema, [_resolve(part, root) for part in parts])
+        else:
+            return schema
+    return {}
+
+
+def _follow(reference: str, root: Schema) -> object:
+    found: object = root
+    for part in reference.removeprefix("#").split("/")[1:]:
+        found = found.get(part, {}) if isinstance(found, dict) else {}
+    return found
+
+
+def _merge(schema: Schema, parts: list[Schema]) -> Schema:
+    merged: dict[str, object] = {}
+    properties: dict[str, object] = {}
+    required: list[object] = []
+    for part in ({k: v for k, v in schema.items() if k != "allOf"}, *parts):
+        merged.update(part)
+        if isinstance(fields := part.get("properties"), dict):
+            properties.update(fields)
+        if isinstance(names := part.get("required"), list):
+            required += names
+    if properties:
+        merged.update(properties=properties, required=required)
+    return merged
+
+
+def _type(schema: Schema) -> str:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((name for name in kind if name != "null"), "null")
+    if isinstance(kind, str):
+        return kind
+    if "properties" in schema:
+        return "object"
+    return "array" if "items" in schema else "string"
+
+
+def _string(schema: Schema, topic: str) -> str:
+    text = FORMATS.get(str(schema.get("format")), topic)
+    text = text.ljust(_whole(schema.get("minLength"), 0), ".")
+    return text[: _whole(schema.get("maxLength"), len(text))]
+
+
+def _integer(schema: Schema) -> int:
+    low = schema.get("minimum")
+    value = int(low) if isinstance(low, (int, float)) else 1
+    if isinstance(above := schema.get("exclusiveMinimum"), (int, float)):
+        value = int(above) + 1
+    if isinstance(high := schema.get("maximum"), (int, float)):
+        value = min(value, int(high))
+    step = _whole(schema.get("multipleOf"), 1) or 1
+    return -(-value // step) * step
+
+
+def _number(schema: Schema) -> float:
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+        return (low + high) / 2
+    if isinstance(low, (int, float)):
+        return low + 0.5
+    return min(0.5, float(high)) if isinstance(high, (int, float)) else 0.5
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
