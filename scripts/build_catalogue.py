@@ -90,7 +90,7 @@ def listing(model: dict) -> dict:
 
 
 def main(source: Path, out: Path) -> None:
-    """Write `out` with one model a line, so that the difference between two snapshots can be read."""
+    """Write `out` with one model a line, so that two snapshots can be compared by eye."""
     document = json.loads(source.read_text(), parse_float=Decimal)
     # An id without an author is the source's own abbreviation; OpenRouter lists none.
     rows = [m for m in document["models"] if m["kind"] == "chat" and "/" in m["id"]]

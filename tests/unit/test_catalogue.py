@@ -224,6 +224,16 @@ def test_a_profile_without_any_model_is_dropped_with_a_warning(catalogue: Catalo
     assert "mistralai/mistral-nemo" in left.warnings[0]
 
 
+def test_two_profiles_never_share_one_model() -> None:
+    quality = "{coding: 1, analysis: 1, creative: 1, general: 1}"
+    entry = (
+        f"name: N, quality: {quality}, latency_ms: 1, tokens_per_second: 1, successors: [a/b, a/c]"
+    )
+    text = f"profiles: [{{id: x/1, role: one, {entry}}}, {{id: x/2, role: two, {entry}}}]"
+    cast = Catalogue(listed("a/b", "a/c").models, parse_profiles(text), "2026-11-10")
+    assert [model.id for model in cast.profiles] == ["a/b", "a/c"]
+
+
 def test_a_model_expires_after_its_last_day(catalogue: Catalogue) -> None:
     mini = catalogue.get("openai/gpt-4o-mini")
     assert mini is not None

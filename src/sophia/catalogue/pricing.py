@@ -43,7 +43,7 @@ class Override(msgspec.Struct, frozen=True):
 
 
 class Pricing(Override, frozen=True):
-    """The `pricing` object of a listing. A discount is not counted: prices are promised as ceilings."""
+    """The `pricing` object of a listing; a discount is not counted, for a ceiling must hold."""
 
     request: Price = None
     overrides: list[Override] | None = None
