@@ -13,8 +13,8 @@ from sophia.routing.vocabulary import (
     WORDS,
 )
 
-HEAD_CHARS = 1000
-TAIL_CHARS = 400
+HEAD_CHARS = 700
+TAIL_CHARS = 300
 SYSTEM_CHARS = 200
 LOOKED_AT = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
@@ -150,8 +150,8 @@ class _Sighting:
             if language:
                 languages[language] = languages.get(language, 0) + 1
         marks = 0
-        for mark in CODE_MARKS:
-            if mark in text:
+        for rare, mark in CODE_MARKS:
+            if rare in text and mark in text:
                 marks += 1
         self.code = 1.0 if marks >= 4 else marks / 4
         self.maths = 0.0

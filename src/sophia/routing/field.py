@@ -1,5 +1,7 @@
 """Who can answer a request and at what price, and who cannot and why."""
 
+from collections.abc import Iterable
+
 from sophia.routing.constraints import able, needs_of
 from sophia.routing.nouns import Excluded, Features
 from sophia.routing.optimizer import Offer, bounds_of, purse_of, quote, too_dear
@@ -25,12 +27,9 @@ class Field:
         )
         self._bounds = bounds_of(request.prompt, features, limits.price_headroom)
         self.offers: dict[str, Offer] = {}
-        self.excluded: list[Excluded] = []
-        self._seen: set[str] = set()
+        self.excluded: dict[str, Excluded] = {}
         self.only = self._only()
-        pool = request.pool
-        for seat in pool.seats if self.only is None else self.only:
-            self._admit(seat)
+        self._admit(request.pool.seats if self.only is None else self.only)
 
     def _only(self) -> tuple[Seat, ...] | None:
         """Return the seats that the caller restricts the choice to, or None for the whole pool."""
@@ -39,7 +38,8 @@ class Field:
         found = [(name, self.seat(name)) for name in self.request.hints.models]
         for name, seat in found:
             if seat is None:
-                self.excluded.append(Excluded(name, "No model of that name is in the catalogue.", "model_not_found"))
+                cause = "No model of that name is in the catalogue."
+                self.excluded[name] = Excluded(name, cause, "model_not_found")
         return tuple([seat for _, seat in found if seat is not None])
 
     def seat(self, name: str) -> Seat | None:
@@ -52,27 +52,28 @@ class Field:
                 seat = pool.by_id.get(model.id) or Seat.of(model)
         return seat
 
-    def _admit(self, seat: Seat) -> Offer | None:
-        self._seen.add(seat.id)
-        cause = able(seat.model, self.features, self._needs)
-        if cause is not None:
-            self.excluded.append(cause)
-            return None
-        offer = quote(seat, self.features.task_type, self._bounds, self.purse)
-        if offer.held is None:
-            self.excluded.append(Excluded(seat.id, too_dear(offer, self.purse), "too_dear"))
-            return None
-        self.offers[seat.id] = offer
-        return offer
+    def _admit(self, seats: Iterable[Seat]) -> None:
+        features, needs, bounds, purse = self.features, self._needs, self._bounds, self.purse
+        for seat in seats:
+            cause = able(seat.model, features, needs)
+            if cause is None:
+                offer = quote(seat, features.task_type, bounds, purse)
+                if offer.held is not None:
+                    self.offers[seat.id] = offer
+                    continue
+                cause = Excluded(seat.id, too_dear(offer, purse), "too_dear")
+            self.excluded[seat.id] = cause
 
     def offer(self, name: str) -> Offer | None:
         """Return the offer of a model by name, if it is able and may be chosen."""
         seat = self.seat(name)
         if seat is None:
             return None
-        if seat.id in self._seen or self.only is not None:
-            return self.offers.get(seat.id)
-        return self._admit(seat)
+        offer = self.offers.get(seat.id)
+        if offer is not None or self.only is not None or seat.id in self.request.pool.by_id:
+            return offer
+        self._admit((seat,))
+        return self.offers.get(seat.id)
 
     def offer_of_role(self, role: str) -> Offer | None:
         """Return the offer of the model that has `role` in the pool, if it is able."""

@@ -1,7 +1,6 @@
 """What each candidate may cost, what the purse pays, and which candidate to prefer for the money."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from sophia.catalogue.prices import Tier
@@ -12,14 +11,15 @@ from sophia.routing.pool import UNKNOWN_QUALITY, Seat
 DEFAULT_MIN_QUALITY = 0.8
 DEFAULT_PER_REQUEST_NANO = 100_000_000
 MINIMAL_ANSWER = 16
+MAX_COST_OWNER = "the request's max_cost_usd"
+_UNIT = 100 * TOKENS_PER_PRICE_UNIT
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(NamedTuple):
     """The most one attempt may cost, in nano-dollars, and in words whose limit that is."""
 
     nano: int | None
-    owner: str = "nobody's limit"
+    owner: str
 
 
 class Bounds(NamedTuple):
@@ -52,19 +52,16 @@ class Offer(NamedTuple):
 
 def purse_of(per_request: int | None, budget_left: int | None, max_cost: int | None) -> Purse:
     """Return the tightest of the limits in nano-dollars; None means no limit."""
-    purse = Purse(None)
-    for nano, owner in (
-        (per_request, "the per-request limit"),
-        (budget_left, "what is left of the budget"),
-        (max_cost, "the request's max_cost_usd"),
-    ):
-        if nano is not None and (purse.nano is None or nano < purse.nano):
-            purse = Purse(max(nano, 0), owner)
-    return purse
+    nano, owner = per_request, "the per-request limit"
+    if budget_left is not None and (nano is None or budget_left < nano):
+        nano, owner = budget_left, "what is left of the budget"
+    if max_cost is not None and (nano is None or max_cost < nano):
+        nano, owner = max_cost, MAX_COST_OWNER
+    return Purse(nano if nano is None or nano > 0 else 0, owner)
 
 
 def bounds_of(prompt: Prompt, features: Features, headroom: int) -> Bounds:
-    """Return the sizes that costs are reckoned from; `headroom` in percent is put on every price."""
+    """Return the sizes that costs are reckoned from; `headroom` percent is put on every price."""
     return Bounds(
         features.prompt_tokens,
         features.max_prompt_tokens,
@@ -102,28 +99,28 @@ def clamp_max_tokens(
 def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
     """Return what `seat` may cost for a request of `bounds`, clamped to `purse`."""
     prompt, max_prompt, output, requested, choices, images, percent = bounds
-    tier = seat.base
-    ceiling = seat.ceiling
-    if images and seat.image_surplus:
+    tier, ceiling, model_max = seat.base, seat.ceiling, seat.output_bound
+    if images:
         max_prompt += images * seat.image_surplus
-    if ceiling is None:
+    if max_prompt >= seat.dearer_from:
         tier = seat.model.prices.tier(prompt)
         ceiling = seat.model.prices.ceiling(max_prompt)
-    model_max = seat.output_bound
     cap = model_max if requested is None or requested > model_max else requested
     likely = output if output < cap else cap
-    expected = seat.request + _ceil(prompt * tier.prompt + likely * choices * tier.completion)
-    inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices
-    fixed = -(-seat.request * percent // 100)
-    held = fixed + -(-(max_prompt * inbound + cap * outbound) // (100 * TOKENS_PER_PRICE_UNIT))
     quality = seat.quality.get(task, UNKNOWN_QUALITY)
+    fixed = seat.request
+    inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices
+    expected = fixed - (-(prompt * tier.prompt + likely * choices * tier.completion) // TOKENS_PER_PRICE_UNIT)
+    if fixed:
+        fixed = -(-fixed * percent // 100)
+    held = fixed - (-(max_prompt * inbound + cap * outbound) // _UNIT)
     if purse.nano is None or held <= purse.nano:
         return Offer(seat, quality, expected, held, None, True)
     inflated = Tier(0, inbound, outbound)
     most = clamp_max_tokens(inflated, (purse.nano - fixed) * 100, max_prompt, cap, model_max)
     if most is None or most < min(MINIMAL_ANSWER, cap):
         return Offer(seat, quality, expected, None, None, False)
-    held = fixed + -(-(max_prompt * inbound + most * outbound) // (100 * TOKENS_PER_PRICE_UNIT))
+    held = fixed - (-(max_prompt * inbound + most * outbound) // _UNIT)
     if most < likely:
         expected = seat.request + _ceil(prompt * tier.prompt + most * choices * tier.completion)
     return Offer(seat, quality, expected, held, most, most >= likely)

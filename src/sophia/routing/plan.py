@@ -55,7 +55,7 @@ def plan(request: RouteRequest) -> Plan:
         choice.reason,
         features,
         tuple([_candidate(offer) for offer in field.offers.values()]),
-        tuple(field.excluded),
+        tuple(field.excluded.values()),
         1.0,
         choice.notes,
     )
@@ -190,7 +190,7 @@ def _fall_back(field: Field, policy: str, last: Offer | None) -> _Choice:
     reason = "No candidate meets the quality and the cost that were asked for, so the fallback answers."
     if last is None:
         if not field.offers:
-            raise nobody(field.purse, field.excluded)
+            raise nobody(field.purse, field.excluded.values())
         last = min(field.offers.values(), key=lambda offer: (not offer.pays, offer.expected, offer.seat.id))
     return _Choice([last], reason, policy, None, last.seat.id, ("fallback",))
 

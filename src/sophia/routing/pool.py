@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import Tier
+from sophia.core.money import MAX_NANO
 from sophia.routing.nouns import TASK_TYPES, TaskType
 
 UNKNOWN_QUALITY = 0.5
@@ -16,7 +17,7 @@ _DEAR_IMAGES = {"openai/gpt-4o-mini": 50_000}
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One model of a pool. Prices as in `Tier`; `ceiling` is None when it depends on the length."""
+    """One model of a pool. `base` and `ceiling` hold for prompts shorter than `dearer_from` tokens."""
 
     model: Model
     id: str
@@ -24,7 +25,8 @@ class Seat:
     quality: Mapping[str, float]
     latency_ms: int
     base: Tier
-    ceiling: Tier | None
+    ceiling: Tier
+    dearer_from: int
     request: int
     output_bound: int
     image_surplus: int
@@ -33,8 +35,10 @@ class Seat:
     def of(cls, model: Model) -> "Seat":
         """Return the seat of `model`; without a profile its quality and latency are guesses."""
         profile, prices = model.profile, model.prices
-        single = len(prices.tiers) == 1
-        dear = [tokens for id, tokens in _DEAR_IMAGES.items() if model.id.startswith(id)]
+        images = 0
+        for prefix, tokens in _DEAR_IMAGES.items():
+            if model.id.startswith(prefix):
+                images = tokens
         return cls(
             model,
             model.id,
@@ -42,10 +46,11 @@ class Seat:
             profile.quality if profile else {},
             profile.latency_ms if profile else UNKNOWN_LATENCY_MS,
             prices.tiers[0],
-            prices.ceiling(0) if single and prices.tiers[0].min_prompt_tokens <= 0 else None,
+            prices.ceiling(prices.tiers[0].min_prompt_tokens),
+            prices.tiers[1].min_prompt_tokens if len(prices.tiers) > 1 else MAX_NANO,
             prices.request,
             model.max_output_tokens or model.context_length,
-            dear[0] if dear else 0,
+            images,
         )
 
 

@@ -10,9 +10,8 @@ from sophia.core.errors import (
     SophiaError,
 )
 from sophia.routing.nouns import Excluded
-from sophia.routing.optimizer import Purse
+from sophia.routing.optimizer import MAX_COST_OWNER, Purse
 
-_REQUEST_LIMIT = "the request's max_cost_usd"
 _INCAPABLE = frozenset({"wrong_kind", "expired"})
 
 
@@ -29,9 +28,9 @@ def refusal(cause: Excluded) -> SophiaError:
 
 def unpaid(purse: Purse, causes: Iterable[Excluded]) -> SophiaError:
     """Return the error for a purse that does not pay a minimal answer of any able model."""
-    message = f"Not even a minimal answer fits into {purse.owner}: raise it, shorten the prompt or take a cheaper model."
+    message = f"Not even a minimal answer fits into {purse.owner}: raise it, or shorten the prompt."
     details: dict[str, object] = {"excluded": _listed(causes)}
-    if purse.owner == _REQUEST_LIMIT:
+    if purse.owner == MAX_COST_OWNER:
         return NoCandidate(message, param="max_cost_usd", details=details)
     return BudgetExceeded(message, details=details)
 
