@@ -1,0 +1,102 @@
+"""Plays a byte stream to a connection without sockets or a running loop, as fast as parsing."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sophia.adapters.upstreams.http1 import Connection, Limits, Response
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+
+class SilentTransport(asyncio.Transport):
+    """Takes what is written and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+        self.paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a caller of the client would have seen of one answer."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    complete: bool
+    failure: FailureKind | None
+    reusable: bool
+
+
+def play(
+    loop: asyncio.AbstractEventLoop,
+    segments: Sequence[bytes],
+    *,
+    ended: bool = False,
+    method: bytes = b"POST",
+    limits: Limits | None = None,
+) -> Outcome:
+    """Answer one request with `segments`, then end the connection if `ended`."""
+    limits = limits or Limits()
+    freed: list[Connection] = []
+    connection = Connection(limits, freed.append, lambda _: None)
+    connection.connection_made(SilentTransport())
+    answer = Response(loop, limits, float("inf"), float("inf"))
+    asking = connection.exchange(answer, method + b" / HTTP/1.1\r\n\r\n", None)
+    head: asyncio.Future[None] = asking.send(None)
+    for segment in segments:
+        if connection.closed:
+            break
+        connection.data_received(segment)
+    reusable = bool(freed) and not connection.closed
+    if ended:
+        connection.eof_received()
+        connection.connection_lost(None)
+    if not head.done():
+        asking.close()
+        return Outcome(0, (), b"", False, None, reusable)
+    return _seen(answer, asking, reusable)
+
+
+def _seen(answer: Response, asking: Coroutine[Any, Any, None], reusable: bool) -> Outcome:
+    body, complete, failure = b"", False, None
+    try:
+        _step(asking)
+        while (data := _step(answer.read())) is not _PENDING and data is not None:
+            body += data
+        complete = data is None
+    except UpstreamFailure as error:
+        failure = error.kind
+    headers = tuple(answer.headers) if answer.status else ()
+    return Outcome(answer.status, headers, body, complete, failure, reusable)
+
+
+_PENDING = object()
+
+
+def _step(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run `coroutine` to its end, or to where it would wait for the network."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    return _PENDING
