@@ -23,12 +23,11 @@ from sophia.routing.optimizer import (
 )
 from sophia.routing.pool import Seat
 from sophia.routing.refusals import nobody, refusal, unpaid
-from sophia.routing.request import Limits, RouteRequest
+from sophia.routing.request import POLICIES, Limits, RouteRequest
 from sophia.routing.rules import Rule, match
 
 __all__ = ["POLICIES", "Limits", "RouteRequest", "plan", "plan_named"]
 
-POLICIES = ("heuristic", "cheap", "fast", "best")
 _NO_HINTS = Hints()
 
 

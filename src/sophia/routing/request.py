@@ -9,6 +9,8 @@ from sophia.routing.optimizer import DEFAULT_PER_REQUEST_NANO
 from sophia.routing.pool import Pool
 from sophia.routing.rules import RuleBook
 
+POLICIES = ("heuristic", "cheap", "fast", "best")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -1,0 +1,90 @@
+"""A plan in words and JSON: what was seen, who was left out, what the alternatives would have cost."""
+
+from sophia.core.money import format_usd, usd
+from sophia.routing.nouns import Attempt, Candidate, Features, Plan
+
+
+def sentence(plan: Plan) -> str:
+    """Return the decision in one line, for headers and terminals."""
+    chosen = plan.attempts[0]
+    text = f"{chosen.model}: {plan.reason} About {format_usd(chosen.expected_nano)}"
+    if chosen.max_tokens is not None:
+        text += f", the answer limited to {chosen.max_tokens:,} tokens"
+    return text + "."
+
+
+def explain(plan: Plan) -> dict[str, object]:
+    """Return the decision as JSON-able data; it holds no text of the prompt."""
+    chosen = plan.attempts[0]
+    own = next((candidate for candidate in plan.candidates if candidate.model == chosen.model), None)
+    return {
+        "model": chosen.model,
+        "policy": plan.policy,
+        "rule": plan.rule,
+        "reason": plan.reason,
+        "sentence": sentence(plan),
+        "propensity": plan.propensity,
+        "features": _features(plan.features),
+        "attempts": [_attempt(attempt) for attempt in plan.attempts],
+        "candidates": [_candidate(candidate, chosen, own) for candidate in plan.candidates],
+        "excluded": [
+            {"model": excluded.model, "cause": excluded.cause, "code": excluded.code} for excluded in plan.excluded
+        ],
+        "notes": list(plan.notes),
+    }
+
+
+def counterfactual(candidate: Candidate, chosen: Attempt, own: Candidate | None) -> str:
+    """Return what `candidate` would have meant instead, such as `+$0.0113, 11.2x, quality +0.09`."""
+    difference = candidate.expected_nano - chosen.expected_nano
+    sign = "-" if difference < 0 else "+"
+    parts = [f"{sign}{format_usd(abs(difference))}"]
+    if chosen.expected_nano > 0:
+        parts.append(f"{candidate.expected_nano / chosen.expected_nano:.1f}x")
+    if own is not None:
+        parts.append(f"quality {candidate.quality - own.quality:+.2f}")
+    return ", ".join(parts)
+
+
+def _candidate(candidate: Candidate, chosen: Attempt, own: Candidate | None) -> dict[str, object]:
+    fact: dict[str, object] = {
+        "model": candidate.model,
+        "quality": candidate.quality,
+        "latency_ms": candidate.latency_ms,
+        "expected_usd": usd(candidate.expected_nano),
+        "worst_usd": usd(candidate.worst_nano),
+    }
+    if candidate.model != chosen.model:
+        fact["instead"] = counterfactual(candidate, chosen, own)
+    return fact
+
+
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    return {
+        "model": attempt.model,
+        "reason": attempt.reason,
+        "expected_usd": usd(attempt.expected_nano),
+        "held_usd": usd(attempt.held_nano),
+        "max_tokens": attempt.max_tokens,
+    }
+
+
+def _features(features: Features) -> dict[str, object]:
+    return {
+        "task_type": features.task_type,
+        "task_confidence": features.task_confidence,
+        "task_declared": features.task_declared,
+        "complexity": features.complexity,
+        "complexity_declared": features.complexity_declared,
+        "chars": features.chars,
+        "prompt_tokens": features.prompt_tokens,
+        "max_prompt_tokens": features.max_prompt_tokens,
+        "output_tokens": features.output_tokens,
+        "turns": features.turns,
+        "code": features.code,
+        "maths": features.maths,
+        "language": features.language,
+        "max_latency_ms": features.max_latency_ms,
+        "latency_declared": features.latency_declared,
+        "cost_sensitive": features.cost_sensitive,
+    }
