@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from sophia.testing.listing import read_listing
+from sophia.testing.local import SmallModel, find_weights
 from sophia.testing.server import ScriptedUpstream
 
 PARENT_CHECK_SECONDS = 1.0
@@ -51,14 +52,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     _watch_stdin(loop, stop)
+    weights = find_weights() if arguments.local else None
+    model = SmallModel(weights) if weights else None
     upstream = ScriptedUpstream(
         models=read_listing(arguments.models),
         host=arguments.host,
         port=arguments.port,
         speed=arguments.speed,
+        local=model,
     )
     async with upstream:
         print(f"listening on {upstream.base_url}", flush=True)
+        if model is not None:
+            model.start()
         await _until_alone(stop, arguments.parent_pid)
 
 

@@ -96,7 +96,7 @@ def read_chat(body: Table) -> Asked:
         raise _bad("messages: expected a non-empty array")
     if not all(isinstance(message, dict) and message.get("role") for message in messages):
         raise _bad("messages: each needs a role")
-    prompt = next((_text(m) for m in reversed(messages) if m["role"] == "user"), "")
+    prompt = next((text_of(m) for m in reversed(messages) if m["role"] == "user"), "")
     tokens = 3 + sum(MESSAGE_TOKENS + _tokens(message) for message in messages)
     tools = _tools(body.get("tools"))
     tokens += sum(len(msgspec.json.encode(tool.parameters)) // 4 + 8 for tool in tools)
@@ -136,13 +136,13 @@ def _asked(  # noqa: PLR0913
         prompt=prompt,
         prompt_tokens=tokens,
         stream=body.get("stream") is True,
-        n=_positive(body, "n") or 1,
-        max_tokens=_positive(body, "max_completion_tokens") or _positive(body, "max_tokens"),
+        n=_count(body, "n") or 1,
+        max_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         calls=calls,
         schema=_schema(body.get("response_format")),
         thinking=_thinking(body),
         show_thinking=_table(body.get("reasoning")).get("exclude") is not True,
-        top_logprobs=(_positive(body, "top_logprobs") or 0) if logprobs else None,
+        top_logprobs=(_count(body, "top_logprobs", 0) or 0) if logprobs else None,
         temperature=_number(body.get("temperature")),
         max_prompt_price=_price(limits.get("prompt")),
         max_completion_price=_price(limits.get("completion")),
@@ -196,7 +196,8 @@ def _thinking(body: Table) -> int:
     return EFFORTS["medium"] if wanted or body.get("include_reasoning") else 0
 
 
-def _text(message: Table) -> str:
+def text_of(message: Table) -> str:
+    """Return the text of a message, with its parts on lines of their own."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -207,15 +208,15 @@ def _tokens(message: Table) -> int:
     images = sum(1 for part in _list(message.get("content")) if "text" not in _table(part))
     calls = message.get("tool_calls")
     called = len(msgspec.json.encode(calls)) // 4 if calls else 0
-    return -(-len(_text(message).encode()) // 4) + IMAGE_TOKENS * images + called
+    return -(-len(text_of(message).encode()) // 4) + IMAGE_TOKENS * images + called
 
 
-def _positive(body: Table, name: str) -> int | None:
+def _count(body: Table, name: str, least: int = 1) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _bad(f"{name}: expected a positive integer")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _bad(f"{name}: expected a whole number of at least {least}")
     return value
 
 

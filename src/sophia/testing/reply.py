@@ -44,7 +44,8 @@ class Reply:
     @property
     def envelope(self) -> shapes.Envelope:
         """What each body of this generation repeats."""
-        fingerprint = self.speeches[0].fingerprint
+        live = self.speeches[0].live
+        fingerprint = live.fingerprint if live else None
         return shapes.Envelope(self.id, self.created, self.model.id, self.asked.legacy, fingerprint)
 
     @property
@@ -65,7 +66,8 @@ class Reply:
             async for fields, token in self._speak(speech):
                 yield Delta(index, fields, token)
                 await asyncio.sleep(self.pace.gap)
-            self.finish_reasons[index] = speech.finish_reason
+            reason = speech.live.finish_reason if speech.live else speech.finish_reason
+            self.finish_reasons[index] = reason
         self.settle(self)
 
     async def _speak(self, speech: Speech) -> AsyncIterator[tuple[Json, str | None]]:
@@ -74,7 +76,7 @@ class Reply:
             self.reasoning_tokens += 1
             if self.asked.show_thinking:
                 yield {"content": "", **shapes.reasoning(piece)}, None
-        async for piece in _each(speech.live or speech.text):
+        async for piece in speech.live.pieces() if speech.live else _each(speech.text):
             self.completion_tokens += 1
             yield {"content": piece}, piece
         for number, call in enumerate(speech.calls):
@@ -88,10 +90,6 @@ class Reply:
                 yield {"tool_calls": [fragment]}, None
 
 
-async def _each(pieces: Sequence[str] | AsyncIterator[str]) -> AsyncIterator[str]:
-    if isinstance(pieces, Sequence):
-        for piece in pieces:
-            yield piece
-    else:
-        async for piece in pieces:
-            yield piece
+async def _each(pieces: Sequence[str]) -> AsyncIterator[str]:
+    for piece in pieces:
+        yield piece

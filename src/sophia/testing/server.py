@@ -14,8 +14,8 @@ from sophia.testing.asked import Asked, read_body, read_chat, read_legacy
 from sophia.testing.bill import Bill, BillRow
 from sophia.testing.control import control
 from sophia.testing.listing import Listed, Listing, read_listing
-from sophia.testing.local import LocalText
-from sophia.testing.pace import Pace, pace_of
+from sophia.testing.local import Live, LocalText
+from sophia.testing.pace import NO_WAIT, Pace, pace_of
 from sophia.testing.refusal import Refusal
 from sophia.testing.reply import Reply
 from sophia.testing.script import GOOD, Script, Step
@@ -143,8 +143,7 @@ class ScriptedUpstream:
             return await stage.override()
         if step.refuses:
             return await stage.refuse(refusal_of(step))
-        if step.text is None:
-            await self._enliven(reply)
+        live = await self._enliven(reply) if step.text is None else None
         try:
             await (stage.stream(reply) if asked.stream else stage.whole(reply))
         except asyncio.CancelledError:
@@ -152,6 +151,8 @@ class ScriptedUpstream:
             raise
         finally:
             self._settle(reply)
+            if live is not None:
+                await live.close()
 
     def _choose(self, asked: Asked) -> tuple[Listed, Step]:
         """Return the first of the models that does not refuse, and its step.
@@ -176,16 +177,17 @@ class ScriptedUpstream:
             errors.append({"provider": "Sandbox", "code": step.status, "status": step.error_type})
         raise Refusal(400, "invalid_request", "No models provided")
 
-    async def _enliven(self, reply: Reply) -> None:
+    async def _enliven(self, reply: Reply) -> Live | None:
         """Let the local model write the text, when there is one and plain text is all that is asked."""
         speech = reply.speeches[0]
         asked = reply.asked
         if self.local is None or asked.n > 1 or asked.schema is not None or speech.calls:
-            return
+            return None
         live = await self.local.speak(asked)
         if live is not None:
-            reply.speeches = [replace(speech, live=live.pieces, fingerprint=live.fingerprint)]
-            reply.pace = Pace(0.0, 0.0)
+            reply.speeches = [replace(speech, text=(), live=live)]
+            reply.pace = NO_WAIT
+        return live
 
     def _settle(self, reply: Reply, *, aborted: bool = False) -> None:
         """Book `reply` once. A whole answer cannot be called back; one without output costs nothing."""

@@ -1,12 +1,12 @@
 """What a model says to one request, before it is cut into an answer or a stream."""
 
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from sophia.testing.asked import Asked
 from sophia.testing.listing import Listed
+from sophia.testing.local import Live
 from sophia.testing.sample import sample
 from sophia.testing.script import Step
 from sophia.testing.text import pieces, template_text, thought_text, topic_of
@@ -28,15 +28,14 @@ class ToolCall:
 class Speech:
     """One choice. Each piece of reasoning, text and arguments counts as one token.
 
-    `live`, when set, yields the text in place of `text` while a real model generates it.
+    `live`, when set, stands in place of `text`, while a real model generates it.
     """
 
     reasoning: tuple[str, ...]
     text: tuple[str, ...]
     calls: tuple[ToolCall, ...]
     finish_reason: str
-    live: AsyncIterator[str] | None = None
-    fingerprint: str | None = None
+    live: Live | None = None
 
     @property
     def tokens(self) -> int:
@@ -95,8 +94,3 @@ def _cut_calls(speech: Speech, limit: int) -> Speech:
             calls.append(replace(call, arguments=call.arguments[: room - 1]))
             room -= 1 + len(call.arguments)
     return Speech(thoughts, (), tuple(calls), "length")
-
-
-def joined(parts: Sequence[str]) -> str | None:
-    """Return the text of `parts`, None when there are none."""
-    return "".join(parts) if parts else None
