@@ -1,0 +1,1 @@
+"""Benchmarks of Sophia: they import sophia, nothing imports them."""

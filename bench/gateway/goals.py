@@ -1,0 +1,45 @@
+"""What Sophia has to reach, and whether a result does."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.gateway.summary import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound on one figure of one target."""
+
+    title: str
+    target: str
+    figure: str
+    way: Literal["at most", "at least"]
+    bound: float
+
+    def measured(self, summary: dict[str, Figures]) -> float | None:
+        """The median, None when it was not measured."""
+        figure = summary.get(self.target, {}).get(self.figure)
+        return figure.median if figure else None
+
+    def met(self, value: float) -> bool:
+        """Whether a value keeps the bound."""
+        return value <= self.bound if self.way == "at most" else value >= self.bound
+
+
+GOALS = (
+    Goal("CPU per request, named model, × nginx", "sophia", "sat.cpu_us_x_nginx", "at most", 4),
+    Goal("CPU per request, sophia/auto, × nginx", "sophia-auto", "sat.cpu_us_x_nginx", "at most", 6),
+    Goal("throughput, named model, × nginx", "sophia", "sat.rps_x_nginx", "at least", 0.25),
+    Goal("throughput, sophia/auto, × nginx", "sophia-auto", "sat.rps_x_nginx", "at least", 0.16),
+    Goal("throughput × Envoy", "sophia", "sat.rps_x_envoy", "at least", 1),
+    Goal("throughput × LiteLLM", "sophia", "sat.rps_x_litellm", "at least", 100),
+    Goal("throughput × Portkey", "sophia", "sat.rps_x_portkey", "at least", 25),
+    Goal("throughput × smg (Rust)", "sophia", "sat.rps_x_smg", "at least", 1),
+    Goal("throughput × ferrogw (Go)", "sophia", "sat.rps_x_ferrogw", "at least", 1),
+    Goal("added p50 at 500 requests/s, ms", "sophia", "r500.added_p50_ms", "at most", 0.6),
+    Goal("added p99 at 500 requests/s, ms", "sophia", "r500.added_p99_ms", "at most", 2),
+    Goal("CPU per 64 kB request, × nginx", "sophia", "large.cpu_us_x_nginx", "at most", 4),
+    Goal("CPU per SSE event, µs", "sophia", "sse.cpu_us_event", "at most", 18),
+    Goal("cold start to the first answer, s", "sophia", "cold_seconds", "at most", 1),
+    Goal("resident memory after load, MB", "sophia", "resident_mb", "at most", 100),
+)

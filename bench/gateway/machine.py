@@ -1,0 +1,69 @@
+"""Describes the machine and the versions behind a result, without naming the host or its paths."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from bench.gateway.places import ENVIRONMENTS, NODE, REPOSITORY
+from bench.gateway.setup import NODE_PEERS, PYTHON_PEERS
+from bench.gateway.targets import nginx_binary
+
+PACKAGES = {name: re.split(r"[\[=]", requirements[0])[0] for name, requirements in PYTHON_PEERS.items()}
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor, cores, memory, kernel, distribution and Python."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "kernel": "Linux " + (re.match(r"[\d.]+", platform.release()) or [platform.release()])[0],
+        "distribution": _distribution(),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of each gateway that is installed, by the name of what was installed."""
+    found = {
+        "nginx": _first_match(r"nginx/([\d.]+)", nginx_binary() or "nginx", "-v"),
+        "node": _first_match(r"v([\d.]+)", "node", "--version"),
+        "sophia": _sophia(),
+    }
+    for name, package in PACKAGES.items():
+        pattern = f"{package}-*.dist-info".replace("-server", "?server")
+        for metadata in (ENVIRONMENTS / name).glob(f"lib/python*/site-packages/{pattern}"):
+            found[name] = metadata.name.removesuffix(".dist-info").rsplit("-", 1)[1]
+    for name, requirement in NODE_PEERS.items():
+        if (NODE / name / "installed.txt").exists():
+            found[name] = requirement.rsplit("@", 1)[1]
+    return {name: version for name, version in found.items() if version}
+
+
+def _processor() -> str:
+    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return names[0].strip() if names else platform.machine()
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
+
+
+def _sophia() -> str:
+    commit = _first_match(r"([0-9a-f]{7,})", "git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD")
+    version = _first_match(r'(?m)^version = "([^"]+)"', "cat", str(REPOSITORY / "pyproject.toml"))
+    return f"{version} ({commit})" if commit else version
+
+
+def _first_match(pattern: str, *command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    match = re.search(pattern, done.stdout + done.stderr)
+    return match[1] if match else ""

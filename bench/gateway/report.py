@@ -1,0 +1,202 @@
+"""Turns a summary into JSON, Markdown and a table for the terminal."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.gateway.goals import GOALS
+from bench.gateway.summary import Figures
+from bench.gateway.targets import Target
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Everything a reader of the benchmark needs to judge it."""
+
+    made: str
+    command: str
+    settings: dict[str, object]
+    machine: dict[str, str | int]
+    versions: dict[str, str]
+    targets: list[Target]
+    summary: dict[str, Figures]
+    over: dict[str, list[str]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: one figure, or two with a slash between."""
+
+    title: str
+    figures: tuple[str, ...]
+    phase: str = ""
+
+
+MAIN = (
+    Column("requests/s", ("sat.rps",)),
+    Column("CPU µs", ("sat.cpu_us",)),
+    Column("CPU × nginx", ("sat.cpu_us_x_nginx",)),
+    Column("rps × nginx", ("sat.rps_x_nginx",)),
+    Column("rps × LiteLLM", ("sat.rps_x_litellm",)),
+    Column("rps × Portkey", ("sat.rps_x_portkey",)),
+)
+FOOTPRINT = (
+    Column("64 kB: CPU µs", ("large.cpu_us",)),
+    Column("64 kB: × nginx", ("large.cpu_us_x_nginx",)),
+    Column("memory MB", ("resident_mb",)),
+    Column("cold start s", ("cold_seconds",)),
+)
+LATENCY = (
+    Column("200/s: p50 / p99 ms", ("r200.added_p50_ms", "r200.added_p99_ms"), "r200"),
+    Column("500/s: p50 / p99 ms", ("r500.added_p50_ms", "r500.added_p99_ms"), "r500"),
+    Column("500/s: CPU µs", ("r500.cpu_us",), "r500"),
+    Column("500/s: CPU × nginx", ("r500.cpu_us_x_nginx",), "r500"),
+)
+STREAMS = (
+    Column("64 streams: events/s", ("sse.events_per_s",)),
+    Column("CPU µs per event", ("sse.cpu_us_event",)),
+    Column("× nginx", ("sse.cpu_us_event_x_nginx",)),
+    Column("bursts: events/s", ("burst.events_per_s",)),
+    Column("1,000/s: first byte added p50 ms", ("pace.added_ttfb_p50_ms",), "pace"),
+    Column("event lag p99 ms", ("pace.lag_p99_ms",), "pace"),
+)
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def cell(column: Column, target: Target, result: Result) -> str:
+    """What a table says of one target; "over" when it cannot carry the phase's rate."""
+    figures = result.summary.get(target.name, {})
+    values = [figures[name].median if name in figures else None for name in column.figures]
+    if all(value is None for value in values):
+        return "over" if column.phase in result.over.get(target.name, []) else NOTHING
+    return " / ".join(number(value) for value in values)
+
+
+def rows(columns: tuple[Column, ...], result: Result, *, tls: bool = False) -> list[list[str]]:
+    """Title row and a row for each target that has something to show, fastest first."""
+    shown = [target for target in result.targets if target.tls == tls and target.kind != "direct"]
+    shown.sort(key=lambda target: -_throughput(result, target))
+    body = [[target.title, *(cell(column, target, result) for column in columns)] for target in shown]
+    return [["gateway", *(column.title for column in columns)], *(row for row in body if set(row[1:]) != {NOTHING})]
+
+
+def _throughput(result: Result, target: Target) -> float:
+    figure = result.summary.get(target.name, {}).get("sat.rps")
+    return figure.median if figure else 0.0
+
+
+def goal_rows(result: Result) -> list[list[str]]:
+    """Title row and a row for each goal that was measured."""
+    found = [["goal", "bound", "measured", "met"]]
+    for goal in GOALS:
+        value = goal.measured(result.summary)
+        if value is not None:
+            found.append([goal.title, f"{goal.way} {goal.bound:g}", number(value), "yes" if goal.met(value) else "no"])
+    return found
+
+
+def missed(result: Result) -> list[str]:
+    """Titles of the goals that were measured and not reached."""
+    values = ((goal, goal.measured(result.summary)) for goal in GOALS)
+    return [goal.title for goal, value in values if value is not None and not goal.met(value)]
+
+
+def markdown_table(table: list[list[str]]) -> str:
+    """A Markdown table; numbers to the right."""
+    head, *body = table
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in body)])
+
+
+def markdown(result: Result, picture: str) -> str:
+    """The section of the reference page."""
+    machine, settings = result.machine, result.settings
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
+    parts = [
+        f"Made {result.made} by `{result.command}`: {settings['rounds']} interleaved rounds "
+        f"(other gateways for language models: {settings['peer_rounds']}), windows of {settings['seconds']} s, "
+        f"medians; ratios are taken inside a round. {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_gb']} GB, {machine['distribution']}, {machine['kernel']}, Python {machine['python']}. "
+        f"{versions}.",
+        f"![CPU time per request]({picture})",
+        "One gateway on one core; load generator and upstream on another. 1.5 kB requests, 32 connections:",
+        markdown_table(rows(MAIN, result)),
+    ]
+    parts += _section("64 kB requests, memory after load, start to first answer", FOOTPRINT, result)
+    parts += _section("Latency above the upstream's own 50 ms", LATENCY, result)
+    parts += _section("Streams of 50 events", STREAMS, result)
+    if any(target.tls for target in result.targets):
+        parts += ["TLS to the upstream (ratios to nginx with TLS):", markdown_table(rows(MAIN, result, tls=True))]
+    if len(goal_rows(result)) > 1:
+        parts += ["Goals:", markdown_table(goal_rows(result))]
+    if result.missing:
+        parts += ["Not measured:", "\n".join(f"- {name}: {why}" for name, why in result.missing.items())]
+    parts.append("“over”: the rate is more than the gateway carries on one core.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, columns: tuple[Column, ...], result: Result) -> list[str]:
+    table = rows(columns, result)
+    return [f"{title}:", markdown_table(table)] if len(table) > 1 else []
+
+
+def show(result: Result, console: Console) -> None:
+    """The same tables in the terminal."""
+    named = [
+        ("Saturated, one core", rows(MAIN, result)),
+        ("64 kB requests, memory, start", rows(FOOTPRINT, result)),
+        ("Constant rate: latency above the upstream's own 50 ms", rows(LATENCY, result)),
+        ("Streams", rows(STREAMS, result)),
+        ("TLS to the upstream", rows(MAIN, result, tls=True)),
+        ("Goals", goal_rows(result)),
+    ]
+    for title, table in named:
+        if len(table) > 1:
+            console.print(_rich_table(title, table))
+    for name, why in result.missing.items():
+        console.print(f"[yellow]not measured[/] {name}: {why}", highlight=False)
+
+
+def _rich_table(title: str, table: list[list[str]]) -> Table:
+    shown = Table(title=title, title_justify="left")
+    for position, name in enumerate(table[0]):
+        shown.add_column(name, justify="right" if position else "left", no_wrap=not position)
+    for row in table[1:]:
+        shown.add_row(*row)
+    return shown
+
+
+def write_json(result: Result, path: Path) -> None:
+    """The result for machines: one line per figure so that two results can be compared by eye."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = {
+        target: {name: asdict(figure) for name, figure in values.items()} for target, values in result.summary.items()
+    }
+    head = {
+        "made": result.made,
+        "command": result.command,
+        "settings": result.settings,
+        "machine": result.machine,
+        "versions": result.versions,
+        "titles": {target.name: target.title for target in result.targets},
+        "over": result.over,
+        "missing": result.missing,
+        "goals": [dict(zip(("title", "bound", "measured", "met"), row, strict=True)) for row in goal_rows(result)[1:]],
+    }
+    lines = [json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "figures": {']
+    for place, (target, values) in enumerate(figures.items()):
+        inner = ",\n".join(f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+        lines.append(f"  {json.dumps(target)}: {{\n{inner}\n  }}" + ("," if place + 1 < len(figures) else ""))
+    path.write_text("\n".join([*lines, " }", "}"]) + "\n")
+    json.loads(path.read_text())

@@ -1,0 +1,241 @@
+"""Which gateways are measured and how each one is started."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bench.gateway import places
+from bench.gateway.places import ENVIRONMENTS, RUN, TLS_PORT, UPSTREAM_PORT, fill
+
+Kind = Literal["direct", "limit", "ours", "peer"]
+
+MODEL = "openai/gpt-4o-mini"
+KEY = "sk-bench-0001"
+FERRO_KEY = "fgw_00000000000000000000000000000000"
+AUTHORITY = places.CERTIFICATES / "client.pem"
+SOPHIA_SEED = places.WORK / "sophia" / "seed"
+SOPHIA_KEY = places.WORK / "sophia" / "key"
+# A benchmark must not inherit the keys, upstreams, proxies or settings of whoever runs it.
+FOREIGN_SETTINGS = ("SOPHIA_", "OPENROUTER_", "OPENAI_", "LITELLM_", "FALLBACK_MODELS", "MODEL_CACHE_SIZE", "OTEL_")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway under test.
+
+    `needs` names what the set-up has to install. `seed` is copied to `data` before each start,
+    so that every round begins with the same files. `phases` limits what is measured.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    needs: str
+    port: int
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    path: str = "/v1/chat/completions"
+    model: str = MODEL
+    headers: tuple[str, ...] = (f"Authorization: Bearer {KEY}",)
+    seed: Path | None = None
+    data: Path | None = None
+    phases: tuple[str, ...] = ()
+    tls: bool = False
+    start_seconds: float = 90.0
+
+    @property
+    def base(self) -> str:
+        """The target whose window of the same round this one is compared with."""
+        return "nginx+tls" if self.tls else "nginx"
+
+
+def nginx_binary() -> str | None:
+    """nginx of the system, or the one the set-up unpacked."""
+    unpacked = places.WORK / "nginx" / "usr" / "sbin" / "nginx"
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or (
+        str(unpacked) if unpacked.exists() else None
+    )
+
+
+def sophia_binary() -> Path:
+    """The `sophia` command of the environment that runs the benchmark."""
+    return Path(sys.executable).parent / "sophia"
+
+
+def environment(target: Target) -> dict[str, str]:
+    """The variables a gateway is started with."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(FOREIGN_SETTINGS) and not name.lower().endswith("_proxy")
+    }
+    trust = {"SSL_CERT_FILE": str(AUTHORITY), "NODE_EXTRA_CA_CERTS": str(AUTHORITY)} if target.tls else {}
+    return kept | trust | target.environment
+
+
+def _upstream(tls: bool) -> str:
+    return f"https://localhost:{TLS_PORT}/api/v1" if tls else f"http://127.0.0.1:{UPSTREAM_PORT}/api/v1"
+
+
+def _configuration(name: str, template: str, tls: bool, **values: object) -> str:
+    """Path of the configuration written for one target."""
+    path = RUN / f"{name}{Path(template.removesuffix('.in')).suffix}"
+    path.write_text(
+        fill(
+            template,
+            {
+                "RUN": RUN,
+                "NAME": name,
+                "MODEL": MODEL,
+                "KEY": KEY,
+                "AUTHORITY": AUTHORITY,
+                "SCHEME": "https" if tls else "http",
+                "UPSTREAM_PORT": TLS_PORT if tls else UPSTREAM_PORT,
+                "UPSTREAM": _upstream(tls),
+                **values,
+            },
+        )
+    )
+    return str(path)
+
+
+def direct(name: str, port: int, tls: bool) -> Target:
+    """The mock upstream without a gateway: what latencies are relative to."""
+    del port, tls
+    phases = ("sat", "r200", "r500", "sse", "burst", "pace")
+    return Target(name, "the mock upstream itself", "direct", "", UPSTREAM_PORT, path="/api/v1/chat/completions", phases=phases)
+
+
+def _nginx(name: str, port: int, tls: bool) -> Target:
+    configuration = _configuration(name, "nginx.conf.in", tls, PORT=port)
+    return Target(name, "nginx, proxy_pass", "limit", "nginx", port, (nginx_binary() or "nginx", "-c", configuration), tls=tls)
+
+
+def _envoy(name: str, port: int, tls: bool) -> Target:
+    transport = fill("envoy_tls.yaml.in", {"AUTHORITY": AUTHORITY}) if tls else ""
+    configuration = _configuration(name, "envoy.yaml.in", tls, PORT=port, TRANSPORT=transport)
+    binary = str(ENVIRONMENTS / "envoy" / "bin" / "envoy")
+    command = (binary, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", configuration)
+    return Target(name, "Envoy, proxy", "limit", "envoy", port, command, tls=tls)
+
+
+def _sophia(name: str, port: int, tls: bool, *, model: str = MODEL, title: str = "Sophia, named model") -> Target:
+    data = RUN / f"{name}-data"
+    key = SOPHIA_KEY.read_text().strip() if SOPHIA_KEY.exists() else ""
+    command = (str(sophia_binary()), "serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data))
+    return Target(
+        name,
+        title,
+        "ours",
+        "sophia",
+        port,
+        command,
+        environment={"OPENROUTER_API_KEY": "sk-or-mock", "OPENROUTER_BASE_URL": _upstream(tls)},
+        model=model,
+        headers=(f"Authorization: Bearer {key}",),
+        seed=SOPHIA_SEED,
+        data=data,
+        tls=tls,
+    )
+
+
+def _sophia_auto(name: str, port: int, tls: bool) -> Target:
+    return _sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
+
+
+def _litellm(name: str, port: int, tls: bool) -> Target:
+    configuration = _configuration(name, "litellm.yaml.in", tls)
+    binary = str(ENVIRONMENTS / "litellm" / "bin" / "litellm")
+    address = ("--host", "127.0.0.1", "--port", str(port))
+    settings = {
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": KEY,
+    }
+    command = (binary, "--config", configuration, *address, "--num_workers", "1")
+    return Target(name, "LiteLLM proxy (Python)", "peer", "litellm", port, command, settings, tls=tls)
+
+
+def _portkey(name: str, port: int, tls: bool) -> Target:
+    package = places.NODE / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
+    preload = str(places.CONFIGURATIONS / "portkey_streams.mjs")
+    start = ("node", "--import", preload, str(package / "build" / "start-server.js"))
+    headers = (
+        f"Authorization: Bearer {KEY}",
+        "x-portkey-provider: openai",
+        f"x-portkey-custom-host: {_upstream(tls)}",
+    )
+    command = (*start, f"--port={port}", "--headless")
+    settings = {"NODE_ENV": "production"}
+    return Target(name, "Portkey gateway (Node)", "peer", "portkey", port, command, settings, headers=headers, tls=tls)
+
+
+def _smg(name: str, port: int, tls: bool) -> Target:
+    binary = str(ENVIRONMENTS / "smg" / "bin" / "smg")
+    workers = ("--worker-urls", _upstream(tls).removesuffix("/api/v1"), "--backend", "openai")
+    quiet = ("--policy", "round_robin", "--log-level", "error", "--disable-load-monitoring")
+    address = ("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 100))
+    return Target(name, "smg (Rust; checks no key)", "peer", "smg", port, (binary, "launch", *address, *workers, *quiet), tls=tls)
+
+
+def _ferrogw(name: str, port: int, tls: bool) -> Target:
+    settings = {
+        "OPENAI_API_KEY": "sk-or-mock",
+        "OPENAI_BASE_URL": _upstream(tls).removesuffix("/v1"),
+        "MASTER_KEY": FERRO_KEY,
+        "GATEWAY_CONFIG": _configuration(name, "ferrogw.yaml.in", tls),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "LOG_LEVEL": "error",
+        "RATE_LIMIT_RPS": "1000000",
+        "RATE_LIMIT_BURST": "1000000",
+        "GOMAXPROCS": "1",
+    }
+    return Target(
+        name,
+        "ferrogw (Go)",
+        "peer",
+        "ferrogw",
+        port,
+        (str(ENVIRONMENTS / "ferrogw" / "bin" / "ferrogw"), "serve"),
+        settings,
+        model="gpt-4o-mini",
+        headers=(f"Authorization: Bearer {FERRO_KEY}",),
+        tls=tls,
+    )
+
+
+BUILDERS: dict[str, Callable[[str, int, bool], Target]] = {
+    "direct": direct,
+    "nginx": _nginx,
+    "envoy": _envoy,
+    "sophia": _sophia,
+    "sophia-auto": _sophia_auto,
+    "litellm": _litellm,
+    "portkey": _portkey,
+    "smg": _smg,
+    "ferrogw": _ferrogw,
+}
+TLS_SUFFIX = "+tls"
+WITH_TLS = ("nginx", "envoy", "sophia", "litellm", "portkey")
+ALL = (*BUILDERS, *(name + TLS_SUFFIX for name in WITH_TLS))
+QUICK = ("direct", "nginx", "sophia", "sophia-auto")
+
+
+def build(names: tuple[str, ...]) -> list[Target]:
+    """The targets called `names`, their configurations written.
+
+    Raises KeyError for a name that is not in `ALL`.
+    """
+    RUN.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in names:
+        port = places.FIRST_GATEWAY_PORT + ALL.index(name) if name in ALL else 0
+        tls = name.endswith(TLS_SUFFIX)
+        found.append(BUILDERS[name.removesuffix(TLS_SUFFIX)](name, port, tls))
+    return found
