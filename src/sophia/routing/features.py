@@ -9,6 +9,7 @@ from sophia.routing.vocabulary import (
     CODE_MARKS,
     CODING,
     MATHS_MARKS,
+    NOTHING,
     VOCABULARY,
     WORDS,
 )
@@ -175,7 +176,9 @@ class _Sighting:
             reverse=True,
         )
         (best, index), (second, _) = ranked[0], ranked[1]
-        return TASK_TYPES[index], round((best - second) / (best + second), 3)
+        margin = (best - second) / (best + second)
+        # Nothing seen is weak evidence for a general request.
+        return TASK_TYPES[index], round(margin / 2 if index == NOTHING else margin, 3)
 
     def complexity(self, prompt: Prompt) -> float:
         """Return 0 for small talk up to 1 for work that needs the best model."""

@@ -168,9 +168,8 @@ def _by_policy(field: Field, policy: str) -> _Choice:
     stand_ins = [offer for name in CHAINS.get(role, ()) if (offer := field.offer_of_role(name)) is not None]
     if first is not None:
         offers = [first, *stand_ins, *offers]
-    elif offers:
+    else:
         offers = [*stand_ins, *offers]
-        reason = f"{reason} The {role} model is not able to, so the next in line answers."
     paying = [offer for offer in _distinct(offers) if offer.pays]
     ordered, why = prefer(paying, wish, _floor(hints))
     if hints.min_quality is not None:
@@ -179,8 +178,8 @@ def _by_policy(field: Field, policy: str) -> _Choice:
         return _fall_back(field, policy, last)
     if why:
         reason = f"It is {why}."
-    elif first is None or ordered[0] is not first:
-        reason = f"{choose_role(field.features)[1]} It is out of reach here, so the next in line answers."
+    elif ordered[0] is not first:
+        reason = f"{reason} That one is not able or too dear, so the next in line answers."
     return _Choice(ordered, reason, policy, None, last.seat.id if last else None)
 
 

@@ -1,0 +1,281 @@
+"""The decision: the plan's table, its failover chains, rules, wishes, money and refusals."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from routing_world import (
+    BY_ID,
+    DEEPSEEK,
+    FLASH,
+    GEMMA,
+    GROK,
+    KIMI,
+    MINI,
+    MODELS,
+    NEMO,
+    QWEN,
+    SONNET,
+    TODAY,
+    ask,
+    asked,
+)
+
+from sophia.core.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ContextLengthExceeded,
+    IncapableModel,
+    NoCandidate,
+)
+from sophia.routing.explain import explain, sentence
+from sophia.routing.nouns import Hints, Plan, TaskType
+from sophia.routing.plan import Limits, plan, plan_named
+from sophia.routing.rules import Condition, Rule, RuleBook
+
+GENEROUS = Limits(per_request_nano=None, max_attempts=4)
+
+
+def order(decided: Plan) -> list[str]:
+    return [attempt.model for attempt in decided.attempts]
+
+
+@pytest.mark.parametrize(
+    ("task", "complexity", "chars", "model"),
+    [
+        ("coding", 0.71, 10, DEEPSEEK),
+        ("coding", 0.70, 10, QWEN),
+        ("analysis", 0.10, 50_001, KIMI),
+        ("analysis", 0.81, 50_000, SONNET),
+        ("analysis", 0.80, 10, FLASH),
+        ("creative", 0.50, 10, GROK),
+        ("general", 0.29, 10, MINI),
+        ("general", 0.30, 10, FLASH),
+        ("general", 0.60, 10, NEMO),
+    ],
+)
+def test_the_table_of_the_plan(task: TaskType, complexity: float, chars: int, model: str) -> None:
+    """Every cell of the heuristic, on its threshold."""
+    prompt = asked("x", chars=chars, utf8_bytes=chars)
+    decided = plan(ask(prompt, Hints(task_type=task, complexity=complexity), limits=GENEROUS))
+    assert order(decided)[0] == model
+    assert (decided.policy, decided.rule) == ("heuristic", None)
+    assert decided.reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("hints", "chars", "chain"),
+    [
+        (Hints(task_type="analysis", complexity=0.9), 10, [SONNET, NEMO, FLASH, MINI]),
+        (Hints(task_type="coding", complexity=0.9), 10, [DEEPSEEK, QWEN, SONNET, MINI]),
+        (Hints(task_type="analysis", complexity=0.1), 60_000, [KIMI, SONNET, FLASH, MINI]),
+    ],
+)
+def test_the_failover_chains_of_the_plan(hints: Hints, chars: int, chain: list[str]) -> None:
+    """Each first choice has the substitutes that the plan names, in its order."""
+    prompt = asked("x", chars=chars, utf8_bytes=chars)
+    assert order(plan(ask(prompt, hints, limits=GENEROUS))) == chain
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 9])
+def test_the_named_fallback_is_never_cut_off(length: int) -> None:
+    """However short the chain, its last resort stays."""
+    limits = Limits(per_request_nano=None, max_attempts=length)
+    hints = Hints(task_type="coding", complexity=0.9)
+    decided = plan(ask(hints=hints, limits=limits, fallbacks=("nobody/knows", NEMO)))
+    assert order(decided)[0] == DEEPSEEK
+    assert order(decided)[-1] == NEMO
+    assert len(decided.attempts) == length
+
+
+def test_a_single_attempt_goes_to_the_first_choice() -> None:
+    """With one try, the try is the best one."""
+    hints = Hints(task_type="coding", complexity=0.9)
+    assert order(plan(ask(hints=hints, limits=Limits(max_attempts=1)))) == [DEEPSEEK]
+
+
+def test_an_unhealthy_first_choice_is_left_out_with_its_cause() -> None:
+    """The next in line answers, and the reason says so."""
+    hints = Hints(task_type="coding", complexity=0.9)
+    decided = plan(ask(hints=hints, unhealthy=frozenset({DEEPSEEK})))
+    assert order(decided)[0] == QWEN
+    assert [cause.code for cause in decided.excluded] == ["unhealthy"]
+    assert "not able" in decided.reason
+
+
+RULE = Rule("mine", (Condition("turns", ">=", 1),), (KIMI, GROK), NEMO)
+
+
+def test_a_rule_comes_before_the_policy() -> None:
+    """Preferred models in order, the rule's fallback last."""
+    decided = plan(ask(rulebook=RuleBook((RULE,)), limits=GENEROUS, fallbacks=(MINI,)))
+    assert order(decided)[:2] == [KIMI, GROK]
+    assert order(decided)[-1] == NEMO
+    assert (decided.policy, decided.rule) == ("rule", "mine")
+
+
+def test_a_rule_whose_models_are_all_out_of_reach_uses_its_fallback() -> None:
+    """And says why."""
+    decided = plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK})))
+    assert order(decided)[0] == NEMO
+    assert "fallback" in decided.reason
+
+
+def test_a_rule_without_any_able_model_leaves_the_choice_to_the_policy() -> None:
+    """A rule cannot make a request fail that somebody can answer."""
+    decided = plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK, NEMO})))
+    assert decided.policy == "heuristic"
+
+
+def test_a_wish_for_cheap_chooses_within_the_rule() -> None:
+    """The operator names the models, the caller's wish picks among them."""
+    decided = plan(ask(hints=Hints(tradeoff="cheap"), rulebook=RuleBook((RULE,))))
+    assert order(decided)[0] == KIMI
+
+
+def test_a_forced_rule_needs_no_conditions() -> None:
+    """`sophia/<rule>` asks for it by name."""
+    never = replace(RULE, conditions=(Condition("turns", ">", 99),))
+    decided = plan(ask(hints=Hints(rule="mine"), rulebook=RuleBook((never,))))
+    assert decided.rule == "mine"
+
+
+def test_unknown_rules_and_policies_are_refused_with_the_names_there_are() -> None:
+    """The message lists what can be asked for."""
+    with pytest.raises(BadRequest, match="mine"):
+        plan(ask(hints=Hints(rule="other"), rulebook=RuleBook((RULE,))))
+    with pytest.raises(BadRequest, match="heuristic"):
+        plan(ask(hints=Hints(policy="oracle")))
+
+
+def test_a_rule_may_name_a_model_outside_the_pool() -> None:
+    """The catalogue is larger than the nine."""
+    pool = [model for model in MODELS if model.id != KIMI]
+    decided = plan(ask(models=pool, rulebook=RuleBook((RULE,))))
+    assert order(decided)[0] == KIMI
+
+
+@pytest.mark.parametrize(
+    ("hints", "model"),
+    [
+        (Hints(tradeoff="cheap"), DEEPSEEK),
+        (Hints(tradeoff="fast"), FLASH),
+        (Hints(tradeoff="best"), SONNET),
+        (Hints(policy="best"), SONNET),
+        (Hints(min_quality=0.89), DEEPSEEK),
+        (Hints(cost_sensitive=True), DEEPSEEK),
+        (Hints(cost_sensitive=True, min_quality=0.0), GEMMA),
+        (Hints(models=(KIMI, GROK), tradeoff="best"), KIMI),
+    ],
+)
+def test_a_wish_moves_its_candidate_to_the_front(hints: Hints, model: str) -> None:
+    """Cheapest above the floor, fastest above it, best of all."""
+    decided = plan(ask(asked("hi", max_tokens=200), hints))
+    assert order(decided)[0] == model
+
+
+def test_a_quality_that_nobody_has_goes_to_the_named_fallback() -> None:
+    """With the reason."""
+    decided = plan(ask(hints=Hints(min_quality=0.99)))
+    assert order(decided) == [MINI]
+    assert "fallback" in decided.reason
+
+
+def test_models_that_the_caller_lists_are_the_only_ones() -> None:
+    """Failover does not leave the list."""
+    decided = plan(ask(hints=Hints(models=(KIMI, "no/such")), fallbacks=(MINI,)))
+    assert order(decided) == [KIMI]
+    assert decided.excluded[0].code == "model_not_found"
+
+
+def test_a_small_budget_is_answered_with_a_shorter_answer() -> None:
+    """The purse clamps the answer and is never overdrawn."""
+    limits = Limits(budget_left_nano=60_000)
+    decided = plan(ask(hints=Hints(task_type="analysis", complexity=0.9), limits=limits))
+    assert all(attempt.held_nano <= 60_000 for attempt in decided.attempts)
+    assert SONNET not in order(decided)
+
+
+def test_an_empty_budget_is_a_payment_error_unless_something_is_free() -> None:
+    """402 with every model's cause; a free model still answers."""
+    broke = Limits(budget_left_nano=0)
+    assert order(plan(ask(limits=broke))) == [GEMMA]
+    paid = [model for model in MODELS if model.id != GEMMA]
+    with pytest.raises(BudgetExceeded) as caught:
+        plan(ask(models=paid, limits=broke))
+    assert len(caught.value.details["excluded"]) == len(paid)  # type: ignore[arg-type]  # a list
+
+
+def test_a_max_cost_that_pays_nobody_names_itself() -> None:
+    """The caller's own limit is the caller's to loosen."""
+    paid = [model for model in MODELS if model.id != GEMMA]
+    with pytest.raises(NoCandidate) as caught:
+        plan(ask(models=paid, hints=Hints(max_cost_nano=1)))
+    assert caught.value.param == "max_cost_usd"
+
+
+def test_nobody_able_lists_everybody_s_cause() -> None:
+    """Each model with its sentence and code."""
+    with pytest.raises(NoCandidate) as caught:
+        plan(ask(asked("x", audio=1)))
+    listed = caught.value.details["excluded"]
+    assert isinstance(listed, list)
+    assert {cause["model"] for cause in listed} == set(BY_ID)
+    assert all(cause["code"] == "unsupported_modality" for cause in listed)
+
+
+def test_a_prompt_too_long_for_everybody_is_a_context_error() -> None:
+    """OpenAI's clients know that code."""
+    with pytest.raises(ContextLengthExceeded):
+        plan(ask(asked("x", chars=9_000_000, utf8_bytes=9_000_000), limits=GENEROUS))
+
+
+def test_a_named_model_is_served_as_asked() -> None:
+    """No ranking, no substitutes that the caller did not name."""
+    decided = plan_named(BY_ID[SONNET], asked(), Limits(), today=TODAY)
+    assert order(decided) == [SONNET]
+    assert decided.policy == "named"
+    assert decided.attempts[0].held_nano <= 100_000_000
+
+
+def test_named_substitutes_follow_in_order_without_repeats() -> None:
+    """OpenRouter's `models[]`, each only if it is able."""
+    deaf = replace(BY_ID[KIMI], parameters=frozenset({"max_tokens"}))
+    others = (BY_ID[SONNET], deaf, BY_ID[MINI], BY_ID[FLASH])
+    decided = plan_named(BY_ID[SONNET], asked("x", tools=1), Limits(), today=TODAY, others=others)
+    assert order(decided) == [SONNET, MINI, FLASH]
+    assert [cause.model for cause in decided.excluded] == [KIMI]
+
+
+def test_a_named_model_that_cannot_is_refused() -> None:
+    """By what the caller can do about it."""
+    mini = BY_ID[MINI]
+    with pytest.raises(IncapableModel):
+        plan_named(mini, asked("x", audio=1), Limits(), today=TODAY)
+    with pytest.raises(IncapableModel):
+        plan_named(replace(mini, expires="2026-01-01"), asked(), Limits(), today=TODAY)
+    with pytest.raises(ContextLengthExceeded):
+        plan_named(mini, asked("x", chars=900_000, utf8_bytes=900_000), Limits(), today=TODAY)
+    with pytest.raises(NoCandidate):
+        plan_named(mini, asked(), Limits(allowed=frozenset()), today=TODAY)
+    with pytest.raises(BudgetExceeded):
+        plan_named(mini, asked(), Limits(budget_left_nano=10), today=TODAY)
+
+
+def test_a_decision_explains_itself_as_json_without_the_prompt() -> None:
+    """Features, costs, causes and what the alternatives would have meant."""
+    secret = "zanzibar-7741"
+    decided = plan(ask(asked(f"Compare {secret} with the rest."), unhealthy=frozenset({GROK})))
+    told = json.dumps(explain(decided)) + sentence(decided)
+    assert secret not in told
+    told_of = explain(decided)
+    assert told_of["model"] == decided.attempts[0].model
+    assert told_of["excluded"] == [
+        {"model": GROK, "cause": "It has failed too often just now.", "code": "unhealthy"}
+    ]
+    candidates = told_of["candidates"]
+    assert isinstance(candidates, list)
+    instead = {fact["model"]: fact.get("instead") for fact in candidates}
+    assert instead[FLASH] is None
+    assert instead[SONNET].startswith("+$0.0")
+    assert instead[SONNET].endswith("quality +0.10")
