@@ -64,11 +64,14 @@ async def serving(script: Script, **options: object) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def pooled(server: Server, limits: Limits | None = None) -> AsyncIterator[Pool]:
+    loop, accidents = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: accidents.append(context))
     pool = Pool(server.origin(), limits=limits or Limits())
     try:
         yield pool
     finally:
         await pool.close()
+    assert accidents == [], "the client raised into the event loop"
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

@@ -1,6 +1,9 @@
 """The HTTP/1.1 client against real servers on loopback: pool, bodies, deadlines, cancellation."""
 
 import asyncio
+import socket
+import ssl
+import struct
 
 import pytest
 from http1_server import (
@@ -319,6 +322,25 @@ async def test_what_came_before_a_cut_can_be_read() -> None:
         assert (await failing(stream.read())).kind is FailureKind.CUT
 
 
+async def test_a_reset_is_not_the_end_of_a_body_without_length() -> None:
+    """Only an orderly close may end such a body."""
+    begun = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nfirst")
+        await begun.wait()
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with serving(script) as server, pooled(server) as pool:
+        stream = await pool.send(b"POST", b"/", b"", PATIENT)
+        assert await stream.read() == b"first"
+        begun.set()
+        assert (await failing(stream.read())).kind is FailureKind.CUT
+
+
 async def test_an_unread_stream_stops_the_upstream() -> None:
     """At most the high-water mark and the kernel's buffers hold what nobody has read."""
     written = 0
@@ -431,10 +453,16 @@ async def _is_free(pool: Pool) -> bool:
     )
 
 
+def tight(origin: Origin) -> Pool:
+    """A pool of one, with its trust read before any clock runs."""
+    trust = ssl.create_default_context()
+    return Pool(origin, limits=Limits(max_connections=1), ssl_context=trust)
+
+
 async def test_a_silent_handshake_runs_into_the_connect_deadline() -> None:
     """The connect clock covers TLS; nothing has been sent."""
     async with serving(_silent) as server:
-        pool = Pool(Origin("https", "127.0.0.1", server.port, ""), limits=Limits(max_connections=1))
+        pool = tight(Origin("https", "127.0.0.1", server.port, ""))
         for _ in range(2):
             failure = await failing(post(pool, deadlines=Deadlines(connect=0.1)))
             assert (failure.kind, failure.sent) == (FailureKind.CONNECT_TIMEOUT, False)
@@ -445,7 +473,7 @@ async def test_a_silent_handshake_runs_into_the_connect_deadline() -> None:
 async def test_a_cancelled_connect_frees_its_slot() -> None:
     """Cancellation in the middle of a handshake closes the socket too."""
     async with serving(_silent) as server:
-        pool = Pool(Origin("https", "127.0.0.1", server.port, ""), limits=Limits(max_connections=1))
+        pool = tight(Origin("https", "127.0.0.1", server.port, ""))
         asking = asyncio.create_task(post(pool))
         while not server.connections:
             await asyncio.sleep(0.001)

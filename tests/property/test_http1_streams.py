@@ -3,14 +3,15 @@
 import asyncio
 import http.client
 import io
+import itertools
 from collections.abc import Iterator
 
 import pytest
-from http1_stage import Outcome, play
+from http1_stage import Outcome, SilentTransport, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.adapters.upstreams.http1 import Limits
+from sophia.adapters.upstreams.http1 import Connection, Limits, Response
 from sophia.core.failures import FailureKind
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz-ABC09_", min_size=1, max_size=12)
@@ -57,7 +58,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted({place % (len(stream) + 1) for place in places}), len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [stream[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
 PLACES = st.lists(st.integers(0, 5000), max_size=30)
@@ -223,3 +224,32 @@ def test_a_long_body_in_the_segment_of_a_short_head_is_no_long_head(
 
 def _tight() -> Limits:
     return Limits(max_header_bytes=1000)
+
+
+def test_an_upload_waits_until_its_transport_asks_for_more(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """A request body is handed over slice by slice, never whole to a full buffer."""
+    limits, body = Limits(), bytes(200_000)
+    connection = Connection(limits, lambda _: None, lambda _: None)
+    transport = _FullTransport(connection)
+    connection.connection_made(transport)
+    answer = Response(loop, limits, float("inf"), float("inf"))
+    asking = connection.exchange(answer, b"POST / HTTP/1.1\r\n\r\n", body)
+    for slices in range(1, 5):
+        asking.send(None)
+        assert len(transport.written) - 19 == min(slices * 65536, len(body))
+        connection.resume_writing()
+    asking.close()
+
+
+class _FullTransport(SilentTransport):
+    """Is full after every write."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        super().write(data)
+        self._connection.pause_writing()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import httptools
 
-from sophia.adapters.upstreams.http1.framing import ends_with_connection
+from sophia.adapters.upstreams.http1.framing import ends_with_connection, size_of
 from sophia.adapters.upstreams.http1.origin import Limits
 from sophia.core.failures import FailureKind, UpstreamFailure
 
@@ -130,24 +130,6 @@ class Connection(asyncio.Protocol):
         freed: called when an answer is complete and the connection can carry the next one.
         retired: called once when the connection has become useless.
     """
-
-    __slots__ = (
-        "_answer",
-        "_bodiless",
-        "_freed",
-        "_keep",
-        "_limits",
-        "_parser",
-        "_quiet",
-        "_reading_paused",
-        "_retired",
-        "_transport",
-        "_uploading",
-        "_writing_paused",
-        "closed",
-        "heard",
-        "idle_since",
-    )
 
     def __init__(
         self,
@@ -308,7 +290,9 @@ class Connection(asyncio.Protocol):
         if status < 200:
             answer.headers.clear()
             return
-        if self._quiet > self._limits.max_header_bytes and not self._head_fits(answer):
+        # `_quiet` also counts body bytes of the same segment: measure only when it is too much.
+        limit = self._limits.max_header_bytes
+        if self._quiet > limit and size_of(answer.headers) > limit:
             self.fail(FailureKind.TOO_LARGE, "The answer's head is too long.")
             return
         answer.status = status
@@ -329,10 +313,6 @@ class Connection(asyncio.Protocol):
             if not (answer._done or self._parser.should_keep_alive()):
                 self._keep = False
             answer._done = True
-
-    def _head_fits(self, answer: Response) -> bool:
-        size = sum(len(name) + len(value) + 4 for name, value in answer.headers)
-        return size <= self._limits.max_header_bytes
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and self._transport is not None:

@@ -1,4 +1,4 @@
-"""Where an answer's body ends when only its head is known."""
+"""What an answer's head says about its size and about where its body ends."""
 
 from collections.abc import Sequence
 
@@ -16,3 +16,8 @@ def ends_with_connection(headers: Sequence[tuple[bytes, bytes]]) -> bool:
         if lowered == b"transfer-encoding":
             coding = value.rpartition(b",")[2].strip().lower()
     return coding != b"chunked"
+
+
+def size_of(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Bytes that `headers` took on the wire, to within optional spaces."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)
