@@ -8,7 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench.gateway import places
 from bench.gateway.machine import describe_machine, versions
@@ -31,8 +38,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
     parser.add_argument("--peer-rounds", type=int, default=3, help="rounds in which other LLM gateways take part")
     parser.add_argument("--seconds", type=float, help="length of a full window (default 3)")
-    parser.add_argument("--targets", type=_names(ALL), help=f"of {', '.join(ALL)}")
-    parser.add_argument("--phases", type=_names(tuple(PHASES)), default=tuple(PHASES), help=f"of {', '.join(PHASES)}")
+    parser.add_argument("--targets", type=lambda text: names_of(text, ALL), help=f"of {', '.join(ALL)}")
+    parser.add_argument(
+        "--phases", type=lambda text: names_of(text, tuple(PHASES)), default=tuple(PHASES), help=f"of {', '.join(PHASES)}"
+    )
     parser.add_argument("--skip-setup", action="store_true", help="install and build nothing")
     parser.add_argument("--quick", action="store_true", help="nginx and Sophia only, short windows, written nowhere")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a measured goal is missed")
@@ -44,15 +53,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _names(known: tuple[str, ...]) -> "type[tuple[str, ...]]":
-    def split(text: str) -> tuple[str, ...]:
-        names = tuple(name for name in text.split(",") if name)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
-        return names
-
-    return split  # type: ignore[return-value]
+def names_of(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Comma-separated names, in the order given."""
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+    return names
 
 
 def set_up(names: tuple[str, ...], console: Console) -> dict[str, str]:
@@ -105,7 +112,7 @@ def line(record: Record) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """0 when everything ran; 1 when nothing could, or a checked goal is missed."""
+    """0; 1 when Sophia could not be measured, or a goal is missed that was to be checked."""
     options, console = parse(arguments), Console()
     if not console.is_terminal:
         console = Console(width=120)
@@ -133,16 +140,29 @@ def main(arguments: list[str]) -> int:
             over[record.target] = sorted({*over.get(record.target, []), *record.over})
     result = Result(
         made=f"{began:%Y-%m-%d}",
-        command=" ".join(["python -m bench.gateway", *arguments]),
+        command=command(options),
         settings={"rounds": options.rounds, "peer_rounds": min(options.peer_rounds, options.rounds),
                   "seconds": options.seconds, "phases": list(options.phases), "priority_lifted": may_lift()},
-        machine=describe_machine(), versions=versions(), targets=targets,
+        machine=describe_machine(), versions=versions({target.needs for target in targets}), targets=targets,
         summary=summarise(targets, records), over=over, missing=missing,
     )  # fmt: skip
     show(result, console)
     draw(result, console)
     save(result, records, options)
-    return 1 if options.check and missed(result) else 0
+    unmeasured = any(name.startswith("sophia") for name in result.missing)
+    return 1 if unmeasured or (options.check and missed(result)) else 0
+
+
+def command(options: argparse.Namespace) -> str:
+    """The call that repeats a run, without where its result was put."""
+    parts = ["python -m bench.gateway"]
+    if options.quick:
+        parts.append("--quick")
+    if options.targets != (QUICK if options.quick else ALL):
+        parts.append(f"--targets {','.join(options.targets)}")
+    if options.phases != tuple(PHASES):
+        parts.append(f"--phases {','.join(options.phases)}")
+    return " ".join([*parts, f"--rounds {options.rounds}", f"--seconds {options.seconds:g}"])
 
 
 def save(result: Result, records: list[Record], options: argparse.Namespace) -> None:

@@ -25,8 +25,8 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Version of each gateway that is installed, by the name of what was installed."""
+def versions(needs: set[str]) -> dict[str, str]:
+    """Version of what was installed, by its name in `needs`; Sophia's is always told."""
     found = {
         "nginx": _first_match(r"nginx/([\d.]+)", nginx_binary() or "nginx", "-v"),
         "node": _first_match(r"v([\d.]+)", "node", "--version"),
@@ -39,7 +39,8 @@ def versions() -> dict[str, str]:
     for name, requirement in NODE_PEERS.items():
         if (NODE / name / "installed.txt").exists():
             found[name] = requirement.rsplit("@", 1)[1]
-    return {name: version for name, version in found.items() if version}
+    told = needs | {"sophia"} | ({"node"} if needs & NODE_PEERS.keys() else set())
+    return {name: version for name, version in found.items() if version and name in told}
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from bench.gateway.targets import Target
 FIGURE = "sat.cpu_us"
 COLOURS = {"limit": "#7a8594", "ours": "#5b5bd6", "peer": "#c98a2b"}
 STYLES = {"limit": "bright_black", "ours": "bold blue", "peer": "yellow"}
-LABEL_WIDTH, BAR_WIDTH, ROW_HEIGHT, MARGIN = 210, 420, 26, 14
+LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH, ROW_HEIGHT, MARGIN = 200, 400, 180, 26, 14
 TERMINAL_BAR = 44
 
 
@@ -36,7 +36,7 @@ def svg(result: Result) -> str:
     """A picture that reads on light and dark pages and needs no font or script."""
     found = bars(result)
     height = MARGIN * 2 + 30 + ROW_HEIGHT * len(found)
-    width = LABEL_WIDTH + BAR_WIDTH + 150
+    width = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH
     values = [value for _, value in found] or [1.0]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from bench.gateway import places
 from bench.gateway.phases import PHASES, Phase
-from bench.gateway.process import Cores, Running, Unable, launch, listening, post, resident_mb, start
+from bench.gateway.process import (
+    Cores,
+    Running,
+    Unable,
+    launch,
+    listening,
+    post,
+    resident_mb,
+    start,
+)
 from bench.gateway.targets import Target, direct, nginx_binary
 from bench.gateway.window import Stage, Window, send
 

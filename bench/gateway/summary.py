@@ -1,7 +1,7 @@
 """Medians over rounds, and ratios taken inside each round: same minutes, same noise."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.gateway.run import Record
@@ -21,7 +21,6 @@ class Figure:
 
 
 Figures = dict[str, Figure]
-Reader = Callable[[Record], float | None]
 
 
 def summarise(targets: list[Target], records: list[Record]) -> dict[str, Figures]:
@@ -35,36 +34,44 @@ def summarise(targets: list[Target], records: list[Record]) -> dict[str, Figures
 
 
 def _figures(target: Target, records: list[Record], rounds: dict[tuple[str, int], Record]) -> Figures:
-    own = [record for record in records if record.target == target.name]
     found: dict[str, list[float]] = {}
-
-    def add(name: str, value: float | None) -> None:
-        if value is not None:
-            found.setdefault(name, []).append(value)
-
-    for record in own:
-        if record.cold_seconds:
-            add("cold_seconds", record.cold_seconds)
-        if record.resident_mb:
-            add("resident_mb", record.resident_mb)
+    for record in records:
+        if record.target != target.name:
+            continue
+        suffix = "+tls" if target.tls else ""
+        others = {name: rounds.get((name + suffix, record.round)) for name in ("nginx", *PEERS)}
         direct = rounds.get(("direct", record.round))
-        base = rounds.get((target.base, record.round))
-        for phase, window in record.windows.items():
-            for metric in ("rps", "cpu_us", "cpu_us_event", "events_per_s", "errors", "foreign_cores", "load_core"):
-                if not (metric == "events_per_s" and not window.get("events_seen")):
-                    add(f"{phase}.{metric}", window.get(metric))
-            for metric in ("p50", "p99", "ttfb_p50", "lag_p99"):
-                if _value(record, phase, metric) is not None:
-                    add(f"{phase}.{metric}_ms", window[metric] / 1e3)
-            add(f"{phase}.added_p50_ms", _difference(record, direct, phase, "p50"))
-            add(f"{phase}.added_p99_ms", _difference(record, direct, phase, "p99"))
-            add(f"{phase}.added_ttfb_p50_ms", _difference(record, direct, phase, "ttfb_p50"))
-            for metric in ("rps", "cpu_us", "cpu_us_event"):
-                add(f"{phase}.{metric}_x_nginx", _ratio(record, base, phase, metric))
-            for peer in PEERS:
-                suffix = "+tls" if target.tls else ""
-                add(f"{phase}.rps_x_{peer}", _ratio(record, rounds.get((peer + suffix, record.round)), phase, "rps"))
+        named = [("cold_seconds", record.cold_seconds or None), ("resident_mb", record.resident_mb or None)]
+        for phase in record.windows:
+            named += [(f"{phase}.{name}", value) for name, value in _own(record, phase)]
+            named += [(f"{phase}.{name}", value) for name, value in _compared(record, phase, direct, others)]
+        for name, value in named:
+            if value is not None:
+                found.setdefault(name, []).append(value)
     return {name: _figure(values) for name, values in sorted(found.items())}
+
+
+def _own(record: Record, phase: str) -> Iterator[tuple[str, float | None]]:
+    """What a window says by itself."""
+    for metric in ("rps", "cpu_us", "cpu_us_event", "errors", "foreign_cores", "load_core"):
+        yield metric, _value(record, phase, metric)
+    if _value(record, phase, "events_seen"):
+        yield "events_per_s", _value(record, phase, "events_per_s")
+    for metric in ("p50", "p99", "ttfb_p50", "lag_p99"):
+        value = _value(record, phase, metric)
+        yield f"{metric}_ms", None if value is None else value / 1e3
+
+
+def _compared(
+    record: Record, phase: str, direct: Record | None, others: dict[str, Record | None]
+) -> Iterator[tuple[str, float | None]]:
+    """What a window says beside others of the same round."""
+    for metric in ("p50", "p99", "ttfb_p50"):
+        yield f"added_{metric}_ms", _difference(record, direct, phase, metric)
+    for metric in ("rps", "cpu_us", "cpu_us_event"):
+        yield f"{metric}_x_nginx", _ratio(record, others["nginx"], phase, metric)
+    for peer in PEERS:
+        yield f"rps_x_{peer}", _ratio(record, others[peer], phase, "rps")
 
 
 def _figure(values: list[float]) -> Figure:

@@ -47,11 +47,6 @@ class Target:
     tls: bool = False
     start_seconds: float = 90.0
 
-    @property
-    def base(self) -> str:
-        """The target whose window of the same round this one is compared with."""
-        return "nginx+tls" if self.tls else "nginx"
-
 
 def nginx_binary() -> str | None:
     """nginx of the system, or the one the set-up unpacked."""

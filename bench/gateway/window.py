@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 from bench.gateway import places
 from bench.gateway.phases import Phase, body_file
-from bench.gateway.process import Cores, Running, Unable, cpu_ns, lift, machine_busy_seconds, pinned
+from bench.gateway.process import (
+    Cores,
+    Running,
+    Unable,
+    cpu_ns,
+    lift,
+    machine_busy_seconds,
+    pinned,
+)
 from bench.gateway.targets import Target
 
 Window = dict[str, float]
