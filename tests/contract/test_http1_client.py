@@ -94,20 +94,22 @@ async def test_a_large_request_body_arrives_whole_at_a_slow_reader() -> None:
         assert server.connections == 1
 
 
-async def test_an_early_refusal_is_delivered_and_its_connection_dropped() -> None:
-    """An upstream may say 413 without reading the rest."""
+@pytest.mark.parametrize("framing", [b"Content-Length: 3\r\n", b""])
+async def test_an_early_refusal_is_delivered_and_its_connection_dropped(framing: bytes) -> None:
+    """An upstream may say 413 without reading the rest, and take its time to end the body."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        writer.write(b"HTTP/1.1 413 Too Large\r\n" + framing + b"\r\nbig")
         await writer.drain()
         await asyncio.Event().wait()
 
     async with serving(script) as server, pooled(server) as pool:
         for expected in (1, 2):
             answer = await pool.send(b"POST", b"/chat", bytes(PIPE_SIZE), PATIENT)
-            assert (answer.status, await answer.body()) == (413, b"big")
+            assert (answer.status, await answer.read()) == (413, b"big")
             assert server.connections == expected
+            answer.close()
 
 
 # The pool.
@@ -396,7 +398,7 @@ async def test_the_owner_sets_the_content_clock() -> None:
         stream = await pool.send(b"POST", b"/", b"", Deadlines(content=0.2))
         stream.expect_by(None, FailureKind.STALL)
         assert await stream.read() == b"first"
-        stream.expect_by(asyncio.get_running_loop().time() + 0.02, FailureKind.STALL)
+        stream.expect_by(asyncio.get_running_loop().time() + 0.07, FailureKind.STALL)
         assert (await failing(stream.read())).kind is FailureKind.STALL
 
 

@@ -76,17 +76,16 @@ class Response:
             if self._done:
                 return None
             await self._wait()
-        parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-        self._size = 0
+        data = self._take_parts()
         if self._connection is not None:
-            self._connection.resume_if_low(0)
+            self._connection.resume_if_low(self._size)
         return data
 
     async def body(self, limit: int | None = None) -> bytes:
         """Return the whole body. Raises UpstreamFailure, TOO_LARGE past `limit` bytes."""
         limit = self._limits.max_body_bytes if limit is None else limit
+        if self._done and self._size <= limit:
+            return self._take_parts()
         taken: list[bytes] = []
         size = 0
         while (data := await self.read()) is not None:
@@ -105,6 +104,12 @@ class Response:
             self._connection.fail(FailureKind.CUT, "The answer was given up before its end.")
         self._parts = []
         self._size = 0
+
+    def _take_parts(self) -> bytes:
+        parts = self._parts
+        self._parts = []
+        self._size = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _wait(self) -> None:
         self._waiter = waiter = self._loop.create_future()

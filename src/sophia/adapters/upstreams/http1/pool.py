@@ -71,7 +71,8 @@ class Pool:
         if connection is not None:
             answer = Response(loop, self._limits, content_at, total_at)
             try:
-                await self._carry(connection, answer, head, body)
+                self._occupy(connection)
+                await connection.exchange(answer, head, body)
             except UpstreamFailure as failure:
                 # A kept connection may have been closed while it was idle; the request has then
                 # not been read, and one try on a fresh connection is invisible.
@@ -81,7 +82,8 @@ class Pool:
                 return answer
         connection = await self._connect(min(deadlines.connect, total_at - loop.time()))
         answer = Response(loop, self._limits, content_at, total_at)
-        await self._carry(connection, answer, head, body)
+        self._occupy(connection)
+        await connection.exchange(answer, head, body)
         return answer
 
     async def close(self) -> None:
@@ -104,13 +106,10 @@ class Pool:
             connection.shut()
         return None
 
-    async def _carry(
-        self, connection: Connection, answer: Response, head: bytes, body: bytes | None
-    ) -> None:
+    def _occupy(self, connection: Connection) -> None:
         self._busy.add(connection)
         if self._sweeper is None:
             self._start_sweeper()
-        await connection.exchange(answer, head, body)
 
     async def _connect(self, seconds: float) -> Connection:
         self._make_room()
