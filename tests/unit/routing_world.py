@@ -54,7 +54,9 @@ def build(
 MODELS = (
     replace(
         build(SONNET, "complex reasoning", (3, 15), 0.95, 2000, (1_000_000, 64_000)),
-        prices=Prices((Tier(0, nano(3), nano(15), None, nano(3.75)), Tier(200_000, nano(6), nano(22.5)))),
+        prices=Prices(
+            (Tier(0, nano(3), nano(15), None, nano(3.75)), Tier(200_000, nano(6), nano(22.5)))
+        ),
     ),
     build(FLASH, "fast", (0.3, 2.5), 0.85, 500, (1_048_576, 65_535)),
     build(DEEPSEEK, "code", (0.26, 0.38), 0.90, 1000, (163_840, None)),

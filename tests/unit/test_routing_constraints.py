@@ -39,7 +39,11 @@ def test_an_able_model_is_not_excluded() -> None:
         (replace(MODEL, expires="2026-01-01"), asked(), "expired"),
         (replace(MODEL, prices=replace(MODEL.prices, known=False)), asked(), "unknown_price"),
         (replace(MODEL, context_length=500), asked("x " * 2000), "context_length_exceeded"),
-        (replace(MODEL, context_length=9000), asked("x", max_tokens=9000), "context_length_exceeded"),
+        (
+            replace(MODEL, context_length=9000),
+            asked("x", max_tokens=9000),
+            "context_length_exceeded",
+        ),
         (BARE, asked("x", images=1), "unsupported_modality"),
         (BARE, asked("x", files=1), "unsupported_modality"),
         (BARE, asked("x", audio=1), "unsupported_modality"),

@@ -31,7 +31,9 @@ def test_no_task_type_is_neglected(task: str) -> None:
 
 def test_declared_hints_are_taken_as_they_are() -> None:
     """What the caller declares is never estimated."""
-    seen = extract(asked("Write a poem."), Hints(task_type="coding", complexity=0.91, max_latency_ms=700))
+    seen = extract(
+        asked("Write a poem."), Hints(task_type="coding", complexity=0.91, max_latency_ms=700)
+    )
     assert (seen.task_type, seen.task_declared, seen.task_confidence) == ("coding", True, 1.0)
     assert (seen.complexity, seen.complexity_declared) == (0.91, True)
     assert (seen.max_latency_ms, seen.latency_declared) == (700, True)

@@ -75,7 +75,10 @@ def test_headroom_and_choices_raise_the_hold() -> None:
 
 def test_a_long_prompt_is_held_at_the_dearer_tier() -> None:
     """The bound of the prompt picks the tier, not its estimate."""
-    short, long = offered(SONNET, asked("x", max_tokens=1)), Prompt("x", "", 60_000, 250_000, max_tokens=1)
+    short, long = (
+        offered(SONNET, asked("x", max_tokens=1)),
+        Prompt("x", "", 60_000, 250_000, max_tokens=1),
+    )
     held = offered(SONNET, long).held
     assert held is not None
     assert held >= 250_000 * nano(6) // 1_000_000

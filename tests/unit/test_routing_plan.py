@@ -247,6 +247,25 @@ def test_named_substitutes_follow_in_order_without_repeats() -> None:
     assert [cause.model for cause in decided.excluded] == [KIMI]
 
 
+def test_a_substitute_answers_when_the_named_model_is_not_able() -> None:
+    """OpenRouter's `models[]` covers a prompt that is too long for the first, too."""
+    long = asked("x", chars=900_000, utf8_bytes=900_000)
+    decided = plan_named(
+        BY_ID[MINI], long, Limits(per_request_nano=None), today=TODAY, others=(BY_ID[FLASH],)
+    )
+    assert order(decided) == [FLASH]
+    assert decided.excluded[0].code == "context_length_exceeded"
+
+
+def test_a_named_embedding_model_needs_no_room_for_an_answer() -> None:
+    """Many texts in one call may exceed the window of each."""
+    model = replace(BY_ID[MINI], kind="embedding", context_length=512)
+    long = asked("x", chars=9000, utf8_bytes=9000)
+    assert (
+        plan_named(model, long, Limits(), today=TODAY, kind="embedding").attempts[0].model == MINI
+    )
+
+
 def test_a_named_model_that_cannot_is_refused() -> None:
     """By what the caller can do about it."""
     mini = BY_ID[MINI]

@@ -29,7 +29,9 @@ def faults(text: str) -> list[tuple[int, str]]:
 
 
 def one(conditions: str) -> str:
-    return f"rules:\n  - name: r\n    conditions: {{{conditions}}}\n    preferred_models: [{MINI}]\n"
+    return (
+        f"rules:\n  - name: r\n    conditions: {{{conditions}}}\n    preferred_models: [{MINI}]\n"
+    )
 
 
 def seen(hints: Hints, text: str = "hello", **counts: int) -> Features:
@@ -39,7 +41,11 @@ def seen(hints: Hints, text: str = "hello", **counts: int) -> Features:
 def test_the_shipped_rules_are_the_plan_s_three() -> None:
     """The default rules name models that exist."""
     book = read(SHIPPED)
-    assert [rule.name for rule in book.rules] == ["code-generation", "quick-response", "complex-analysis"]
+    assert [rule.name for rule in book.rules] == [
+        "code-generation",
+        "quick-response",
+        "complex-analysis",
+    ]
     assert [rule.preferred_models[0] for rule in book.rules] == [DEEPSEEK, FLASH, SONNET]
 
 
@@ -103,7 +109,11 @@ def test_a_condition_compares_what_it_says(conditions: str, hints: Hints, holds:
         (one("language: Klingon"), 3, "'Klingon' is no language"),
         (one("task_type: []"), 3, "the list is empty"),
         ("rules:\n  - name: r\n    preferred_models: [gpt-9]", 3, "no model is called 'gpt-9'"),
-        ("rules:\n  - name: auto\n    preferred_models: [" + MINI + "]", 2, "the name 'auto' is Sophia's own"),
+        (
+            "rules:\n  - name: auto\n    preferred_models: [" + MINI + "]",
+            2,
+            "the name 'auto' is Sophia's own",
+        ),
         ("rules:\n  - name: r\n", 2, "`preferred_models` is missing or no list"),
         ("rules: &a\n  - *a", 1, "anchors and aliases"),
         ("[" * 60, 1, "nested too deep"),
@@ -120,7 +130,10 @@ def test_a_mistake_is_named_with_its_line(text: str, line: int, problem: str) ->
 
 def test_all_mistakes_are_reported_at_once() -> None:
     """Nobody should have to run a check five times."""
-    text = one("complexity: 1, weather: sunny") + f"  - name: r\n    preferred_models: [{MINI}, nobody]\n"
+    text = (
+        one("complexity: 1, weather: sunny")
+        + f"  - name: r\n    preferred_models: [{MINI}, nobody]\n"
+    )
     assert len(faults(text)) == 3
 
 
@@ -145,7 +158,10 @@ def test_an_unknown_model_comes_with_the_nearest() -> None:
 )
 def test_a_rule_that_an_earlier_one_always_covers_is_refused(first: str, second: str) -> None:
     """A dead rule is a mistake, not a habit."""
-    text = one(first) + f"  - name: dead\n    conditions: {{{second}}}\n    preferred_models: [{MINI}]\n"
+    text = (
+        one(first)
+        + f"  - name: dead\n    conditions: {{{second}}}\n    preferred_models: [{MINI}]\n"
+    )
     assert "'dead' can never match: 'r' on line 2 takes all of it" in faults(text)[0][1]
 
 
@@ -160,11 +176,16 @@ def test_a_rule_that_an_earlier_one_always_covers_is_refused(first: str, second:
 )
 def test_a_rule_with_something_left_to_match_is_kept(first: str, second: str) -> None:
     """Overlap is not death."""
-    text = one(first) + f"  - name: alive\n    conditions: {{{second}}}\n    preferred_models: [{MINI}]\n"
+    text = (
+        one(first)
+        + f"  - name: alive\n    conditions: {{{second}}}\n    preferred_models: [{MINI}]\n"
+    )
     assert len(read(text).rules) == 2
 
 
-@pytest.mark.parametrize("conditions", ['complexity: [">0.7", "<0.5"]', 'turns: [">5", "<6"]', 'complexity: ">1"'])
+@pytest.mark.parametrize(
+    "conditions", ['complexity: [">0.7", "<0.5"]', 'turns: [">5", "<6"]', 'complexity: ">1"']
+)
 def test_contradictory_conditions_are_refused(conditions: str) -> None:
     """No request can meet them."""
     assert "its conditions contradict each other" in faults(one(conditions))[0][1]

@@ -18,7 +18,7 @@ _FORMS = {
 _NUMBER_FORM = 'a comparison with a whole number, such as ">=50000"'
 
 
-class BadCondition(Exception):
+class ConditionError(Exception):
     """A condition that cannot be read; `node` is the part at fault, where it is known."""
 
     def __init__(self, problem: str, expected: str, node: yaml.Node | None = None) -> None:
@@ -32,7 +32,7 @@ def read_condition(key: str, node: yaml.Node) -> list[Condition]:
     """Return the conditions that `key: node` stands for; several comparisons must all hold.
 
     Raises:
-        BadCondition: there is no such feature, or it cannot be compared like that.
+        ConditionError: there is no such feature, or it cannot be compared like that.
     """
     if key in NUMBERS:
         return [_comparison(key, item) for item in _items(node)]
@@ -42,13 +42,13 @@ def read_condition(key: str, node: yaml.Node) -> list[Condition]:
     if key in FLAGS:
         return [Condition(key, "in", values=frozenset({_flag(key, node)}))]
     known = ", ".join([*NUMBERS, *WORDS, *FLAGS])
-    raise BadCondition(f"there is no condition {key[:100]!r}", f"one of {known}")
+    raise ConditionError(f"there is no condition {key[:100]!r}", f"one of {known}")
 
 
 def _items(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.SequenceNode):
         if not node.value:
-            raise BadCondition("the list is empty", "at least one value", node)
+            raise ConditionError("the list is empty", "at least one value", node)
         return list(node.value)
     return [node]
 
@@ -58,14 +58,14 @@ def _comparison(key: str, node: yaml.Node) -> Condition:
     text = str(node.value).strip() if isinstance(node, yaml.ScalarNode) else ""
     found = _COMPARISON.fullmatch(text)
     if found is None:
-        raise BadCondition(f"{key} is no comparison: {text[:60]!r}", expected, node)
+        raise ConditionError(f"{key} is no comparison: {text[:60]!r}", expected, node)
     operator, number, unit = found.groups()
     if (unit is not None) != (key == "latency_requirement"):
         problem = f"{key} has no unit" if unit is None else f"{key} takes no unit"
-        raise BadCondition(problem, expected, node)
+        raise ConditionError(problem, expected, node)
     bound = float(number) * (1000 if unit == "s" else 1)
     if key == "complexity" and bound > 1:
-        raise BadCondition("complexity runs from 0 to 1", expected, node)
+        raise ConditionError("complexity runs from 0 to 1", expected, node)
     return Condition(key, _OPERATORS[operator], bound)
 
 
@@ -73,14 +73,18 @@ def _word(key: str, node: yaml.Node) -> str:
     # The text as it stands: YAML would read the language `no` as False.
     word = str(node.value).strip() if isinstance(node, yaml.ScalarNode) else ""
     if key == "task_type" and word not in TASK_TYPES:
-        raise BadCondition(f"{word[:60]!r} is no task type", f"one of {', '.join(TASK_TYPES)}", node)
+        raise ConditionError(
+            f"{word[:60]!r} is no task type", f"one of {', '.join(TASK_TYPES)}", node
+        )
     if key == "language" and not _LANGUAGE.fullmatch(word):
-        raise BadCondition(f"{word[:60]!r} is no language", "an ISO 639-1 code such as `de`", node)
+        raise ConditionError(
+            f"{word[:60]!r} is no language", "an ISO 639-1 code such as `de`", node
+        )
     return word
 
 
 def _flag(key: str, node: yaml.Node) -> bool:
     word = str(node.value).lower() if isinstance(node, yaml.ScalarNode) else ""
     if word not in _TRUE | _FALSE:
-        raise BadCondition(f"{key} is neither true nor false", "`true` or `false`", node)
+        raise ConditionError(f"{key} is neither true nor false", "`true` or `false`", node)
     return word in _TRUE

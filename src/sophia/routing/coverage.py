@@ -8,7 +8,7 @@ from sophia.routing.rules import NUMBERS, Condition, Rule
 
 Span = tuple[float, bool, float, bool]
 Region = Mapping[str, Span | frozenset[str | bool]]
-"""Per feature: lowest value and whether it is excluded, highest and whether it is; or the values."""
+"""Per feature: lowest value, whether it is excluded, highest, whether it is; or the values."""
 
 _INTEGERS = frozenset({"latency_requirement", "chars", "prompt_tokens", "turns"})
 _DOMAINS: Mapping[str, Span | frozenset[str | bool]] = {

@@ -1,4 +1,4 @@
-"""A plan in words and JSON: what was seen, who was left out, what the alternatives would have cost."""
+"""A plan in words and JSON: what was seen, who was left out, what others would have cost."""
 
 from sophia.core.money import format_usd, usd
 from sophia.routing.nouns import Attempt, Candidate, Features, Plan
@@ -16,7 +16,9 @@ def sentence(plan: Plan) -> str:
 def explain(plan: Plan) -> dict[str, object]:
     """Return the decision as JSON-able data; it holds no text of the prompt."""
     chosen = plan.attempts[0]
-    own = next((candidate for candidate in plan.candidates if candidate.model == chosen.model), None)
+    own = next(
+        (candidate for candidate in plan.candidates if candidate.model == chosen.model), None
+    )
     return {
         "model": chosen.model,
         "policy": plan.policy,
@@ -28,14 +30,15 @@ def explain(plan: Plan) -> dict[str, object]:
         "attempts": [_attempt(attempt) for attempt in plan.attempts],
         "candidates": [_candidate(candidate, chosen, own) for candidate in plan.candidates],
         "excluded": [
-            {"model": excluded.model, "cause": excluded.cause, "code": excluded.code} for excluded in plan.excluded
+            {"model": excluded.model, "cause": excluded.cause, "code": excluded.code}
+            for excluded in plan.excluded
         ],
         "notes": list(plan.notes),
     }
 
 
 def counterfactual(candidate: Candidate, chosen: Attempt, own: Candidate | None) -> str:
-    """Return what `candidate` would have meant instead, such as `+$0.0113, 11.2x, quality +0.09`."""
+    """Return what `candidate` would have meant instead: `+$0.0113, 11.2x, quality +0.09`."""
     difference = candidate.expected_nano - chosen.expected_nano
     sign = "-" if difference < 0 else "+"
     parts = [f"{sign}{format_usd(abs(difference))}"]

@@ -8,15 +8,18 @@ from sophia.routing.vocabulary import (
     CJK_MARKS,
     CODE_MARKS,
     CODING,
+    DENSE,
     MATHS_MARKS,
     NOTHING,
     VOCABULARY,
     WORDS,
 )
 
-HEAD_CHARS = 700
-TAIL_CHARS = 300
-SYSTEM_CHARS = 200
+HEAD_CHARS = 560
+TAIL_CHARS = 240
+# Wide strings are several times slower to search, and wide scripts say more in fewer characters.
+WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 300, 120
+SYSTEM_CHARS = 120
 LOOKED_AT = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
 DEFAULT_LATENCY_MS = 5000
@@ -27,7 +30,12 @@ TOOL_TOKENS, TOOLING_BOUND = 90, 1000
 MESSAGE_BOUND = 8
 
 _GENERAL_PRIOR = 1.0
-_EXPECTED_OUTPUT: dict[TaskType, int] = {"coding": 700, "analysis": 600, "creative": 700, "general": 300}
+_EXPECTED_OUTPUT: dict[TaskType, int] = {
+    "coding": 700,
+    "analysis": 600,
+    "creative": 700,
+    "general": 300,
+}
 _TO_SPACES = str.maketrans({mark: " " for mark in ".,;:?!()[]{}\"'`/\\|<>*=\n\t"})
 
 
@@ -37,8 +45,11 @@ def looked_at(prompt: Prompt) -> str:
     An instruction stands at the beginning or the end of a message, hardly ever in the middle.
     """
     text = prompt.text
-    if len(text) > HEAD_CHARS + TAIL_CHARS:
-        text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    head, tail = HEAD_CHARS, TAIL_CHARS
+    if not text.isascii():
+        head, tail = WIDE_HEAD_CHARS, WIDE_TAIL_CHARS
+    if len(text) > head + tail:
+        text = f"{text[:head]} {text[-tail:]}"
     if prompt.system:
         text = f"{text} {prompt.system[:SYSTEM_CHARS]}"
     return text.lower()
@@ -103,7 +114,9 @@ def prompt_tokens(prompt: Prompt) -> int:
     if prompt.tools:
         tokens += TOOL_TOKENS * prompt.tools
     if prompt.images or prompt.files or prompt.audio:
-        tokens += IMAGE_TOKENS * prompt.images + FILE_TOKENS * prompt.files + AUDIO_TOKENS * prompt.audio
+        tokens += (
+            IMAGE_TOKENS * prompt.images + FILE_TOKENS * prompt.files + AUDIO_TOKENS * prompt.audio
+        )
     return tokens
 
 
@@ -117,7 +130,9 @@ def max_prompt_tokens(prompt: Prompt) -> int:
     if prompt.tools or prompt.schema:
         bound += TOOLING_BOUND
     if prompt.images or prompt.files or prompt.audio:
-        bound += IMAGE_BOUND * prompt.images + FILE_BOUND * prompt.files + AUDIO_BOUND * prompt.audio
+        bound += (
+            IMAGE_BOUND * prompt.images + FILE_BOUND * prompt.files + AUDIO_BOUND * prompt.audio
+        )
     expected = prompt_tokens(prompt)
     return bound if bound > expected else expected
 
@@ -134,7 +149,7 @@ def _output_tokens(prompt: Prompt, task: TaskType, complexity: float) -> int:
 class _Sighting:
     """One glance at the text, from which every estimate is drawn."""
 
-    __slots__ = ("_hardness", "_languages", "_scores", "_text", "code", "maths")
+    __slots__ = ("_hardness", "_languages", "_scores", "_script", "_text", "code", "maths")
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -157,8 +172,9 @@ class _Sighting:
         self.code = 1.0 if marks >= 4 else marks / 4
         self.maths = 0.0
         if not plain or "\\" in text or "^" in text or "$$" in text or "x =" in text:
-            self.maths = min(1.0, sum(mark in text for mark in MATHS_MARKS) / 2)
-        if not plain:
+            self.maths = min(1.0, sum([mark in text for mark in MATHS_MARKS]) / 2)
+        self._script = "" if plain else _by_script(text)
+        if self._script in DENSE:
             for mark, task, weight in CJK_MARKS:
                 if mark in text:
                     scores[task] += weight
@@ -198,12 +214,9 @@ class _Sighting:
         return round(min(1.0, max(0.0, value)), 3)
 
     def language(self) -> str:
-        """Return an ISO 639-1 guess: by script where that tells, else by stopwords, else English."""
-        text = self._text
-        if not text.isascii():
-            found = _by_script(text)
-            if found:
-                return found
+        """Return an ISO 639-1 guess: by script where that tells, else by stopwords."""
+        if self._script:
+            return self._script
         if not self._languages:
             return "en"
         best = max(self._languages, key=lambda code: (self._languages[code], code))

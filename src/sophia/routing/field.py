@@ -83,7 +83,11 @@ class Field:
     def ranked(self) -> list[Offer]:
         """Return all offers, best expected quality first."""
         offers = self.offers
-        order = [offers[seat.id] for seat in self.request.pool.ranking[self.features.task_type] if seat.id in offers]
+        order = [
+            offers[seat.id]
+            for seat in self.request.pool.ranking[self.features.task_type]
+            if seat.id in offers
+        ]
         if len(order) < len(offers):
             known = self.request.pool.by_id
             order.extend(offer for id, offer in offers.items() if id not in known)

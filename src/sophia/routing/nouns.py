@@ -1,7 +1,7 @@
 """What goes into a decision and what comes out of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 TaskType = Literal["coding", "analysis", "creative", "general"]
 TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
@@ -72,9 +72,11 @@ class Features:
     cost_sensitive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that was able to serve the request, with what it was expected to give and cost."""
+class Candidate(NamedTuple):
+    """A model that was able to serve the request, with what it was expected to give and cost.
+
+    A tuple, because every decision makes one for each model and a dataclass costs twice the time.
+    """
 
     model: str
     quality: float

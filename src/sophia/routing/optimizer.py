@@ -1,4 +1,4 @@
-"""What each candidate may cost, what the purse pays, and which candidate to prefer for the money."""
+"""What each candidate may cost, what the purse pays, and whom to prefer for the money."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,8 +38,8 @@ class Offer(NamedTuple):
     """A candidate with its costs in nano-dollars.
 
     `held` is the most that the attempt can cost after the answer was clamped to `max_tokens` (None:
-    no clamp needed). `pays` says whether the purse covers an answer of the expected length; an offer
-    of which not even a minimal answer is covered has `held` None.
+    no clamp needed); it is None when the purse does not cover even a minimal answer. `pays` says
+    whether it covers an answer of the expected length.
     """
 
     seat: Seat
@@ -87,13 +87,18 @@ def clamp_max_tokens(
     The result may be zero or below a useful length: the caller decides what that means.
     """
     cap = model_max if requested is None or requested > model_max else requested
-    if prices.completion <= 0:
-        return None if _ceil(max_prompt_tokens * prices.prompt) <= purse_nano else 0
     room = purse_nano * TOKENS_PER_PRICE_UNIT - max_prompt_tokens * prices.prompt
-    tokens = room // prices.completion
-    if tokens >= cap:
-        return None
-    return tokens if tokens > 0 else 0
+    tokens = _longest(room, prices.completion, cap)
+    return None if tokens >= cap else tokens
+
+
+def _longest(room: int, completion: int, cap: int) -> int:
+    """Return how many of `cap` tokens at `completion` each fit into `room`, in the same unit."""
+    if room < 0:
+        return 0
+    if completion <= 0 or cap * completion <= room:
+        return cap
+    return room // completion
 
 
 def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
@@ -110,15 +115,16 @@ def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
     quality = seat.quality.get(task, UNKNOWN_QUALITY)
     fixed = seat.request
     inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices
-    expected = fixed - (-(prompt * tier.prompt + likely * choices * tier.completion) // TOKENS_PER_PRICE_UNIT)
+    expected = fixed - (
+        -(prompt * tier.prompt + likely * choices * tier.completion) // TOKENS_PER_PRICE_UNIT
+    )
     if fixed:
         fixed = -(-fixed * percent // 100)
     held = fixed - (-(max_prompt * inbound + cap * outbound) // _UNIT)
     if purse.nano is None or held <= purse.nano:
         return Offer(seat, quality, expected, held, None, True)
-    inflated = Tier(0, inbound, outbound)
-    most = clamp_max_tokens(inflated, (purse.nano - fixed) * 100, max_prompt, cap, model_max)
-    if most is None or most < min(MINIMAL_ANSWER, cap):
+    most = _longest((purse.nano - fixed) * _UNIT - max_prompt * inbound, outbound, cap)
+    if most < MINIMAL_ANSWER and most < cap:
         return Offer(seat, quality, expected, None, None, False)
     held = fixed - (-(max_prompt * inbound + most * outbound) // _UNIT)
     if most < likely:
@@ -127,7 +133,7 @@ def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
 
 
 def wishes(hints: Hints) -> str:
-    """Return how the caller wants candidates reordered: "cheap", "fast", "best" or "" for not at all."""
+    """Return the order that the caller wants: "cheap", "fast", "best", or "" for the policy's."""
     if hints.tradeoff != "balanced":
         return hints.tradeoff
     if hints.min_quality is not None or hints.max_cost_nano is not None or hints.cost_sensitive:
@@ -136,7 +142,7 @@ def wishes(hints: Hints) -> str:
 
 
 def prefer(offers: Sequence[Offer], wish: str, floor: float) -> tuple[list[Offer], str]:
-    """Return `offers` reordered by `wish` and the reason for the first; those under `floor` go last.
+    """Return `offers` reordered by `wish` and why the first is; those under `floor` go last.
 
     Without a wish the order stands as it came. "cheap" and "fast" return nobody when nobody reaches
     the floor: then the fallback answers.
@@ -152,7 +158,10 @@ def prefer(offers: Sequence[Offer], wish: str, floor: float) -> tuple[list[Offer
     poor = [offer for offer in offers if offer.quality < floor]
     if wish == "fast":
         good.sort(key=lambda offer: (offer.seat.latency_ms, offer.expected))
-        return good + poor, f"the fastest ({good[0].seat.latency_ms} ms) with a quality of at least {floor:.2f}"
+        return (
+            good + poor,
+            f"the fastest ({good[0].seat.latency_ms} ms) with a quality of at least {floor:.2f}",
+        )
     good.sort(key=lambda offer: (offer.expected, -offer.quality))
     cost = format_usd(good[0].expected)
     return good + poor, f"the cheapest (about {cost}) with a quality of at least {floor:.2f}"

@@ -1,34 +1,26 @@
-"""The decision: from a request's counts and hints to ordered attempts, each with its reason and price."""
+"""The decision: from a request's counts and hints to ordered attempts with reasons and prices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sophia.catalogue.model import Model
 from sophia.core.errors import BadRequest
 from sophia.routing.chains import CHAINS, cut
-from sophia.routing.constraints import able, needs_of
-from sophia.routing.features import extract, unread
+from sophia.routing.features import extract
 from sophia.routing.field import Field
 from sophia.routing.heuristic import choose_role
-from sophia.routing.nouns import Attempt, Candidate, Excluded, Features, Hints, Plan, Prompt
+from sophia.routing.named import plan_named
+from sophia.routing.nouns import Attempt, Candidate, Features, Hints, Plan
 from sophia.routing.optimizer import (
     DEFAULT_MIN_QUALITY,
     Offer,
-    bounds_of,
     prefer,
-    purse_of,
-    quote,
-    too_dear,
     wishes,
 )
-from sophia.routing.pool import Seat
-from sophia.routing.refusals import nobody, refusal, unpaid
+from sophia.routing.refusals import nobody
 from sophia.routing.request import POLICIES, Limits, RouteRequest
 from sophia.routing.rules import Rule, match
 
 __all__ = ["POLICIES", "Limits", "RouteRequest", "plan", "plan_named"]
-
-_NO_HINTS = Hints()
 
 
 def plan(request: RouteRequest) -> Plan:
@@ -60,55 +52,6 @@ def plan(request: RouteRequest) -> Plan:
     )
 
 
-def plan_named(
-    model: Model,
-    prompt: Prompt,
-    limits: Limits,
-    *,
-    today: str,
-    max_cost_nano: int | None = None,
-    others: Sequence[Model] = (),
-    kind: str = "chat",
-) -> Plan:
-    """Return the attempts for a request that names its model; `others` may step in, in their order.
-
-    Raises:
-        ContextLengthExceeded: the request is longer than the model's context window.
-        IncapableModel: the model cannot do what the request asks.
-        NoCandidate: this key may not use the model, or its price is not known.
-        BudgetExceeded: the purse does not pay a minimal answer.
-    """
-    features = unread(prompt, _NO_HINTS)
-    purse = purse_of(limits.per_request_nano, limits.budget_left_nano, max_cost_nano)
-    needs = needs_of(
-        prompt, _NO_HINTS, today, priced=purse.nano is not None, allowed=limits.allowed, kind=kind
-    )
-    bounds = bounds_of(prompt, features, limits.price_headroom)
-    cause = able(model, features, needs)
-    if cause is not None:
-        raise refusal(cause)
-    offer = quote(Seat.of(model), features.task_type, bounds, purse)
-    if offer.held is None:
-        raise unpaid(purse, [Excluded(model.id, too_dear(offer, purse), "too_dear")])
-    attempts = [Attempt(model.id, "The request names it.", offer.expected, offer.held, offer.max_tokens)]
-    excluded: list[Excluded] = []
-    for other in others:
-        if len(attempts) >= limits.max_attempts:
-            break
-        if any(other.id == attempt.model for attempt in attempts):
-            continue
-        cause = able(other, features, needs)
-        if cause is None:
-            offer = quote(Seat.of(other), features.task_type, bounds, purse)
-            if offer.held is not None:
-                reason = "The request names it as a substitute."
-                attempts.append(Attempt(other.id, reason, offer.expected, offer.held, offer.max_tokens))
-                continue
-            cause = Excluded(other.id, too_dear(offer, purse), "too_dear")
-        excluded.append(cause)
-    return Plan(tuple(attempts), "named", None, attempts[0].reason, features, (), tuple(excluded))
-
-
 @dataclass(slots=True)
 class _Choice:
     """Offers in the order to try them, and the reason for the first."""
@@ -135,7 +78,10 @@ def _rule_of(request: RouteRequest, features: Features) -> Rule | None:
 def _policy_of(hints: Hints) -> str:
     policy = hints.policy or "heuristic"
     if policy not in POLICIES:
-        raise BadRequest(f"There is no policy named {policy!r}; take one of {', '.join(POLICIES)}.", param="model")
+        raise BadRequest(
+            f"There is no policy named {policy!r}; take one of {', '.join(POLICIES)}.",
+            param="model",
+        )
     return policy
 
 
@@ -153,7 +99,9 @@ def _by_rule(field: Field, rule: Rule) -> _Choice | None:
         return _Choice(ordered, reason, "rule", rule.name, last.seat.id if last else None)
     if last is None:
         return None
-    reason = f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
+    reason = (
+        f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
+    )
     return _Choice([last], reason, "rule", rule.name, last.seat.id)
 
 
@@ -165,11 +113,11 @@ def _by_policy(field: Field, policy: str) -> _Choice:
     last = _last_resort(field)
     first = field.offer_of_role(role)
     offers = field.ranked()
-    stand_ins = [offer for name in CHAINS.get(role, ()) if (offer := field.offer_of_role(name)) is not None]
-    if first is not None:
-        offers = [first, *stand_ins, *offers]
-    else:
-        offers = [*stand_ins, *offers]
+    stand_ins = [
+        offer for name in CHAINS.get(role, ()) if (offer := field.offer_of_role(name)) is not None
+    ]
+    chosen = [] if first is None else [first]
+    offers = [*chosen, *stand_ins, *offers]
     paying = [offer for offer in _distinct(offers) if offer.pays]
     ordered, why = prefer(paying, wish, _floor(hints))
     if hints.min_quality is not None:
@@ -184,12 +132,16 @@ def _by_policy(field: Field, policy: str) -> _Choice:
 
 
 def _fall_back(field: Field, policy: str, last: Offer | None) -> _Choice:
-    """Return the named fallback, or the cheapest that can answer at all, when nothing meets the wishes."""
-    reason = "No candidate meets the quality and the cost that were asked for, so the fallback answers."
+    """Return the named fallback, else the cheapest there is, when nothing meets the wishes."""
+    reason = (
+        "No candidate meets the quality and the cost that were asked for, so the fallback answers."
+    )
     if last is None:
         if not field.offers:
             raise nobody(field.purse, field.excluded.values())
-        last = min(field.offers.values(), key=lambda offer: (not offer.pays, offer.expected, offer.seat.id))
+        last = min(
+            field.offers.values(), key=lambda offer: (not offer.pays, offer.expected, offer.seat.id)
+        )
     return _Choice([last], reason, policy, None, last.seat.id, ("fallback",))
 
 
@@ -219,7 +171,9 @@ def _attempts(field: Field, choice: _Choice) -> tuple[Attempt, ...]:
     order = [offer.seat.id for offer in choice.offers]
     if choice.rule is not None:
         wanted = field.request.hints.min_quality or 0.0
-        order.extend(offer.seat.id for offer in field.ranked() if offer.pays and offer.quality >= wanted)
+        order.extend(
+            offer.seat.id for offer in field.ranked() if offer.pays and offer.quality >= wanted
+        )
     chain = cut(order, choice.last, field.request.limits.max_attempts)
     attempts = []
     for number, name in enumerate(chain):

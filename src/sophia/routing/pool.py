@@ -1,7 +1,8 @@
-"""The models a request may be routed to, with what never changes between two requests worked out."""
+"""The models a request may be routed to, with their unchanging facts worked out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import Tier
@@ -15,9 +16,8 @@ UNKNOWN_LATENCY_MS = 2000
 _DEAR_IMAGES = {"openai/gpt-4o-mini": 50_000}
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """One model of a pool. `base` and `ceiling` hold for prompts shorter than `dearer_from` tokens."""
+class Seat(NamedTuple):
+    """One model of a pool; `base` and `ceiling` hold for prompts below `dearer_from` tokens."""
 
     model: Model
     id: str
@@ -34,7 +34,7 @@ class Seat:
     @classmethod
     def of(cls, model: Model) -> "Seat":
         """Return the seat of `model`; without a profile its quality and latency are guesses."""
-        profile, prices = model.profile, model.prices
+        profile, prices, base = model.profile, model.prices, model.prices.tiers[0]
         images = 0
         for prefix, tokens in _DEAR_IMAGES.items():
             if model.id.startswith(prefix):
@@ -45,8 +45,8 @@ class Seat:
             profile.role if profile else "",
             profile.quality if profile else {},
             profile.latency_ms if profile else UNKNOWN_LATENCY_MS,
-            prices.tiers[0],
-            prices.ceiling(prices.tiers[0].min_prompt_tokens),
+            base,
+            prices.ceiling(base.min_prompt_tokens) if base.cache_write else base,
             prices.tiers[1].min_prompt_tokens if len(prices.tiers) > 1 else MAX_NANO,
             prices.request,
             model.max_output_tokens or model.context_length,
@@ -79,7 +79,10 @@ class Pool:
                 by_role.setdefault(seat.role, seat)
         by_role.pop("", None)
         seats = tuple(by_id.values())
-        ranking = {task: tuple(sorted(seats, key=lambda seat: _standing(seat, task))) for task in TASK_TYPES}
+        ranking = {
+            task: tuple(sorted(seats, key=lambda seat: _standing(seat, task)))
+            for task in TASK_TYPES
+        }
         return cls(seats, by_id, by_role, ranking)
 
 

@@ -15,8 +15,10 @@ from sophia.routing.optimizer import MAX_COST_OWNER, Purse
 _INCAPABLE = frozenset({"wrong_kind", "expired"})
 
 
-def refusal(cause: Excluded) -> SophiaError:
+def refusal(cause: Excluded, purse: Purse) -> SophiaError:
     """Return the error for a named model that `cause` rules out."""
+    if cause.code == "too_dear":
+        return unpaid(purse, [cause])
     message = f"{cause.model} cannot answer this request. {cause.cause}"
     details: dict[str, object] = {"excluded": _listed([cause])}
     if cause.code == "context_length_exceeded":

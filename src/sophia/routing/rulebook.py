@@ -1,4 +1,4 @@
-"""Reading `routing-rules.yaml`: every mistake is reported with its line and the form expected there."""
+"""Reading `routing-rules.yaml`: every mistake is told with its line and the form expected."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from sophia.routing.conditions import BadCondition, read_condition
+from sophia.routing.conditions import ConditionError, read_condition
 from sophia.routing.coverage import region, shadow
 from sophia.routing.request import POLICIES
 from sophia.routing.rules import Condition, Rule, RuleBook
@@ -62,13 +62,23 @@ def parse(text: str, known: Known, nearest: Nearest | None = None) -> RuleBook:
 
 def _compose(text: str) -> yaml.Node:
     if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
-        raise RuleBookError([RuleError(1, "the file is too large", f"at most {MAX_BYTES // 1024} kB")])
+        raise RuleBookError(
+            [RuleError(1, "the file is too large", f"at most {MAX_BYTES // 1024} kB")]
+        )
     try:
         _inspect(text)
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RuleBookError([RuleError(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}", "YAML")]) from None
+        raise RuleBookError(
+            [
+                RuleError(
+                    mark.line + 1 if mark else 1,
+                    f"not YAML: {error.problem or error.context}",
+                    "YAML",
+                )
+            ]
+        ) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         problem = f"not YAML: {str(error).splitlines()[0]}"
         raise RuleBookError([RuleError(1, problem, "YAML in plain text")]) from None
@@ -118,7 +128,11 @@ class _Reading:
             if rule is None:
                 continue
             if rule.name in names:
-                self._wrong(node, f"the name {rule.name!r} was used on line {names[rule.name]}", "a name of its own")
+                self._wrong(
+                    node,
+                    f"the name {rule.name!r} was used on line {names[rule.name]}",
+                    "a name of its own",
+                )
             names.setdefault(rule.name, rule.line)
             rules.append(rule)
         return rules
@@ -127,16 +141,27 @@ class _Reading:
         """Report the rules that no request can ever meet."""
         for index, rule in enumerate(rules):
             if region(rule.conditions) is None:
-                problem = f"rule {rule.name!r} can never match: its conditions contradict each other"
-                self.errors.append(RuleError(rule.line, problem, "conditions that can hold together"))
+                problem = (
+                    f"rule {rule.name!r} can never match: its conditions contradict each other"
+                )
+                self.errors.append(
+                    RuleError(rule.line, problem, "conditions that can hold together")
+                )
                 continue
             above = shadow(rule, rules[:index])
             if above is not None:
-                problem = f"rule {rule.name!r} can never match: {above.name!r} on line {above.line} takes all of it"
-                self.errors.append(RuleError(rule.line, problem, f"it above {above.name!r}, or other conditions"))
+                problem = (
+                    f"rule {rule.name!r} can never match: "
+                    f"{above.name!r} on line {above.line} takes all of it"
+                )
+                self.errors.append(
+                    RuleError(rule.line, problem, f"it above {above.name!r}, or other conditions")
+                )
 
     def _rule(self, node: yaml.Node) -> Rule | None:
-        fields = self._mapping(node, _RULE_KEYS, "a rule with name, conditions, preferred_models, fallback")
+        fields = self._mapping(
+            node, _RULE_KEYS, "a rule with name, conditions, preferred_models, fallback"
+        )
         if not isinstance(node, yaml.MappingNode):
             return None
         before = len(self.errors)
@@ -165,10 +190,12 @@ class _Reading:
         if node is None:
             return ()
         found: list[Condition] = []
-        for key, value in self._mapping(node, None, "conditions such as `task_type: coding`").items():
+        for key, value in self._mapping(
+            node, None, "conditions such as `task_type: coding`"
+        ).items():
             try:
                 found.extend(read_condition(key, value))
-            except BadCondition as error:
+            except ConditionError as error:
                 self._wrong(error.node or value, error.problem, error.expected)
         return tuple(found)
 
@@ -197,7 +224,9 @@ class _Reading:
             self._wrong(node, f"no model is called {node.value[:100]!r}", expected)
         return model
 
-    def _mapping(self, node: yaml.Node, allowed: Sequence[str] | None, expected: str) -> dict[str, yaml.Node]:
+    def _mapping(
+        self, node: yaml.Node, allowed: Sequence[str] | None, expected: str
+    ) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
             self._wrong(node, "that is not a mapping", expected)
             return {}
