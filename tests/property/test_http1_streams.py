@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sophia.adapters.upstreams.http1 import Connection, Limits, Response
-from sophia.core.failures import FailureKind
+from sophia.core.failures import FailureKind, UpstreamFailure
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz-ABC09_", min_size=1, max_size=12)
 VALUE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20)
@@ -241,6 +241,21 @@ def test_an_upload_waits_until_its_transport_asks_for_more(
         assert len(transport.written) - 19 == min(slices * 65536, len(body))
         connection.resume_writing()
     asking.close()
+
+
+def test_nothing_is_written_to_a_transport_that_broke_unnoticed(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Between the break and the loop's word of it, the connection counts as stale."""
+    transport, limits = SilentTransport(), Limits()
+    connection = Connection(limits, lambda _: None, lambda _: None)
+    connection.connection_made(transport)
+    transport.abort()
+    answer = Response(loop, limits, float("inf"), float("inf"))
+    with pytest.raises(UpstreamFailure) as caught:
+        connection.exchange(answer, b"GET / HTTP/1.1\r\n\r\n", None).send(None)
+    assert caught.value.kind is FailureKind.RESET
+    assert (connection.heard, transport.written) == (False, b"")
 
 
 class _FullTransport(SilentTransport):

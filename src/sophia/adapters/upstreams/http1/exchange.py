@@ -102,8 +102,7 @@ class Response:
         """Give the answer up: an unfinished one takes its socket with it. Idempotent."""
         if self._connection is not None:
             self._connection.fail(FailureKind.CUT, "The answer was given up before its end.")
-        self._parts = []
-        self._size = 0
+        self._take_parts()
 
     def _take_parts(self) -> bytes:
         parts = self._parts
@@ -167,7 +166,10 @@ class Connection(asyncio.Protocol):
         self._quiet = 0
         self.heard = False
         self._bodiless = head.startswith(b"HEAD ")
-        if not body:
+        if transport.is_closing():
+            # Broken, but not yet told so: uvloop raises RuntimeError for calls in between.
+            self.fail(FailureKind.RESET, "The upstream closed the connection.")
+        elif not body:
             transport.write(head)
         elif len(body) <= _SLICE:
             transport.write(head + body)
@@ -186,11 +188,11 @@ class Connection(asyncio.Protocol):
         self._uploading = True
         transport.write(head)
         for start in range(0, len(body), _SLICE):
+            if self._has_refused(answer) or transport.is_closing():
+                return
             transport.write(body[start : start + _SLICE])
             while self._writing_paused and not self._has_refused(answer):
                 await answer._wait()
-            if self._has_refused(answer):
-                return
         self._uploading = False
 
     def _has_refused(self, answer: Response) -> bool:
@@ -229,10 +231,8 @@ class Connection(asyncio.Protocol):
         """Go on reading if the reader has caught up."""
         if self._reading_paused and unread <= self._limits.read_low_water:
             self._reading_paused = False
-            if self._transport is not None:
+            if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
-
-    # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # create_connection's contract
@@ -276,8 +276,6 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and self._uploading:
             self._answer._wake()
 
-    # What the parser calls.
-
     def on_message_begin(self) -> None:
         if self._answer is None or self._answer._done:
             self._keep = False
@@ -320,9 +318,10 @@ class Connection(asyncio.Protocol):
             answer._done = True
 
     def _pause_reading(self) -> None:
-        if not self._reading_paused and self._transport is not None:
+        transport = self._transport
+        if transport is not None and not (self._reading_paused or transport.is_closing()):
             self._reading_paused = True
-            self._transport.pause_reading()
+            transport.pause_reading()
 
     def _complete(self, answer: Response) -> None:
         self._answer = None
