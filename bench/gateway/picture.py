@@ -46,7 +46,6 @@ def svg(result: Result) -> str:
         f'<text x="{MARGIN}" y="{MARGIN + 10}" font-weight="600">CPU time per request on one core '
         "(µs, logarithmic; shorter is better)</text>",
     ]
-    base = next((value for target, value in found if target.name == "nginx"), None)
     for row, (target, value) in enumerate(found):
         top = MARGIN + 30 + row * ROW_HEIGHT
         length = share(value, min(values), max(values)) * BAR_WIDTH
@@ -55,7 +54,8 @@ def svg(result: Result) -> str:
         parts.append(
             f'<rect x="{LABEL_WIDTH}" y="{top}" width="{length:.1f}" height="18" rx="3" fill="{COLOURS[target.kind]}"/>'
         )
-        parts.append(f'<text x="{LABEL_WIDTH + length + 6:.1f}" y="{top + 14}"{weight}>{_label(value, base)}</text>')
+        label = _label(result, target, value)
+        parts.append(f'<text x="{LABEL_WIDTH + length + 6:.1f}" y="{top + 14}"{weight}>{label}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -65,15 +65,15 @@ def draw(result: Result, console: Console) -> None:
     if not found:
         return
     values = [value for _, value in found]
-    base = next((value for target, value in found if target.name == "nginx"), None)
     console.print("\nCPU time per request on one core (µs, logarithmic; shorter is better)")
     for target, value in found:
         length = max(1, round(share(value, min(values), max(values)) * TERMINAL_BAR))
         line = Text(f"{target.title:<26} ")
         line.append("█" * length, style=STYLES[target.kind])
-        line.append(f" {_label(value, base)}")
+        line.append(f" {_label(result, target, value)}")
         console.print(line)
 
 
-def _label(value: float, base: float | None) -> str:
-    return f"{number(value)} µs" + (f" · {number(value / base)} × nginx" if base else "")
+def _label(result: Result, target: Target, value: float) -> str:
+    ratio = result.summary[target.name].get(f"{FIGURE}_x_nginx")
+    return f"{number(value)} µs" + (f" · {number(ratio.median)} × nginx" if ratio else "")

@@ -108,7 +108,7 @@ def goal_rows(result: Result) -> list[list[str]]:
 
 def missed(result: Result) -> list[str]:
     """Titles of the goals that were measured and not reached."""
-    values = ((goal, goal.measured(result.summary)) for goal in GOALS)
+    values = ((goal, goal.measured(result.summary)) for goal in GOALS if not goal.aim)
     return [goal.title for goal, value in values if value is not None and not goal.met(value)]
 
 
