@@ -1,0 +1,1 @@
+"""Where Sophia meets the outside: upstreams, stores, telemetry and the clock."""

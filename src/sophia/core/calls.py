@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
-RawJson = bytes | bytearray | memoryview
-"""One JSON value as it stood in the client's body; adapters may use any buffer that holds it."""
+Fields = Mapping[str, object]
+"""Top-level JSON fields by name; a value is raw JSON as it stood in the client's body, or plain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Call:
     request_id: str
     endpoint: Endpoint
     model: str
-    fields: Mapping[str, RawJson]
+    fields: Fields
     stream: bool
     deadlines: Deadlines
     max_tokens: int | None = None

@@ -9,7 +9,7 @@ from sophia.core.rows import Outcome
 class Settled:
     """One finished request. `duration_s` and `first_content_s` are seconds from its arrival."""
 
-    request_id: str
+    request_id: int
     endpoint: str
     requested_model: str
     model: str

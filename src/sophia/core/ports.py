@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from sophia.core.calls import Call, Piece
+from sophia.core.calls import Call, Piece, Usage
 from sophia.core.events import Settled
 from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
@@ -30,6 +30,9 @@ class Upstream(Protocol):
     async def get(self, path: str) -> bytes:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
 
+    async def bill(self, generation_id: str) -> Usage | None:
+        """Return what an earlier call cost, or None when the upstream cannot say."""
+
     async def close(self) -> None: ...
 
 
@@ -48,25 +51,39 @@ class Sink(Protocol):
 
 
 class Store(Protocol):
-    """What must outlive the process. Writes return once they are durable."""
+    """What must outlive the process.
+
+    What is awaited is durable when it returns. `settle` and `decide` hand a row over: it becomes
+    durable soon after and is never dropped; until then the attempt counts as an open hold.
+    """
 
     async def reserve(self, intent: Intent) -> None: ...
 
-    async def settle(self, outcome: Outcome, decision: DecisionRow | None) -> None: ...
+    def settle(self, outcome: Outcome) -> None: ...
+
+    def decide(self, decision: DecisionRow) -> None: ...
 
     async def keys(self) -> Sequence[KeyRow]: ...
 
     async def add_key(self, key: KeyRow) -> None: ...
 
+    async def revoke_key(self, id: str, at_ms: int) -> None: ...
+
     async def spends(self, window: str) -> Sequence[Spend]: ...
+
+    async def costs(self) -> Sequence[tuple[str, int]]: ...
 
     async def open_holds(self) -> Sequence[OpenHold]: ...
 
     async def decision(self, id: int) -> DecisionRow | None: ...
 
-    async def attempts(self, request_id: int) -> Sequence[tuple[Intent, Outcome | None]]: ...
+    async def attempts(self, request_id: int) -> Sequence[Outcome]: ...
+
+    async def by_generation(self, generation_id: str) -> Outcome | None: ...
 
     async def add_feedback(self, feedback: Feedback) -> bool: ...
+
+    async def feedback(self, decision_id: int) -> Sequence[Feedback]: ...
 
     async def close(self) -> None: ...
 
@@ -77,8 +94,8 @@ class Coordinator(Protocol):
     async def reserve(self, key_id: str, window: str, limit: int | None, amount: int) -> None:
         """Hold `amount` nano-dollars. Raises BudgetExceeded and holds nothing."""
 
-    async def settle(self, key_id: str, window: str, held: int, spent: int) -> None:
+    def settle(self, key_id: str, window: str, held: int, spent: int) -> None:
         """Turn a hold into what was really spent."""
 
-    async def standing(self, key_id: str, window: str) -> tuple[int, int]:
+    def standing(self, key_id: str, window: str) -> tuple[int, int]:
         """Return (spent, held) in nano-dollars."""

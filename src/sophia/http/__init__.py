@@ -1,0 +1,1 @@
+"""Wire formats and frameworks stop here."""

@@ -8,6 +8,7 @@ from sophia.routing.vocabulary import (
     CJK_MARKS,
     CODE_MARKS,
     CODING,
+    CREATIVE,
     DENSE,
     MATHS_MARKS,
     NOTHING,
@@ -15,10 +16,10 @@ from sophia.routing.vocabulary import (
     WORDS,
 )
 
-HEAD_CHARS = 560
-TAIL_CHARS = 240
+HEAD_CHARS = 440
+TAIL_CHARS = 200
 # Wide strings are several times slower to search, and wide scripts say more in fewer characters.
-WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 300, 120
+WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 240, 100
 SYSTEM_CHARS = 120
 LOOKED_AT = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
@@ -133,8 +134,10 @@ def max_prompt_tokens(prompt: Prompt) -> int:
         bound += (
             IMAGE_BOUND * prompt.images + FILE_BOUND * prompt.files + AUDIO_BOUND * prompt.audio
         )
-    expected = prompt_tokens(prompt)
-    return bound if bound > expected else expected
+    # Tool descriptions are expected by number, which a count of bytes without them would not cover.
+    if prompt.tools > TOOLING_BOUND // TOOL_TOKENS:
+        bound += TOOL_TOKENS * prompt.tools
+    return bound
 
 
 def _output_tokens(prompt: Prompt, task: TaskType, complexity: float) -> int:
@@ -186,12 +189,13 @@ class _Sighting:
 
     def task(self) -> tuple[TaskType, float]:
         """Return the likeliest task type and its margin over the next, 0 to 1."""
-        coding, analysis, creative, _ = self._scores
-        ranked = sorted(
-            ((coding, 0), (analysis, 1), (creative, 2), (_GENERAL_PRIOR, 3)),
-            reverse=True,
-        )
-        (best, index), (second, _) = ranked[0], ranked[1]
+        best, second, index = _GENERAL_PRIOR, 0.0, NOTHING
+        for task in (CREATIVE, ANALYSIS, CODING):
+            score = self._scores[task]
+            if score > best:
+                best, second, index = score, best, task
+            elif score > second:
+                second = score
         margin = (best - second) / (best + second)
         # Nothing seen is weak evidence for a general request.
         return TASK_TYPES[index], round(margin / 2 if index == NOTHING else margin, 3)

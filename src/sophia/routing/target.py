@@ -1,7 +1,6 @@
 """What the `model` field asks for: a choice by Sophia, or a model by name."""
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 from sophia.routing.nouns import Hints, Tradeoff
 
@@ -35,6 +34,6 @@ def parse(model: str) -> Target | None:
     name, _, suffix = model[len(PREFIX) :].partition(":")
     if name == "auto":
         if suffix in TRADEOFFS:
-            return Target(tradeoff=cast(Tradeoff, suffix))
+            return Target(tradeoff=suffix)
         return Target() if not suffix else Target(name=f"auto:{suffix}")
     return Target(name=name)

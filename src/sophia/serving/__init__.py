@@ -1,0 +1,1 @@
+"""Do: one request from admission to settlement. Everything is decided elsewhere."""

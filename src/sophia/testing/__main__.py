@@ -87,7 +87,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Stop when a pipe on standard input closes; a terminal or /dev/null says nothing about a parent."""
+    """Stop when a pipe on standard input closes; a terminal or /dev/null is not a parent's."""
     if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         return
 

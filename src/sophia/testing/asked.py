@@ -1,7 +1,7 @@
 """What a request asks for, read as OpenRouter reads it: only what the sandbox needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -55,7 +55,10 @@ class Asked:
             Refusal: too long for its context (400), or dearer than `provider.max_price` (404).
         """
         rates = model.rates[0]
-        asked = ((self.max_prompt_price, rates.prompt), (self.max_completion_price, rates.completion))
+        asked = (
+            (self.max_prompt_price, rates.prompt),
+            (self.max_completion_price, rates.completion),
+        )
         if any(limit is not None and price * 1_000_000 > limit for limit, price in asked):
             message = f"No endpoints found for {model.id} that match your max_price."
             raise Refusal(404, "not_found", message)
@@ -64,8 +67,8 @@ class Asked:
             raise Refusal(
                 400,
                 "context_length_exceeded",
-                f"This endpoint's maximum context length is {model.context_length} tokens. However, "
-                f"you requested about {needed} tokens ({self.prompt_tokens} of text input, "
+                f"This endpoint's maximum context length is {model.context_length} "
+                f"tokens. However, you requested about {needed} tokens ({self.prompt_tokens} of text input, "
                 f"{self.max_tokens or 0} in the output). Please reduce the length of either one.",
             )
 
@@ -117,16 +120,15 @@ def read_legacy(body: Table) -> Asked:
     if not isinstance(prompt, str) or not prompt:
         raise _bad("prompt: expected a non-empty string")
     message = {"role": "user", "content": prompt}
-    return _asked(body, (message,), prompt, _tokens(message), (), legacy=True)
+    return replace(_asked(body, (message,), prompt, _tokens(message), ()), legacy=True)
 
 
-def _asked(  # noqa: PLR0913
+def _asked(
     body: Table,
     messages: tuple[Table, ...],
     prompt: str,
     tokens: int,
     calls: tuple[Tool, ...],
-    legacy: bool = False,
 ) -> Asked:
     limits = _table(_table(body.get("provider")).get("max_price"))
     logprobs = bool(body.get("logprobs"))
@@ -146,7 +148,6 @@ def _asked(  # noqa: PLR0913
         temperature=_number(body.get("temperature")),
         max_prompt_price=_price(limits.get("prompt")),
         max_completion_price=_price(limits.get("completion")),
-        legacy=legacy,
     )
 
 
@@ -169,7 +170,9 @@ def _calls(tools: tuple[Tool, ...], choice: object, prompt: str) -> tuple[Tool, 
     if name := _table(_table(choice).get("function")).get("name"):
         return tuple(tool for tool in tools if tool.name == name)
     asked = prompt.lower()
-    named = tuple(t for t in tools if t.name.lower() in asked or t.name.lower().replace("_", " ") in asked)
+    named = tuple(
+        t for t in tools if t.name.lower() in asked or t.name.lower().replace("_", " ") in asked
+    )
     return named or (tools[:1] if choice == "required" else ())
 
 

@@ -8,7 +8,7 @@ MAX_ROWS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class BillRow:
-    """One generation. `cost` is in nano-dollars; `aborted` says that the client left before the end."""
+    """One generation. `cost` is in nano-dollars; `aborted` means that the client left early."""
 
     generation_id: str
     model: str
@@ -23,7 +23,7 @@ class BillRow:
 
 
 class Bill:
-    """What the sandbox charged, oldest row first; rows beyond the last 100,000 count in `total` only."""
+    """What the sandbox charged, oldest row first; `total` also counts rows long forgotten."""
 
     def __init__(self) -> None:
         self.rows: deque[BillRow] = deque(maxlen=MAX_ROWS)
@@ -36,4 +36,6 @@ class Bill:
 
     def find(self, generation_id: str) -> BillRow | None:
         """Return the row of a generation, or None when nothing was booked under that id."""
-        return next((row for row in reversed(self.rows) if row.generation_id == generation_id), None)
+        return next(
+            (row for row in reversed(self.rows) if row.generation_id == generation_id), None
+        )

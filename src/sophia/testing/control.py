@@ -17,7 +17,9 @@ JSON_HEADERS = {"Content-Type": "application/json"}
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie"})
 
 
-async def control(wire: Wire, seen: Seen, scripts: Script, bill: Bill, requests: Iterable[Seen]) -> None:
+async def control(
+    wire: Wire, seen: Seen, scripts: Script, bill: Bill, requests: Iterable[Seen]
+) -> None:
     """Answer one of `/sandbox/script`, `/sandbox/bill` and `/sandbox/requests`."""
     try:
         status, body = 200, _answer(seen, scripts, bill, requests)
@@ -55,7 +57,9 @@ def _add(scripts: Script, data: bytes) -> Json:
 
 
 def _told(seen: Seen) -> Json:
-    headers = {name: "…" if name in SECRET_HEADERS else value for name, value in seen.headers.items()}
+    headers = {
+        name: "…" if name in SECRET_HEADERS else value for name, value in seen.headers.items()
+    }
     return {
         "method": seen.method,
         "path": seen.path,

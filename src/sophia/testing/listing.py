@@ -39,7 +39,9 @@ class Listed:
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Return the price of a generation in nano-dollars, rounded up once."""
         rates = [r for r in self.rates if r.min_prompt_tokens <= prompt_tokens][-1]
-        dollars = prompt_tokens * rates.prompt + completion_tokens * rates.completion + rates.request
+        dollars = (
+            prompt_tokens * rates.prompt + completion_tokens * rates.completion + rates.request
+        )
         return int((dollars * NANO_PER_USD).to_integral_value(ROUND_CEILING))
 
 
@@ -86,7 +88,9 @@ def read_listing(path: Path | None = None) -> Listing:
 
 def _listed(body: Mapping[str, object]) -> Listed:
     pricing = _table(body.get("pricing"))
-    base = Rates(0, _price(pricing, "prompt"), _price(pricing, "completion"), _price(pricing, "request"))
+    base = Rates(
+        0, _price(pricing, "prompt"), _price(pricing, "completion"), _price(pricing, "request")
+    )
     provider = _table(body.get("top_provider"))
     parameters = body.get("supported_parameters")
     return Listed(
@@ -103,7 +107,7 @@ def _dearer_rates(base: Rates, overrides: object) -> list[Rates]:
     tiers = []
     for entry in overrides if isinstance(overrides, list) else []:
         if threshold := _count(_table(entry).get("min_prompt_tokens")):
-            prices = {**{"prompt": base.prompt, "completion": base.completion}, **_table(entry)}
+            prices = {"prompt": base.prompt, "completion": base.completion, **_table(entry)}
             prompt, completion = _price(prices, "prompt"), _price(prices, "completion")
             tiers.append(Rates(threshold, prompt, completion, base.request))
     return sorted(tiers, key=lambda tier: tier.min_prompt_tokens)

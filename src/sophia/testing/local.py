@@ -199,7 +199,9 @@ def _request(asked: Asked) -> bytes:
 
 
 def _trimmed(asked: Asked) -> list[dict[str, str]]:
-    kept = [(str(message["role"]), text) for message in asked.messages if (text := text_of(message))]
+    kept = [
+        (str(message["role"]), text) for message in asked.messages if (text := text_of(message))
+    ]
     roles = {"system": "system", "developer": "system", "assistant": "assistant"}
     return [
         {"role": roles.get(role, "user"), "content": text[-MAX_MESSAGE_CHARS:]}

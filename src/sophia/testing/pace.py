@@ -1,4 +1,4 @@
-"""How fast each model usually is: time to the first token and tokens per second, by name pattern."""
+"""How fast each model usually is, by name pattern: first token and tokens per second."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds until the first token, and tokens per second after it; 0 tokens per second never waits."""
+    """Seconds until the first token, and tokens per second after it, where 0 never waits."""
 
     first_token: float
     tokens_per_second: float

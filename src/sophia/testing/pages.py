@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import parse_qs, unquote
 
-from sophia.testing import vectors
-from sophia.testing.bill import Bill, BillRow
+from sophia.testing import records, vectors
+from sophia.testing.bill import Bill
 from sophia.testing.listing import Listed, Listing
 from sophia.testing.refusal import Refusal
 from sophia.testing.shapes import NANO_PER_USD, PROVIDER, Json
@@ -29,9 +29,9 @@ def page(path: str, query: str, listing: Listing, bill: Bill) -> Json:
         case ["v1", "models" | "model", *parts]:
             return {"data": listing.find("/".join(parts)).body}
         case ["v1", "generation"]:
-            return {"data": _generation(bill, asked.get("id", ""))}
+            return {"data": records.generation(bill, asked.get("id", ""))}
         case ["v1", "key"] | ["v1", "auth", "key"]:
-            return {"data": _key(bill)}
+            return {"data": records.key(bill)}
         case _:
             raise Refusal(404, "not_found", f"No route GET {path}")
 
@@ -83,9 +83,16 @@ def _models(listing: Listing, asked: Mapping[str, str]) -> Json:
 
 
 def _endpoints(model: Listed) -> Json:
-    health = {"status": 0, "uptime_last_5m": 100.0, "uptime_last_30m": 100.0, "uptime_last_1d": 100.0}
+    health = {
+        "status": 0,
+        "uptime_last_5m": 100.0,
+        "uptime_last_30m": 100.0,
+        "uptime_last_1d": 100.0,
+    }
     endpoint = {
         "name": f"{PROVIDER} | {model.id}",
+        "model_id": model.id,
+        "model_name": model.body.get("name", model.id),
         "provider_name": PROVIDER,
         "tag": PROVIDER.lower(),
         "pricing": model.body.get("pricing"),
@@ -101,59 +108,6 @@ def _endpoints(model: Listed) -> Json:
     }
     kept = {name: model.body.get(name) for name in ("id", "name", "created", "architecture")}
     return {**kept, "description": model.body.get("description", ""), "endpoints": [endpoint]}
-
-
-def _generation(bill: Bill, generation_id: str) -> Json:
-    row = bill.find(generation_id)
-    if row is None:
-        raise Refusal(404, "not_found", f"Generation {generation_id} not found")
-    return {
-        "id": row.generation_id,
-        "model": row.model,
-        "provider_name": PROVIDER,
-        "created_at": row.created,
-        "total_cost": row.cost / NANO_PER_USD,
-        "usage": row.cost / NANO_PER_USD,
-        "upstream_inference_cost": None,
-        "cache_discount": None,
-        "streamed": row.streamed,
-        "cancelled": row.aborted,
-        "is_byok": False,
-        "finish_reason": row.finish_reason,
-        "native_finish_reason": row.finish_reason,
-        **_token_counts(row),
-    }
-
-
-def _token_counts(row: BillRow) -> Json:
-    return {
-        "tokens_prompt": row.prompt_tokens,
-        "tokens_completion": row.completion_tokens,
-        "native_tokens_prompt": row.prompt_tokens,
-        "native_tokens_completion": row.completion_tokens,
-        "native_tokens_reasoning": row.reasoning_tokens,
-        "native_tokens_cached": 0,
-    }
-
-
-def _key(bill: Bill) -> Json:
-    spent = bill.total / NANO_PER_USD
-    return {
-        "label": "sandbox",
-        "limit": None,
-        "limit_remaining": None,
-        "limit_reset": None,
-        "usage": spent,
-        "usage_daily": spent,
-        "usage_weekly": spent,
-        "usage_monthly": spent,
-        "byok_usage": 0.0,
-        "include_byok_in_limit": False,
-        "is_free_tier": False,
-        "is_management_key": False,
-        "is_provisioning_key": False,
-        "expires_at": None,
-    }
 
 
 def _number(text: str | None, default: int) -> int:

@@ -60,32 +60,33 @@ class Reply:
         return shapes.usage(*counts, cost)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Yield what is said, one choice after the other, waiting as long as the model usually would."""
+        """Yield what is said, one choice after the other, as fast as the model usually is.
+
+        A token counts once the next one is asked for, so that what never went out is not billed.
+        """
         await asyncio.sleep(self.pace.first_token)
         for index, speech in enumerate(self.speeches):
             async for fields, token in self._speak(speech):
-                yield Delta(index, fields, token)
+                if fields is not None:
+                    yield Delta(index, fields, token)
+                self.completion_tokens += 1
                 await asyncio.sleep(self.pace.gap)
             reason = speech.live.finish_reason if speech.live else speech.finish_reason
             self.finish_reasons[index] = reason
         self.settle(self)
 
-    async def _speak(self, speech: Speech) -> AsyncIterator[tuple[Json, str | None]]:
+    async def _speak(self, speech: Speech) -> AsyncIterator[tuple[Json | None, str | None]]:
+        shown = self.asked.show_thinking
         for piece in speech.reasoning:
-            self.completion_tokens += 1
+            yield {"content": "", **shapes.reasoning(piece)} if shown else None, None
             self.reasoning_tokens += 1
-            if self.asked.show_thinking:
-                yield {"content": "", **shapes.reasoning(piece)}, None
         async for piece in speech.live.pieces() if speech.live else _each(speech.text):
-            self.completion_tokens += 1
             yield {"content": piece}, piece
         for number, call in enumerate(speech.calls):
-            self.completion_tokens += 1
             function = {"name": call.name, "arguments": ""}
             opening = {"index": number, "id": call.id, "type": "function", "function": function}
             yield {"content": None, "tool_calls": [opening]}, None
             for piece in call.arguments:
-                self.completion_tokens += 1
                 fragment = {"index": number, "function": {"arguments": piece}}
                 yield {"tool_calls": [fragment]}, None
 

@@ -1,6 +1,7 @@
 """Builds a valid JSON value from a JSON schema, the same one every time."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 MAX_DEPTH = 8
 FORMATS: Mapping[str, str] = {
@@ -22,50 +23,54 @@ def sample(schema: object, topic: str = "sandbox") -> object:
     `pattern` is not understood; the other keywords that tools commonly use are.
     """
     root = schema if isinstance(schema, dict) else {}
-    return _value(root, root, topic, MAX_DEPTH)
+    return _Sampler(root, topic).value(root, MAX_DEPTH)
 
 
-def _value(schema: object, root: Schema, topic: str, depth: int) -> object:
-    schema = _resolve(schema, root)
-    for name in ("const", "default"):
-        if name in schema:
-            return schema[name]
-    for name in ("enum", "examples"):
-        choices = schema.get(name)
-        if isinstance(choices, list) and choices:
-            return choices[0]
-    for name in ("anyOf", "oneOf"):
-        options = schema.get(name)
-        if isinstance(options, list) and options:
-            return _value(options[0], root, topic, depth)
-    return _typed(_type(schema), schema, root, topic, depth)
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    root: Schema
+    topic: str
 
+    def value(self, schema: object, depth: int) -> object:
+        schema = _resolve(schema, self.root)
+        for name in ("const", "default"):
+            if name in schema:
+                return schema[name]
+        for name in ("enum", "examples"):
+            choices = schema.get(name)
+            if isinstance(choices, list) and choices:
+                return choices[0]
+        for name in ("anyOf", "oneOf"):
+            options = schema.get(name)
+            if isinstance(options, list) and options:
+                return self.value(options[0], depth)
+        return self._typed(schema, depth)
 
-def _typed(kind: str, schema: Schema, root: Schema, topic: str, depth: int) -> object:  # noqa: PLR0913
-    match kind:
-        case "object":
-            return _object(schema, root, topic, depth)
-        case "array":
-            count = max(_whole(schema.get("minItems"), 0), 1 if depth > 0 else 0)
-            return [_value(schema.get("items"), root, topic, depth - 1) for _ in range(count)]
-        case "integer":
-            return _integer(schema)
-        case "number":
-            return _number(schema)
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            return _string(schema, topic)
+    def _typed(self, schema: Schema, depth: int) -> object:
+        match _type(schema):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                count = max(_whole(schema.get("minItems"), 0), 1 if depth > 0 else 0)
+                return [self.value(schema.get("items"), depth - 1) for _ in range(count)]
+            case "integer":
+                return _integer(schema)
+            case "number":
+                return _number(schema)
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return _string(schema, self.topic)
 
-
-def _object(schema: Schema, root: Schema, topic: str, depth: int) -> dict[str, object]:
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, dict) else {}
-    required = schema.get("required")
-    names = required if isinstance(required, list) else list(properties) if depth > 0 else []
-    return {str(name): _value(properties.get(name), root, topic, depth - 1) for name in names}
+    def _object(self, schema: Schema, depth: int) -> dict[str, object]:
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        required = schema.get("required")
+        optional = list(properties) if depth > 0 else []
+        names = required if isinstance(required, list) else optional
+        return {str(name): self.value(properties.get(name), depth - 1) for name in names}
 
 
 def _resolve(schema: object, root: Schema) -> Schema:

@@ -58,8 +58,8 @@ class Manner:
 class Step(Manner):
     """One answer. Every field that is left alone behaves as OpenRouter does on a good day.
 
-    Times are real seconds. `k` in the `*_after` and `*_at` fields counts content-bearing events of a
-    stream (text, reasoning and tool-call deltas) that were sent before; for a whole answer it
+    Times are real seconds. `k` in the `*_after` and `*_at` fields counts the content-bearing
+    events of a stream (text, reasoning and tool-call deltas) sent before; for a whole answer it
     counts bytes of the body, and only `cut_after`, `reset_after` and `stall_after` apply.
 
     Whole exchange:
@@ -127,7 +127,7 @@ class _Scene:
 
 
 class Script:
-    """A queue of steps for each model; the queue of `*` serves models that have none of their own."""
+    """A queue of steps for each model; that of `*` serves models with none of their own."""
 
     def __init__(self) -> None:
         self._scenes: defaultdict[str, deque[_Scene]] = defaultdict(deque)

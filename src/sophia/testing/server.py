@@ -1,4 +1,4 @@
-"""The scripted upstream: an OpenRouter on loopback that plays every model and obeys fault scripts."""
+"""The scripted upstream: an OpenRouter on loopback that plays every model and obeys scripts."""
 
 import asyncio
 import secrets
@@ -20,10 +20,10 @@ from sophia.testing.refusal import Refusal
 from sophia.testing.reply import Reply
 from sophia.testing.script import GOOD, Script, Step
 from sophia.testing.speech import compose
-from sophia.testing.stage import Stage, refusal_of
+from sophia.testing.stage import Stage
 from sophia.testing.wire import Connection, Seen, Wire, listen
 
-MAX_REQUESTS = 10_000
+MAX_REQUESTS = 2_000
 READERS: Mapping[str, Callable[[Mapping[str, object]], Asked]] = {
     "/v1/chat/completions": read_chat,
     "/v1/completions": read_legacy,
@@ -91,7 +91,7 @@ class ScriptedUpstream:
         return f"{self.origin}/api/v1"
 
     def script(self, model: str, *steps: Step, times: int | None = 1) -> None:
-        """Let `model` play `steps` in order, `times` times over (None: for ever), after earlier ones.
+        """Let `model` play `steps` in order after earlier ones, `times` times over, None for ever.
 
         `*` stands for every model without a script of its own; a path such as `/v1/models` for a
         GET of it.
@@ -138,11 +138,8 @@ class ScriptedUpstream:
             settle=self._settle,
         )
         stage = Stage(wire, step, {"X-Generation-Id": reply.id})
-        await stage.prologue()
-        if step.body is not None:
-            return await stage.override()
-        if step.refuses:
-            return await stage.refuse(refusal_of(step))
+        if await stage.spoils():
+            return
         live = await self._enliven(reply) if step.text is None else None
         try:
             await (stage.stream(reply) if asked.stream else stage.whole(reply))
@@ -168,7 +165,9 @@ class ScriptedUpstream:
             except Refusal as refusal:
                 if not left:
                     raise
-                errors.append({"provider": None, "code": refusal.status, "status": refusal.error_type})
+                errors.append(
+                    {"provider": None, "code": refusal.status, "status": refusal.error_type}
+                )
                 continue
             if not left or not step.refuses:
                 if errors and step.refuses:
@@ -178,7 +177,7 @@ class ScriptedUpstream:
         raise Refusal(400, "invalid_request", "No models provided")
 
     async def _enliven(self, reply: Reply) -> Live | None:
-        """Let the local model write the text, when there is one and plain text is all that is asked."""
+        """Let the local model write the text, if there is one and plain text is all it takes."""
         speech = reply.speeches[0]
         asked = reply.asked
         if self.local is None or asked.n > 1 or asked.schema is not None or speech.calls:
@@ -190,7 +189,7 @@ class ScriptedUpstream:
         return live
 
     def _settle(self, reply: Reply, *, aborted: bool = False) -> None:
-        """Book `reply` once. A whole answer cannot be called back; one without output costs nothing."""
+        """Book `reply` once: a whole answer in full, one without output or end for nothing."""
         if reply.settled:
             return
         reply.settled = True
@@ -220,9 +219,8 @@ class ScriptedUpstream:
         step = self.scripts.next(model.id)
         generation_id = self._generation_id()
         stage = Stage(wire, step, {"X-Generation-Id": generation_id})
-        await stage.prologue()
-        if step.refuses and step.body is None:
-            return await stage.refuse(refusal_of(step))
+        if await stage.spoils():
+            return
         answer, tokens = pages.embeddings(body, model)
         cost = model.cost(tokens, 0)
         created = int(self.now())
@@ -233,9 +231,8 @@ class ScriptedUpstream:
     async def _page(self, wire: Wire, seen: Seen, path: str) -> None:
         step = self.scripts.next_page(path)
         stage = Stage(wire, step, {})
-        await stage.prologue()
-        if step.refuses and step.body is None:
-            return await stage.refuse(refusal_of(step))
+        if await stage.spoils():
+            return
         await stage.say(pages.page(path, seen.query, self.listing, self.bill))
 
     def _generation_id(self) -> str:

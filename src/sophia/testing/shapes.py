@@ -1,4 +1,4 @@
-"""OpenRouter's shapes: whole answers, chunks, usage and errors, as every known client accepts them."""
+"""OpenRouter's shapes, as every known client accepts them: answers, chunks and usage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

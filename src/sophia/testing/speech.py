@@ -61,7 +61,7 @@ def _said(asked: Asked, model: Listed, step: Step, turn: int) -> str:
     if step.text is not None:
         return step.text
     if asked.schema is not None:
-        value = sample(asked.schema, topic_of(asked.prompt))
+        value = sample(asked.schema, _bare_topic(asked))
         return msgspec.json.encode(value).decode()
     return template_text(model.id, asked.prompt, turn)
 
@@ -79,10 +79,14 @@ def _calls(asked: Asked, step: Step) -> tuple[ToolCall, ...]:
         return ()
     calls = []
     for number, tool in enumerate(asked.calls):
-        value = sample(tool.parameters or {"type": "object"}, topic_of(asked.prompt))
+        value = sample(tool.parameters or {"type": "object"}, _bare_topic(asked))
         arguments = step.tool_arguments or msgspec.json.encode(value).decode()
         calls.append(ToolCall(f"{CALL_PREFIX}_{number}", tool.name, pieces(arguments)))
     return tuple(calls)
+
+
+def _bare_topic(asked: Asked) -> str:
+    return topic_of(asked.prompt).strip("“”")
 
 
 def _cut_calls(speech: Speech, limit: int) -> Speech:

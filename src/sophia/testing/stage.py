@@ -26,11 +26,11 @@ class Stage:
         self._step = step
         self._headers = headers
 
-    async def prologue(self) -> None:
-        """Do what the step wants before any header: wait, or break the connection.
+    async def spoils(self) -> bool:
+        """Do what the step wants in place of an answer; say whether that was all.
 
         Raises:
-            Ended: the step does not want an answer at all.
+            Ended: the connection was broken.
         """
         step, wire = self._step, self._wire
         wire.dribble = step.dribble
@@ -44,19 +44,17 @@ class Stage:
                 await wire.reset()
             case "hang":
                 await wire.hang()
-
-    async def override(self) -> None:
-        """Answer with the body that the step gives."""
-        body = self._step.body
-        data = body if isinstance(body, bytes) else _encode(body)
-        await self._whole(self._step.status, data)
+        if step.body is not None:
+            data = step.body if isinstance(step.body, bytes) else _encode(step.body)
+            await self._whole(step.status, data)
+        elif step.refuses:
+            await self.refuse(refusal_of(step))
+        return step.body is not None or step.refuses
 
     async def say(self, body: Json) -> None:
-        """Answer with `body`, unless the step gives another."""
-        if self._step.body is not None:
-            return await self.override()
+        """Answer with `body`."""
         data = self._step.leading + _encode(shapes.bend(body, self._step))
-        return await self._whole(self._step.status, data)
+        await self._whole(self._step.status, data)
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with an error."""
@@ -75,7 +73,7 @@ class Stage:
         """Answer with a stream of events."""
         step, wire = self._step, self._wire
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        await wire.open(200, {**headers, **self._headers, **step.headers})
+        await wire.open(200, _merged({**headers, **self._headers}, step.headers))
         await wire.chunk(PROCESSING)
         count = 0
         async for delta in reply.deltas():
@@ -106,7 +104,9 @@ class Stage:
             for _ in range(2 if step.double_finish else 1):
                 await self._event(reply, [choice])
         if not step.no_usage:
-            empty = [self._chunk_choice(reply, Delta(0, {"content": ""}))] if step.usage_choice else []
+            empty = (
+                [self._chunk_choice(reply, Delta(0, {"content": ""}))] if step.usage_choice else []
+            )
             body = reply.envelope.chunk(empty, reply.usage())
             await self._wire.chunk(shapes.event(shapes.bend(body, step)))
         if not step.no_done:
@@ -156,7 +156,12 @@ class Stage:
             says = {"text": delta.fields.get("content") or ""}
         top = reply.asked.top_logprobs
         marks = None if top is None or delta.token is None else shapes.logprobs([delta.token], top)
-        return {"index": delta.index, **says, **shapes.finish(reason, self._step), "logprobs": marks}
+        return {
+            "index": delta.index,
+            **says,
+            **shapes.finish(reason, self._step),
+            "logprobs": marks,
+        }
 
     def _choice(self, reply: Reply, index: int, voice: "_Voice") -> Json:
         top = reply.asked.top_logprobs
@@ -174,8 +179,8 @@ class Stage:
             headers["Retry-After"] = step.retry_after
         if step.content_length is not None:
             headers["Content-Length"] = str(step.content_length)
+        headers = _merged(headers, step.headers)
         ends = [at for at in (step.cut_after, step.reset_after, step.stall_after) if at is not None]
-        headers |= step.headers
         if not ends or status >= 400:
             await self._wire.answer(status, headers, data)
             if step.content_length is not None:
@@ -241,6 +246,13 @@ def refusal_of(step: Step) -> Refusal:
     kind = step.error_type or ERROR_TYPES.get(status)
     metadata = step.metadata or {"provider_name": shapes.PROVIDER}
     return Refusal(status, kind, step.message, metadata=metadata, availability=step.availability)
+
+
+def _merged(headers: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    replaced = {name.lower() for name in more}
+    return {name: value for name, value in headers.items() if name.lower() not in replaced} | dict(
+        more
+    )
 
 
 def _function(call: Json) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The template text of the sandbox: deterministic, useful enough to look at, honest about itself."""
+"""The template text of the sandbox: deterministic, fit to look at, honest about itself."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ OPENINGS = (
     "On {topic}, in brief:",
 )
 ADVICE = (
-    "Start with the goal: say what a good result for {topic} looks like, and how you would notice it.",
+    "Start with the goal: say what a good result for {topic} is, and how you would notice it.",
     "Split {topic} into parts that can be checked one by one, the riskiest first.",
     "Write down what you already know about {topic} and which assumption would hurt most if wrong.",
     "Try the smallest version that works, measure it, and only then improve it.",
@@ -30,7 +30,9 @@ def answer() -> str:
     """Return what was asked for: {topic}."""
     return "{word}"
 ```'''
-CODE_WORDS = re.compile(r"\b(code|function|python|javascript|rust|sql|bug|class|script|regex)\b", re.I)
+CODE_WORDS = re.compile(
+    r"\b(code|function|python|javascript|rust|sql|bug|class|script|regex)\b", re.I
+)
 PIECE = re.compile(r"\s*\S{1,6}|\s+")
 TOPIC_WORDS = 12
 
@@ -69,5 +71,5 @@ def topic_of(prompt: str) -> str:
 
 
 def pieces(text: str) -> tuple[str, ...]:
-    """Cut `text` into token-sized pieces that join to the same text; the sandbox counts them as tokens."""
+    """Cut `text` into pieces that join to the same text and count as the sandbox's tokens."""
     return tuple(PIECE.findall(text))

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 import struct
-from array import array
 
 DIMENSIONS = 256
 
@@ -26,4 +25,4 @@ def encode(vector: list[float]) -> str:
 
 def _word_vector(word: str, dimensions: int) -> list[float]:
     raw = hashlib.shake_256(word.encode()).digest(2 * dimensions)
-    return [value / 32768 for value in array("h", raw)]
+    return [value / 32768 for value in struct.unpack(f"<{dimensions}h", raw)]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the sandbox: requests in, and bytes out as carefully or as badly as a script wants."""
+"""HTTP/1.1 for the sandbox: requests in, bytes out, as well or as badly as a script wants."""
 
 import asyncio
 import socket
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._connections.discard(self)
         self._task.cancel()
 
@@ -166,7 +166,7 @@ class Wire:
         await self.send(self._head(status, {"Content-Length": str(len(body)), **headers}) + body)
 
     async def partial(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Write a head and what there is of the body; `headers` say how long it should have been."""
+        """Write a head and a part of the body; `headers` say how long it should have been."""
         await self.send(self._head(status, headers) + body)
 
     async def open(self, status: int, headers: Mapping[str, str]) -> None:
@@ -201,7 +201,7 @@ class Wire:
         raise Ended
 
     async def half_close(self) -> None:
-        """Say that nothing more will be written, and wait for the client to close; TLS cannot, and cuts.
+        """Write no more and wait for the client to close; TLS has no such state, and cuts.
 
         Raises:
             Ended: always, for TLS.
@@ -220,7 +220,10 @@ class Wire:
             phrase = HTTPStatus(status).phrase
         except ValueError:
             phrase = "Unknown"
-        lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [
+            f"HTTP/1.1 {status} {phrase}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         if not self._seen.keep_alive:
             lines.append("Connection: close")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")

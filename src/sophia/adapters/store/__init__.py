@@ -1,0 +1,1 @@
+"""What outlives the process: the ledger, keys, decisions and feedback."""

@@ -1,0 +1,1 @@
+"""Places that answer calls: OpenRouter, and anything that speaks OpenAI's protocol."""

@@ -1,0 +1,1 @@
+"""The data plane: OpenAI's and OpenRouter's shapes under /v1 and /api/v1."""

@@ -1,0 +1,1 @@
+"""Schema changes, one file each: expand or contract, never both."""

@@ -1,0 +1,177 @@
+"""The embedded store: one SQLite file, one writer, durable before anything is dispatched."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sophia.adapters.store.migrate import migrate
+from sophia.adapters.store.writer import GroupCommit, connect
+from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+
+_T = TypeVar("_T")
+
+
+def _insert(table: str, row: type, *, conflict: str = "ABORT") -> str:
+    names = [column.name for column in fields(row)]
+    marks = ", ".join("?" * len(names))
+    # Names come from our own dataclasses, never from a request.
+    return f"INSERT OR {conflict} INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+
+
+_INTENT = _insert("intents", Intent)
+_OUTCOME = _insert("outcomes", Outcome, conflict="IGNORE")
+_DECISION = _insert("decisions", DecisionRow, conflict="IGNORE")
+_KEY = _insert("keys", KeyRow)
+_FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
+_COLUMNS = {row: ", ".join(f.name for f in fields(row)) for row in (Intent, Outcome, DecisionRow, KeyRow)}
+
+
+class SqliteStore:
+    """Keeps everything in `path`; creates and migrates it when opened.
+
+    Must be made inside a running event loop. Reads go through a second, read-only connection.
+    """
+
+    def __init__(self, path: Path) -> None:
+        migrate(path)
+        self._writer = GroupCommit(path)
+        self._reader = connect(path)
+        self._reader.execute("PRAGMA query_only=ON")
+        self._reading = threading.Lock()
+
+    async def reserve(self, intent: Intent) -> None:
+        """Make `intent` durable. Raises Unavailable when the ledger cannot take it."""
+        await self._writer.write(
+            _INTENT,
+            (
+                intent.attempt_id,
+                intent.key_id,
+                intent.window,
+                intent.model,
+                intent.upstream,
+                intent.held_nano,
+                intent.at_ms,
+            ),
+        )
+
+    def settle(self, outcome: Outcome) -> None:
+        """Hand an outcome over; it becomes durable with the next batch and is never dropped."""
+        self._writer.defer(_OUTCOME, _outcome_row(outcome))
+
+    def decide(self, decision: DecisionRow) -> None:
+        """Hand a decision over; it becomes durable with the next batch."""
+        self._writer.defer(
+            _DECISION,
+            (decision.id, decision.key_id, decision.model, decision.explanation, decision.at_ms),
+        )
+
+    async def keys(self) -> Sequence[KeyRow]:
+        """Return every key, revoked ones included."""
+        rows = await self._read(f"SELECT {_COLUMNS[KeyRow]} FROM keys")  # noqa: S608
+        return [KeyRow(*row) for row in rows]
+
+    async def add_key(self, key: KeyRow) -> None:
+        """Make a new key durable."""
+        await self._writer.write(_KEY, astuple(key))
+
+    async def revoke_key(self, id: str, at_ms: int) -> None:
+        """Make a revocation durable."""
+        await self._writer.write("UPDATE keys SET revoked_ms = ? WHERE id = ?", (at_ms, id))
+
+    async def spends(self, window: str) -> Sequence[Spend]:
+        """Return what each key has spent in `window`, in nano-dollars."""
+        rows = await self._read(
+            "SELECT key_id, window, SUM(cost_nano) FROM outcomes"
+            " WHERE window = ? AND state != 'unknown' GROUP BY key_id",
+            (window,),
+        )
+        return [Spend(*row) for row in rows]
+
+    async def costs(self) -> Sequence[tuple[str, int]]:
+        """Return what each model has cost since the ledger began, in nano-dollars."""
+        rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
+        return [(str(model), int(nano)) for model, nano in rows]
+
+    async def open_holds(self) -> Sequence[OpenHold]:
+        """Return attempts that may have been dispatched and whose bill is not known yet."""
+        rows = await self._read(
+            "SELECT i.attempt_id, i.key_id, i.window, i.held_nano FROM intents i"
+            " LEFT JOIN outcomes o USING (attempt_id)"
+            " WHERE o.attempt_id IS NULL OR o.state = 'unknown'"
+        )
+        return [OpenHold(*row) for row in rows]
+
+    async def decision(self, id: int) -> DecisionRow | None:
+        """Return the decision of a request."""
+        await self._writer.flush()
+        rows = await self._read(
+            f"SELECT {_COLUMNS[DecisionRow]} FROM decisions WHERE id = ?",  # noqa: S608
+            (id,),
+        )
+        return DecisionRow(*rows[0]) if rows else None
+
+    async def attempts(self, request_id: int) -> Sequence[Outcome]:
+        """Return the outcomes of a request's attempts, in the order they were tried."""
+        await self._writer.flush()
+        rows = await self._read(
+            f"SELECT {_COLUMNS[Outcome]} FROM outcomes"  # noqa: S608
+            " WHERE attempt_id BETWEEN ? AND ? ORDER BY attempt_id",
+            (request_id, request_id | 15),
+        )
+        return [Outcome(*row) for row in rows]
+
+    async def by_generation(self, generation_id: str) -> Outcome | None:
+        """Return the outcome that carries an upstream's generation id."""
+        await self._writer.flush()
+        rows = await self._read(
+            f"SELECT {_COLUMNS[Outcome]} FROM outcomes WHERE generation_id = ?",  # noqa: S608
+            (generation_id,),
+        )
+        return Outcome(*rows[0]) if rows else None
+
+    async def add_feedback(self, feedback: Feedback) -> bool:
+        """Keep a verdict; return False when its idempotency key was used before."""
+        await self._writer.flush()
+        known = await self._read(
+            "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
+        )
+        await self._writer.write(_FEEDBACK, astuple(feedback))
+        return not known
+
+    async def feedback(self, decision_id: int) -> Sequence[Feedback]:
+        """Return every verdict on a decision."""
+        names = ", ".join(f.name for f in fields(Feedback))
+        rows = await self._read(
+            f"SELECT {names} FROM feedback WHERE decision_id = ? ORDER BY at_ms",  # noqa: S608
+            (decision_id,),
+        )
+        return [Feedback(*row) for row in rows]
+
+    @property
+    def depth(self) -> int:
+        """Rows that wait to become durable."""
+        return self._writer.depth
+
+    async def close(self) -> None:
+        """Write what waits, then close both connections."""
+        await self._writer.close()
+        self._reader.close()
+
+    async def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        def query() -> list[tuple[Any, ...]]:
+            with self._reading:
+                rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
+                return rows
+
+        return await _in_thread(query)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _outcome_row(outcome: Outcome) -> tuple[object, ...]:
+    return tuple(getattr(outcome, name) for name in Outcome.__slots__)

@@ -1,0 +1,169 @@
+"""Group commit: one thread and one connection write; callers wait for the batch they are in."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from sophia.adapters.store.driver import sqlite
+from sophia.core.errors import Unavailable
+
+_SPACING = 0.001
+"""Seconds between the starts of two commits: bounds what a busy second spends on syncing."""
+_RETRY = 0.25
+_LINGER = 0.02
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows by statement, and who waits for them to be durable."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class GroupCommit:
+    """Writes rows of parametrised statements in durable batches.
+
+    Args:
+        path: the database.
+        limit: rows that may wait; beyond it `write` refuses instead of dropping.
+    """
+
+    def __init__(self, path: Path, *, limit: int = 20_000) -> None:
+        self._path = path
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[tuple[str, Row, asyncio.Future[None] | None] | None] = SimpleQueue()
+        self._deferred: deque[tuple[str, Row]] = deque()
+        self._lingering = False
+        self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Rows that wait to become durable."""
+        return self._queue.qsize() + len(self._deferred)
+
+    def write(self, statement: str, row: Row) -> asyncio.Future[None]:
+        """Queue `row` and return a future that is done once it is durable.
+
+        Raises:
+            Unavailable: too many rows wait already.
+        """
+        if self.depth >= self._limit:
+            raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
+        future = self._loop.create_future()
+        while self._deferred:
+            self._queue.put((*self._deferred.popleft(), None))
+        self._queue.put((statement, row, future))
+        return future
+
+    def defer(self, statement: str, row: Row) -> None:
+        """Queue `row` for the next batch, within 20 ms, without anybody waiting for it."""
+        self._deferred.append((statement, row))
+        if not self._lingering:
+            self._lingering = True
+            self._loop.call_later(_LINGER, self._push)
+
+    def _push(self) -> None:
+        self._lingering = False
+        while self._deferred:
+            self._queue.put((*self._deferred.popleft(), None))
+
+    async def flush(self) -> None:
+        """Wait until everything queued so far is durable."""
+        self._push()
+        future = self._loop.create_future()
+        self._queue.put(("", (), future))
+        await future
+
+    async def close(self) -> None:
+        """Write what waits and end the thread."""
+        await self.flush()
+        self._queue.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _run(self) -> None:
+        connection = connect(self._path)
+        last = 0.0
+        while True:
+            item = self._queue.get()
+            pause = _SPACING - (time.monotonic() - last)
+            if pause > 0:
+                time.sleep(pause)
+            batch = Batch()
+            ended = self._gather(item, batch)
+            last = time.monotonic()
+            self._commit(connection, batch)
+            if ended:
+                connection.close()
+                return
+
+    def _gather(
+        self, item: tuple[str, Row, asyncio.Future[None] | None] | None, batch: Batch
+    ) -> bool:
+        while item is not None:
+            statement, row, waiter = item
+            if statement:
+                batch.rows.setdefault(statement, []).append(row)
+            if waiter is not None:
+                batch.waiters.append(waiter)
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return False
+        return True
+
+    def _commit(self, connection: Any, batch: Batch) -> None:
+        driver = sqlite()
+        while True:
+            try:
+                if batch.rows:
+                    connection.execute("BEGIN IMMEDIATE")
+                    for statement, rows in batch.rows.items():
+                        connection.executemany(statement, rows)
+                    connection.execute("COMMIT")
+                break
+            except driver.Error as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                # A settled bill must not be lost: who waits is refused, the rows stay and are retried.
+                self._tell(batch.waiters, Unavailable(f"The ledger cannot be written: {error}"))
+                batch.waiters = []
+                time.sleep(_RETRY)
+        self._tell(batch.waiters, None)
+
+    def _tell(self, waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
+        if waiters:
+            try:
+                self._loop.call_soon_threadsafe(_resolve, waiters, error)
+            except RuntimeError:
+                return  # the loop is gone, and with it everybody who waited
+
+
+def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+
+def connect(path: Path, *, read_only: bool = False) -> Any:
+    """Open the database with Sophia's settings; `read_only` never creates or writes."""
+    target = f"file:{path}?mode=ro" if read_only else str(path)
+    connection = sqlite().connect(
+        target, isolation_level=None, timeout=5.0, uri=read_only, check_same_thread=False
+    )
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    return connection

@@ -1,0 +1,74 @@
+"""Logs: text or JSON lines on standard error; a line per request only when it is asked for."""
+
+import logging
+import sys
+from typing import TextIO
+
+import msgspec
+
+from sophia.core.events import Settled
+from sophia.core.ids import encode as encode_id
+from sophia.core.money import usd
+
+encode = msgspec.json.Encoder().encode
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        request_id = getattr(record, "request_id", None)
+        if request_id is not None:
+            told["request_id"] = request_id
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return encode(told).decode()
+
+
+def configure(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send Sophia's and the server's logs to `stream`, standard error by default."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    if form == "json":
+        handler.setFormatter(_JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("sophia", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level.upper())
+        logger.propagate = False
+
+
+class RequestLog:
+    """Writes one JSON line per settled request: who answered, how it went, what it cost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, event: Settled) -> None:
+        """Write the line."""
+        line = {
+            "event": "request",
+            "request_id": encode_id("req", event.request_id),
+            "endpoint": event.endpoint,
+            "requested_model": event.requested_model,
+            "model": event.model,
+            "provider": event.provider,
+            "upstream": event.upstream,
+            "policy": event.policy,
+            "task_type": event.task_type,
+            "stream": event.stream,
+            "status": event.status,
+            "finish_reason": event.finish_reason,
+            "error_type": event.error_type,
+            "cost_usd": usd(event.cost_nano),
+            "prompt_tokens": event.prompt_tokens,
+            "completion_tokens": event.completion_tokens,
+            "duration_ms": round(event.duration_s * 1000, 3),
+            "attempts": len(event.attempts),
+        }
+        self._stream.write(encode(line).decode() + "\n")

@@ -1,0 +1,110 @@
+"""A whole answer from an upstream, brought into shape as one piece."""
+
+from typing import Any
+
+from sophia.adapters.upstreams import shapes
+from sophia.core.calls import Call, Piece
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+
+def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
+    """Return the answer in `body` as a single-chunk piece; `now` is in Unix seconds.
+
+    Raises:
+        UpstreamFailure: the body is an error, no JSON, or has nothing of an answer in it.
+    """
+    answer = shapes.read(body.lstrip())
+    data = answer.get("data")
+    choices = answer.get("choices")
+    if not isinstance(data if call.endpoint == "embeddings" else choices, list):
+        error = answer.get("error")
+        if error is not None:
+            raise shapes.failure(error, FailureKind.IN_BAND)
+        raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
+    if call.endpoint == "embeddings":
+        return _embeddings(answer, call, provider)
+    return _choices(answer, call, provider, now)
+
+
+def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Piece:
+    content = False
+    finished: str | None = None
+    chars = 0
+    key = "message" if call.endpoint == "chat/completions" else "text"
+    for position, choice in enumerate(answer["choices"]):
+        if not isinstance(choice, dict):
+            raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
+        if type(choice.get("index")) is not int:
+            choice["index"] = position
+        error = choice.get("error")
+        if error is not None and choice.get("finish_reason") == "error":
+            raise shapes.failure(error, FailureKind.IN_BAND)
+        value = choice.get(key)
+        if key == "message":
+            if not isinstance(value, dict):
+                raise UpstreamFailure(FailureKind.MALFORMED, "a choice has no message")
+            if type(value.get("role")) is not str:
+                value["role"] = "assistant"
+            value.setdefault("content", None)
+            shapes.tidy_message(value)
+            content = shapes.has_content(value) or content
+            chars += shapes.text_length(value)
+        elif isinstance(value, str):
+            content = bool(value) or content
+            chars += len(value)
+        finished = shapes.finish(choice) or finished
+        choice.setdefault("logprobs", None)
+        choice.setdefault("native_finish_reason", choice["finish_reason"])
+    if finished is None and answer["choices"]:
+        # A whole answer cannot be cut without us noticing, so a missing reason means a plain stop.
+        finished = "stop"
+        for choice in answer["choices"]:
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+    _head(answer, call, provider, now)
+    return Piece(
+        chunks=[shapes.encode(answer)],
+        content=content,
+        finish_reason=finished,
+        usage=shapes.usage(answer.get("usage")),
+        model=answer["model"],
+        provider=answer["provider"],
+        id=answer["id"],
+        created=answer["created"],
+        text_chars=chars,
+    )
+
+
+def _head(answer: dict[str, Any], call: Call, provider: str, now: int) -> None:
+    if type(answer.get("id")) is not str:
+        answer["id"] = call.request_id
+    created = answer.get("created")
+    if type(created) is not int:
+        answer["created"] = int(created) if isinstance(created, float) else now
+    chat = call.endpoint == "chat/completions"
+    answer["object"] = "chat.completion" if chat else "text_completion"
+    if type(answer.get("model")) is not str:
+        answer["model"] = call.model
+    if type(answer.get("provider")) is not str:
+        answer["provider"] = provider
+    answer.setdefault("system_fingerprint", None)
+
+
+def _embeddings(answer: dict[str, Any], call: Call, provider: str) -> Piece:
+    answer["object"] = "list"
+    if type(answer.get("model")) is not str:
+        answer["model"] = call.model
+    if type(answer.get("provider")) is not str:
+        answer["provider"] = provider
+    reported = answer.get("usage")
+    if isinstance(reported, dict):
+        reported.setdefault("completion_tokens", 0)
+    usage = shapes.usage(reported)
+    return Piece(
+        chunks=[shapes.encode(answer)],
+        content=bool(answer["data"]),
+        finish_reason="stop",
+        usage=usage,
+        model=answer["model"],
+        provider=answer["provider"],
+        id=answer.get("id") if isinstance(answer.get("id"), str) else None,
+    )

@@ -1,0 +1,179 @@
+"""`sophia`: serve, ask, explain, look things up."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="sophia",
+    help="A self-hosted model router: one base_url, the right model for each request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
+models_app = typer.Typer(help="The catalogue: models, prices, roles.", invoke_without_command=True)
+app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; default: sophia.yaml if it exists.")
+]
+DataDir = Annotated[
+    str | None, typer.Option("--data-dir", help="Folder for the ledger, keys and catalogue.")
+]
+BaseUrl = Annotated[
+    str,
+    typer.Option("--base-url", envvar="SOPHIA_BASE_URL", help="A running Sophia."),
+]
+Key = Annotated[str | None, typer.Option("--key", envvar="SOPHIA_API_KEY", help="Inference key.")]
+LOCAL = "http://127.0.0.1:8080/v1"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Serve the API."""
+    from sophia.cli.serve import run
+
+    run(config, {("server", "host"): host, ("server", "port"): port, ("data_dir",): data_dir})
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    daily_budget_usd: Annotated[
+        float | None, typer.Option(help="Daily budget; default: the configured one.")
+    ] = None,
+    per_request_usd: Annotated[
+        float | None, typer.Option(help="Most a single request may cost.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Make an inference key; it is shown once."""
+    from sophia.cli.keys import create
+
+    create(name, daily_budget_usd, per_request_usd, json, config, data_dir)
+
+
+@keys_app.command("list")
+def keys_list(data_dir: DataDir = None, config: Config = None) -> None:
+    """List the keys, with what each has spent today."""
+    from sophia.cli.keys import show
+
+    show(config, data_dir)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    id: Annotated[str, typer.Argument(help="The key's id, as `sophia keys list` shows it.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Revoke a key; running servers notice within a second."""
+    from sophia.cli.keys import revoke
+
+    revoke(id, config, data_dir)
+
+
+@models_app.callback()
+def models(
+    context: typer.Context,
+    search: Annotated[str | None, typer.Option(help="Part of an id or name.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only the model with this role.")] = None,
+    max_price: Annotated[
+        float | None, typer.Option(help="Most US dollars per million output tokens.")
+    ] = None,
+    min_context: Annotated[int | None, typer.Option(help="Least context, in tokens.")] = None,
+    parameter: Annotated[
+        str | None, typer.Option(help="A parameter it must take, such as tools.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show more than the first 50.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """List models with prices, context and role."""
+    if context.invoked_subcommand is None:
+        from sophia.cli.models import Wanted, show
+
+        wanted = Wanted(search, role, max_price, min_context, parameter, every)
+        show(wanted, json, config, data_dir)
+
+
+@models_app.command("refresh")
+def models_refresh(data_dir: DataDir = None, config: Config = None) -> None:
+    """Fetch the listing of today and keep it."""
+    from sophia.cli.models import refresh
+
+    refresh(config, data_dir)
+
+
+@app.command()
+def usage(
+    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=366)] = 14,
+    by: Annotated[str, typer.Option(help="model, key or day.")] = "model",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Show what was spent, with its curve."""
+    from sophia.cli.usage import show
+
+    show(days, by, json, config, data_dir)
+
+
+@app.command()
+def chat(
+    prompt: Annotated[list[str], typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Option(help="Model to ask for.")] = "sophia/auto",
+    base_url: BaseUrl = LOCAL,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Ask a running Sophia; shows the answer as it comes, then model, cost and reason."""
+    from sophia.cli.ask import chat as ask
+
+    ask(" ".join(prompt), model, base_url, key, data_dir)
+
+
+@app.command()
+def route(
+    prompt: Annotated[list[str], typer.Argument(help="What would be asked.")],
+    model: Annotated[str, typer.Option(help="Model to ask for.")] = "sophia/auto",
+    base_url: BaseUrl = LOCAL,
+    key: Key = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Explain which model would answer, and why, without asking it."""
+    from sophia.cli.ask import route as explain
+
+    explain(" ".join(prompt), model, base_url, key, json, data_dir)
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, config: Config = None) -> None:
+    """Check key, upstream, clock, SQLite, ports and data folder, and say how to mend them."""
+    from sophia.cli.doctor import examine
+
+    raise typer.Exit(examine(config, data_dir))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from sophia import __version__
+
+    typer.echo(__version__)
+
+
+if __name__ == "__main__":
+    app()

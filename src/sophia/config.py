@@ -1,0 +1,247 @@
+"""Settings: `sophia.yaml`, then the environment; read once, checked, frozen.
+
+Every mistake is reported with its line, what is wrong and what is expected.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+_PATH = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_STEP = re.compile(r"([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the message names the place, the problem and the form."""
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where Sophia listens."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
+    drain_s: Seconds = 30.0
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a key may spend when it says nothing else; None means no limit. US dollars."""
+
+    daily_usd: Dollars | None = 100.0
+    per_request_usd: Dollars | None = 0.10
+    price_headroom_percent: Annotated[int, Meta(ge=0, le=900)] = 25
+
+
+class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How models are chosen."""
+
+    rules: str | None = None
+    fallback_models: tuple[str, ...] = ()
+    max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3
+    model_cache_size: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+
+
+class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the list of models is kept fresh; 0 switches the timer off."""
+
+    refresh_hours: Annotated[float, Meta(ge=0, le=720)] = 6.0
+
+
+class Clocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long to wait for what, in seconds."""
+
+    connect_s: Seconds = 2.0
+    content_s: Seconds = 60.0
+    stall_s: Seconds = 30.0
+    total_s: Seconds = 600.0
+    request_s: Seconds = 600.0
+
+
+class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told about requests; never their text."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    request_log: bool = False
+    otel: bool | None = None
+
+
+class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The OpenRouter that Sophia plays when there is no key."""
+
+    enabled: bool | None = None
+    local_model: bool = True
+    speed: Annotated[float, Meta(ge=0, le=1000)] = 1.0
+
+
+class LocalModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that an upstream serves beside OpenRouter's. Prices in US dollars per million."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    served_as: str | None = None
+    context_length: Annotated[int, Meta(ge=1)] = 32768
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    prompt_usd_per_mtok: Dollars = 0.0
+    completion_usd_per_mtok: Dollars = 0.0
+    kind: Literal["chat", "embedding"] = "chat"
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One place that answers calls; the first without `models` answers for the catalogue."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    kind: Literal["openrouter", "openai_compatible"] = "openai_compatible"
+    base_url: Annotated[str, Meta(min_length=1)] = "https://openrouter.ai/api/v1"
+    api_key: str | None = None
+    api_key_env: str | None = None
+    ca_file: str | None = None
+    max_connections: Annotated[int, Meta(ge=1)] = 1000
+    models: tuple[LocalModel, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    data_dir: str = "data"
+    server: Server = Server()
+    budget: Budget = Budget()
+    routing: Routing = Routing()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    deadlines: Clocks = Clocks()
+    telemetry: Telemetry = Telemetry()
+    sandbox: Sandbox = Sandbox()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+
+
+# The plan's own names and the usual short ones, beside SOPHIA_<SECTION>_<SETTING>.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "SOPHIA_HOST": ("server", "host"),
+    "SOPHIA_PORT": ("server", "port"),
+    "SOPHIA_DATA_DIR": ("data_dir",),
+    "FALLBACK_MODELS": ("routing", "fallback_models"),
+    "MODEL_CACHE_SIZE": ("routing", "model_cache_size"),
+}
+OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
+_LISTS = frozenset({("routing", "fallback_models")})
+
+
+def variables() -> dict[str, tuple[str, ...]]:
+    """Return every environment variable that sets something, with the setting's path."""
+    names = dict(ALIASES)
+    for section in Settings.__struct_fields__:
+        kind = type(getattr(Settings(), section))
+        for field in getattr(kind, "__struct_fields__", ()):
+            names[f"SOPHIA_{section}_{field}".upper()] = (section, field)
+    return names
+
+
+def read(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[tuple[str, ...], object]
+) -> Settings:
+    """Return the settings of a file, the environment and the command line, the last one winning.
+
+    Args:
+        path: the file, or None for `sophia.yaml` in the working folder if there is one.
+        environ: the process environment.
+        overrides: settings by path, such as ("server", "port").
+
+    Raises:
+        ConfigError: a file that is missing or wrong, or a variable that is.
+    """
+    if path is None and environ.get("SOPHIA_CONFIG"):
+        path = Path(environ["SOPHIA_CONFIG"])
+    found = path or (Path("sophia.yaml") if Path("sophia.yaml").exists() else None)
+    settings = Settings() if found is None else read_file(found)
+    tree: dict[str, Any] = msgspec.to_builtins(settings)
+    for name, place in variables().items():
+        if environ.get(name):
+            _put(tree, place, _from_text(environ[name], place))
+            _convert(tree, lambda path, name=name: f"environment variable {name}")
+    for place, value in overrides.items():
+        if value is not None:
+            _put(tree, place, value)
+    return _convert(tree, lambda path: f"option for {path}")
+
+
+def read_file(path: Path) -> Settings:
+    """Return the settings in a YAML file. Raises ConfigError with every line at fault."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}: line {line}: {problem}; expected YAML") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: line 1: expected settings as `name: value`")
+    return _convert(tree, lambda where: f"{path}: line {_line(root, where)}")
+
+
+def _convert(tree: dict[str, Any], place: Any) -> Settings:
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        match = _PATH.match(str(error))
+        where = (match["path"] or "") if match else ""
+        problem = match["problem"] if match else str(error)
+        unknown = re.search(r"unknown field `([^`]*)`", problem)
+        if unknown is not None:
+            full = f"{where}.{unknown[1]}".strip(".")
+            known = ", ".join(_siblings(where))
+            raise ConfigError(
+                f"{place(full)}: there is no setting `{full}`; expected one of: {known}"
+            ) from None
+        raise ConfigError(f"{place(where)}: `{where}`: {problem[:1].lower()}{problem[1:]}") from None
+
+
+def _siblings(path: str) -> tuple[str, ...]:
+    kind: Any = Settings
+    for name, _ in _STEP.findall(path):
+        kind = type(getattr(kind(), name, None)) if name and kind is Settings else kind
+    if path.startswith("upstreams"):
+        kind = LocalModel if ".models" in path else UpstreamSettings
+    return tuple(getattr(kind, "__struct_fields__", ()))
+
+
+def _line(root: yaml.Node | None, path: str) -> int:
+    """Return the line (from 1) of the setting at `path`, or of the nearest thing around it."""
+    node = root
+    line = 1
+    for name, index in _STEP.findall(path):
+        following = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == name:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and index.isdigit():
+            following = node.value[int(index)] if int(index) < len(node.value) else None
+            line = following.start_mark.line + 1 if following is not None else line
+        if following is None:
+            break
+        node = following
+    return line
+
+
+def _from_text(text: str, place: tuple[str, ...]) -> object:
+    if place in _LISTS:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return None if text.lower() in ("none", "null") else text
+
+
+def _put(tree: dict[str, Any], place: tuple[str, ...], value: object) -> None:
+    for name in place[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[place[-1]] = value

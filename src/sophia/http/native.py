@@ -1,0 +1,206 @@
+"""The fast server: uvicorn's HTTP protocol with the data plane answered inside it.
+
+A request whose head and body came whole on an idle connection is answered here, without building
+an ASGI scope; everything else (pipelined requests, `Expect: 100-continue`, upgrades) goes the
+ordinary way through `asgi.py`, to the same handlers. Uses internals of uvicorn, hence the pin.
+"""
+
+import asyncio
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sophia.core.errors import BadRequest, BodyTooLarge
+from sophia.core.ids import encode
+from sophia.http.errors import error_reply
+from sophia.http.front import Front
+from sophia.http.routes import Router, dispatch
+from sophia.http.wire import REASONS, Headers, Incoming
+
+_CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+
+
+class _Cycle:
+    """One request and its answer; has the attributes that uvicorn's protocol reads."""
+
+    __slots__ = ("body", "disconnected", "incoming", "keep_alive", "message_event", "more_body",
+                 "response_complete", "size", "started", "task")
+
+    def __init__(self, incoming: Incoming, keep_alive: bool) -> None:
+        self.incoming = incoming
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
+        self.size = 0
+        self.more_body = True
+        self.started = False
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = _NoEvent
+        self.task: asyncio.Task[None] | None = None
+
+
+class _NoEvent:
+    """Stands where uvicorn expects an event that nobody waits for."""
+
+    @staticmethod
+    def set() -> None:
+        """Do nothing."""
+
+
+class NativeProtocol(HttpToolsProtocol):
+    """Serves the routes of `router`; made by `protocol_class`."""
+
+    front: ClassVar[Front]
+    router: ClassVar[Router]
+
+    def on_message_begin(self) -> None:
+        """Start a request; the ASGI scope is built only if it is needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers: Headers = []
+
+    def on_headers_complete(self) -> None:
+        """Take the request over, or leave it to ASGI."""
+        current: Any = self.cycle
+        idle = current is None or current.response_complete
+        if not idle or self.expect_100_continue or self.parser.should_upgrade():
+            self._leave_to_asgi()
+            return
+        url = httptools.parse_url(self.url)
+        incoming = Incoming(
+            self.parser.get_method(),
+            (url.path or b"/").decode("ascii", "replace"),
+            url.query or b"",
+            self.headers,
+            b"",
+        )
+        lasting = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        self.cycle = _Cycle(incoming, lasting)  # type: ignore[assignment] # has what uvicorn reads
+
+    def _leave_to_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body; one that is too long is refused before it has come."""
+        cycle: Any = self.cycle
+        if type(cycle) is not _Cycle:
+            super().on_body(body)
+        elif not cycle.response_complete:
+            cycle.body.append(body)
+            cycle.size += len(body)
+            if cycle.size > self.front.max_body_bytes:
+                self._refuse_length(cycle)
+
+    def on_message_complete(self) -> None:
+        """Answer the request in a task of its own."""
+        cycle: Any = self.cycle
+        if type(cycle) is not _Cycle:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.more_body = False
+            cycle.incoming.body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
+            cycle.body = []
+            task = cycle.task = self.loop.create_task(self._answer(cycle))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: stop its request; settlement does not depend on the task."""
+        cycle: Any = self.cycle
+        if type(cycle) is _Cycle and not cycle.response_complete and cycle.task is not None:
+            cycle.task.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say in OpenAI's shape that the bytes were no HTTP request."""
+        error = BadRequest(f"{msg} The bytes that came are not HTTP/1.1.")
+        headers, body = error_reply(error, encode("req", self.front.ids.next()))
+        self.transport.write(_whole(400, headers + b"connection: close\r\n", body))
+        self.transport.close()
+
+    async def _answer(self, cycle: _Cycle) -> None:
+        try:
+            await dispatch(self.front, self.router, cycle.incoming, _Reply(self, cycle))
+        finally:
+            # Whatever ended the handler: an answer that is not complete must not look complete.
+            if not cycle.response_complete:
+                cycle.response_complete = True
+                self.transport.abort()
+
+    def _refuse_length(self, cycle: _Cycle) -> None:
+        limit = self.front.max_body_bytes
+        error = BodyTooLarge(
+            f"The request body is over {limit:,} bytes (setting server.max_body_bytes)."
+        )
+        headers, body = error_reply(error, encode("req", self.front.ids.next()))
+        cycle.response_complete = True
+        cycle.body = []
+        self.transport.write(_whole(413, headers + b"connection: close\r\n", body))
+        self.transport.close()
+
+    def complete(self, cycle: _Cycle) -> None:
+        """The answer is out: keep the connection for the next request, or close it."""
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+class _Reply:
+    """Writes an answer to the connection of one protocol."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: NativeProtocol, cycle: _Cycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+
+    async def whole(self, status: int, headers: bytes, body: bytes) -> None:
+        if self._cycle.started or self._cycle.response_complete:
+            # The head of another answer is out already: all that is left is to break off.
+            self._protocol.transport.abort()
+            return
+        if self._cycle.incoming.method == b"HEAD":
+            length = b"content-length: %d\r\n" % len(body)
+            self._protocol.transport.write(_head(status, headers + length + self._closing()))
+        else:
+            self._protocol.transport.write(_whole(status, headers + self._closing(), body))
+        self._protocol.complete(self._cycle)
+
+    async def begin(self, status: int, headers: bytes) -> None:
+        self._cycle.started = True
+        head = _head(status, headers + self._closing())[:-2]
+        self._protocol.transport.write(head + _CHUNKED)
+
+    async def write(self, data: bytes) -> None:
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if self._protocol.flow.write_paused:
+            await self._protocol.flow.drain()
+
+    async def end(self) -> None:
+        self._protocol.transport.write(b"0\r\n\r\n")
+        self._protocol.complete(self._cycle)
+
+    def _closing(self) -> bytes:
+        return b"" if self._cycle.keep_alive else b"connection: close\r\n"
+
+
+def _head(status: int, headers: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, REASONS.get(status, b""), headers)
+
+
+def _whole(status: int, headers: bytes, body: bytes) -> bytes:
+    reason = REASONS.get(status, b"")
+    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        status, reason, headers, len(body), body
+    )
+
+
+def protocol_class(front: Front, router: Router) -> type[NativeProtocol]:
+    """Return the protocol that uvicorn makes for each connection."""
+    return type("Protocol", (NativeProtocol,), {"front": front, "router": router})

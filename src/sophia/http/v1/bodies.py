@@ -1,0 +1,111 @@
+"""The fields of request bodies that Sophia reads; all others ride along untouched."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Raw, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Part(Struct):
+    """One part of a message's content."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+class Message(Struct):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    tool_calls: list[Raw] | None = None
+
+
+class ResponseFormat(Struct):
+    """What shape the answer must have."""
+
+    type: str
+
+
+class StreamOptions(Struct):
+    """What a stream brings beside its text."""
+
+    include_usage: bool | None = None
+
+
+class SophiaHints(Struct, forbid_unknown_fields=True):
+    """Sophia's own hints: the `sophia` object of a body, or `x-sophia-*` headers."""
+
+    task_type: Literal["coding", "analysis", "creative", "general"] | None = None
+    complexity: Share | None = None
+    max_latency_ms: Positive | None = None
+    cost_sensitive: bool | None = None
+    min_quality: Share | None = None
+    max_cost_usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
+    models: Annotated[list[Name], Meta(max_length=64)] | None = None
+    session_id: Annotated[str, Meta(max_length=256)] | None = None
+    annotate: bool | None = None
+
+
+class Common(Struct):
+    """Fields that every endpoint reads."""
+
+    model: Name | None = None
+    models: Annotated[list[Name], Meta(max_length=16)] | None = None
+    stream: bool | None = None
+    sophia: SophiaHints | None = None
+    session_id: Annotated[str, Meta(max_length=256)] | None = None
+    user: str | None = None
+
+
+class ChatBody(Common, kw_only=True):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    tools: list[Raw] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    reasoning: Raw | None = None
+    reasoning_effort: str | None = None
+    stream_options: StreamOptions | None = None
+
+
+class CompletionBody(Common, kw_only=True):
+    """The body of `POST /v1/completions`."""
+
+    prompt: str | Annotated[list[str], Meta(min_length=1)]
+    max_tokens: Positive | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    logprobs: int | None = None
+    stream_options: StreamOptions | None = None
+
+
+class EmbeddingBody(Common, kw_only=True):
+    """The body of `POST /v1/embeddings`."""
+
+    input: str | list[str | int | list[int]]
+    dimensions: Positive | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+class FeedbackBody(Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/feedback`: a verdict on one decision."""
+
+    decision_id: Name
+    score: Share | None = None
+    thumbs: Literal["up", "down"] | None = None
+    label: Annotated[str, Meta(max_length=64)] | None = None
+    preferred_model: Name | None = None
+    comment: Annotated[str, Meta(max_length=4000)] | None = None
+    channel: Annotated[str, Meta(max_length=32)] = "api"
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

@@ -1,0 +1,278 @@
+"""Read a body: the fields Sophia acts on, checked; everything else, as it came."""
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from sophia.core.calls import Fields
+from sophia.core.errors import BadRequest
+from sophia.core.money import nano_from_usd
+from sophia.http.v1.bodies import (
+    ChatBody,
+    Common,
+    CompletionBody,
+    EmbeddingBody,
+    Message,
+    SophiaHints,
+)
+from sophia.http.wire import Headers
+from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.target import AUTO
+
+TEXT_CHARS = 2000
+SYSTEM_CHARS = 500
+_T = TypeVar("_T")
+_HEADER_PREFIX = b"x-sophia-"
+_NOT_FORWARDED = ("model", "models", "route", "stream", "sophia")
+_WHERE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+
+_chat = msgspec.json.Decoder(ChatBody)
+_completion = msgspec.json.Decoder(CompletionBody)
+_embedding = msgspec.json.Decoder(EmbeddingBody)
+_shallow = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Understood(msgspec.Struct, frozen=True):
+    """A body in Sophia's terms; `fields` are the client's own, ready to be sent on."""
+
+    model: str
+    others: tuple[str, ...]
+    stream: bool
+    fields: Fields
+    prompt: Prompt
+    hints: Hints
+    max_tokens_field: str = "max_tokens"
+    annotate: bool = True
+    include_usage: bool = True
+
+
+def decoded(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
+    """Return `body` as the decoder's type. Raises BadRequest with the place and the problem."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        match = _WHERE.match(str(error))
+        path = match["path"] if match and match["path"] else None
+        problem = match["problem"] if match else str(error)
+        where = f"`{path}`: " if path else ""
+        raise BadRequest(f"{where}{problem[:1].lower()}{problem[1:]}.", param=path) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        what = str(error) if body else "it is empty"
+        raise BadRequest(f"The body is not JSON: {what[:300]}.") from None
+
+
+def chat(body: bytes, headers: Headers) -> Understood:
+    """Read the body of a chat completion. Raises BadRequest."""
+    read = decoded(_chat, body)
+    _check_messages(read.messages)
+    fields = _fields(body)
+    limit = read.max_completion_tokens or read.max_tokens
+    form = read.response_format.type if read.response_format else ""
+    prompt = _prompt(
+        read.messages,
+        tools=len(read.tools or ()),
+        schema=form == "json_schema",
+        json_object=form == "json_object",
+        logprobs=bool(read.logprobs),
+        reasoning=read.reasoning is not None or read.reasoning_effort not in (None, "none"),
+        max_tokens=limit,
+        choices=read.n or 1,
+        extra_bytes=_size(fields.get("tools")) + _size(fields.get("response_format")),
+    )
+    options = read.stream_options
+    return _understood(
+        read,
+        headers,
+        fields,
+        prompt,
+        "max_completion_tokens" if read.max_completion_tokens else "max_tokens",
+        include_usage=options is None or options.include_usage is not False,
+    )
+
+
+def completion(body: bytes, headers: Headers) -> Understood:
+    """Read the body of a legacy completion. Raises BadRequest."""
+    read = decoded(_completion, body)
+    texts = [read.prompt] if isinstance(read.prompt, str) else read.prompt
+    _check_texts("prompt", texts)
+    prompt = _of_texts(texts, read.max_tokens, (read.n or 1) * len(texts))
+    options = read.stream_options
+    return _understood(
+        read,
+        headers,
+        _fields(body),
+        prompt,
+        "max_tokens",
+        include_usage=options is None or options.include_usage is not False,
+    )
+
+
+def embedding(body: bytes, headers: Headers) -> Understood:
+    """Read the body of an embeddings request. Raises BadRequest."""
+    read = decoded(_embedding, body)
+    if read.stream:
+        raise BadRequest("`stream`: embeddings come whole; leave it out.", param="stream")
+    values = [read.input] if isinstance(read.input, str) else read.input
+    texts = [value for value in values if isinstance(value, str)]
+    tokens = sum(
+        len(value) if isinstance(value, list) else 1 for value in values if not isinstance(value, str)
+    )
+    if not tokens:
+        _check_texts("input", texts)
+    prompt = _of_texts(texts or [""], None, 1, extra_bytes=tokens)
+    return _understood(read, headers, _fields(body), prompt, "max_tokens")
+
+
+def _understood(  # noqa: PLR0913 - the one place where all parts of a body meet
+    read: Common,
+    headers: Headers,
+    fields: Fields,
+    prompt: Prompt,
+    max_tokens_field: str,
+    *,
+    include_usage: bool = True,
+) -> Understood:
+    given = read.sophia or _hinted(headers)
+    model = read.model or (read.models[0] if read.models else AUTO)
+    others = tuple(name for name in read.models or () if name != model)
+    return Understood(
+        model,
+        others,
+        bool(read.stream),
+        fields,
+        prompt,
+        _hints(given, read.session_id),
+        max_tokens_field,
+        given is None or given.annotate is not False,
+        include_usage,
+    )
+
+
+def _fields(body: bytes) -> dict[str, object]:
+    fields: dict[str, object] = dict(_shallow.decode(body))
+    for name in _NOT_FORWARDED:
+        fields.pop(name, None)
+    return fields
+
+
+def _size(raw: object) -> int:
+    return len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
+
+
+def _check_messages(messages: list[Message]) -> None:
+    for number, message in enumerate(messages):
+        content = message.content
+        if message.role == "user" and (
+            not content or (isinstance(content, str) and content.isspace())
+        ):
+            raise BadRequest(
+                f"`messages[{number}].content` is empty; a user message needs text or parts.",
+                param=f"messages[{number}].content",
+            )
+
+
+def _check_texts(name: str, texts: list[str]) -> None:
+    if not texts or not all(texts):
+        raise BadRequest(f"`{name}` is empty; give it text.", param=name)
+
+
+def _prompt(messages: list[Message], *, extra_bytes: int, **facts: int | bool | None) -> Prompt:
+    chars = size = images = files = audio = 0
+    text = system = ""
+    for message in messages:
+        content = message.content
+        if type(content) is str:
+            said = content
+        elif content:
+            said = "\n".join([part.text for part in content if part.text])  # type: ignore[union-attr]
+            for part in content:
+                kind = part.type  # type: ignore[union-attr]
+                images += kind == "image_url" or kind == "input_image"
+                audio += kind == "input_audio"
+                files += kind == "file" or kind == "video_url"
+        else:
+            said = ""
+        chars += len(said)
+        size += len(said) if said.isascii() else len(said.encode("utf-8", "replace"))
+        if message.role == "user":
+            text = said
+        elif not system and (message.role == "system" or message.role == "developer"):
+            system = said
+        if message.tool_calls:
+            size += sum(map(_size, message.tool_calls))
+    return Prompt(
+        text=_capped(text),
+        system=system[:SYSTEM_CHARS],
+        chars=chars,
+        utf8_bytes=size + extra_bytes,
+        turns=len(messages),
+        images=images,
+        files=files,
+        audio=audio,
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+def _capped(text: str) -> str:
+    if len(text) <= TEXT_CHARS:
+        return text
+    half = TEXT_CHARS // 2
+    return text[:half] + text[-half:]
+
+
+def _of_texts(
+    texts: Iterable[str], max_tokens: int | None, choices: int, extra_bytes: int = 0
+) -> Prompt:
+    whole = list(texts)
+    return Prompt(
+        text=_capped(whole[-1]),
+        chars=sum(map(len, whole)),
+        utf8_bytes=sum(len(text.encode("utf-8", "replace")) for text in whole) + extra_bytes,
+        turns=len(whole),
+        max_tokens=max_tokens,
+        choices=choices,
+    )
+
+
+def _hinted(headers: Headers) -> SophiaHints | None:
+    """Read `x-sophia-*` headers; a header that names no hint is left alone."""
+    given: dict[str, object] = {}
+    for name, value in headers:
+        if name.startswith(_HEADER_PREFIX):
+            hint = name[len(_HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
+            if hint in SophiaHints.__struct_fields__:
+                text = value.decode("latin-1").strip()
+                given[hint] = text.split(",") if hint == "models" else text
+    if not given:
+        return None
+    try:
+        return msgspec.convert(given, SophiaHints, strict=False)
+    except msgspec.ValidationError as error:
+        match = _WHERE.match(str(error))
+        hint = (match["path"] or "") if match else ""
+        header = f"x-sophia-{hint.replace('_', '-')}"
+        problem = match["problem"] if match else str(error)
+        raise BadRequest(
+            f"Header `{header}`: {problem[:1].lower()}{problem[1:]}.", param=header
+        ) from None
+
+
+_NO_HINTS = Hints()
+
+
+def _hints(given: SophiaHints | None, session_id: str | None) -> Hints:
+    if given is None:
+        return _NO_HINTS if session_id is None else Hints(session_id=session_id)
+    cost = given.max_cost_usd
+    return Hints(
+        task_type=given.task_type,
+        complexity=given.complexity,
+        max_latency_ms=given.max_latency_ms,
+        cost_sensitive=given.cost_sensitive,
+        min_quality=given.min_quality,
+        max_cost_nano=None if cost is None else nano_from_usd(cost),
+        models=tuple(given.models or ()),
+        session_id=given.session_id or session_id,
+    )

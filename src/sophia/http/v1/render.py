@@ -1,0 +1,158 @@
+"""Write answers: whole bodies, stream chunks, the closing usage chunk and in-band errors."""
+
+from typing import Any
+
+import msgspec
+
+from sophia.core.errors import AllAttemptsFailed
+from sophia.core.failures import UpstreamFailure
+from sophia.core.ids import encode as encode_id
+from sophia.core.money import usd
+from sophia.core.rows import Outcome
+from sophia.http.errors import error_object
+from sophia.http.wire import line
+from sophia.serving.answer import Answer
+
+encode = msgspec.json.Encoder().encode
+DONE = b"data: [DONE]\n\n"
+
+
+def headers(answer: Answer, outcome: Outcome | None) -> bytes:
+    """Return the `x-sophia-*` header lines; the cost stands there once it is known."""
+    record = answer.record
+    plan = record.decision.plan
+    number = record.request.id
+    lines = b"x-request-id: %b\r\nx-sophia-decision-id: %b\r\nx-sophia-model: %b\r\n" % (
+        encode_id("req", number).encode(),
+        encode_id("dec", number).encode(),
+        answer.model.encode("ascii", "replace"),
+    )
+    attempts = len(record.outcomes) + (outcome is None)
+    lines += b"x-sophia-policy: %b\r\nx-sophia-attempts: %d\r\n" % (
+        (plan.rule or plan.policy).encode("ascii", "replace"),
+        attempts,
+    )
+    if outcome is not None:
+        lines += b"x-sophia-cost-usd: %.9f\r\n" % usd(outcome.cost_nano)
+    if record.decision.warning is not None:
+        lines += line(b"x-sophia-warning", record.decision.warning)
+    return lines
+
+
+def whole(answer: Answer, body: bytes, outcome: Outcome) -> bytes:
+    """Return a whole answer with its cost and, unless opted out, Sophia's account of it."""
+    if outcome.cost_source != "upstream" and b'"usage"' in body:
+        read: dict[str, Any] = msgspec.json.decode(body)
+        read["usage"] = {**(read.get("usage") or {}), **_usage(outcome)}
+        body = encode(read)
+    elif b'"usage"' not in body:
+        body = body[:-1] + b',"usage":' + encode(_usage(outcome)) + b"}"
+    if not answer.record.request.annotate:
+        return body
+    return body[:-1] + b',"sophia":' + encode(account(answer, outcome)) + b"}"
+
+
+def account(answer: Answer, outcome: Outcome) -> dict[str, object]:
+    """Return the `sophia` object: which model, why, and for how much.
+
+    `saved_usd` compares with the best candidate by expected quality at the same tokens.
+    """
+    record = answer.record
+    plan = record.decision.plan
+    told: dict[str, object] = {
+        "decision_id": encode_id("dec", record.request.id),
+        "model": outcome.model,
+        "policy": plan.rule or plan.policy,
+        "reason": _reason(answer),
+        "cost_usd": usd(outcome.cost_nano),
+        "attempts": len(record.outcomes),
+    }
+    if plan.candidates:
+        best = max(plan.candidates, key=lambda one: (one.quality, -one.expected_nano))
+        model = record.desk.knowledge.find(best.model)
+        if model is not None:
+            there = model.prices.cost(outcome.prompt_tokens, outcome.completion_tokens)
+            told["saved_usd"] = usd(max(there - outcome.cost_nano, 0))
+    if record.decision.warning is not None:
+        told["warning"] = record.decision.warning
+    return told
+
+
+def _reason(answer: Answer) -> str:
+    plan = answer.record.decision.plan
+    if len(answer.record.outcomes) <= 1:
+        return plan.reason
+    for attempt in plan.attempts:
+        if attempt.model == answer.model:
+            return attempt.reason
+    return plan.reason
+
+
+def _usage(outcome: Outcome) -> dict[str, object]:
+    return {
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
+        "cost": usd(outcome.cost_nano),
+    }
+
+
+class ChunkHead:
+    """What every chunk of a stream repeats; taken from the chunks that pass."""
+
+    __slots__ = ("created", "id", "model", "object", "provider")
+
+    def __init__(self, answer: Answer) -> None:
+        request = answer.record.request
+        chat = request.endpoint == "chat/completions"
+        self.id = encode_id("req", request.id)
+        self.object = "chat.completion.chunk" if chat else "text_completion"
+        self.created = int(answer.record.desk.books.clock.wall())
+        self.model = answer.model
+        self.provider: str | None = None
+
+    def fields(self) -> dict[str, object]:
+        """Return the repeated fields."""
+        return {
+            "id": self.id,
+            "object": self.object,
+            "created": self.created,
+            "model": self.model,
+            "provider": self.provider or "Sophia",
+        }
+
+
+def closing(answer: Answer, head: ChunkHead, outcome: Outcome) -> bytes:
+    """Return the last events of a complete stream: usage with its cost, and `[DONE]`."""
+    usage: object = _usage(outcome)
+    reported = answer.usage
+    if reported is not None and reported.raw != b"{}":
+        usage = msgspec.Raw(reported.raw)
+        if reported.cost_nano is None:
+            usage = {**msgspec.json.decode(reported.raw), **_usage(outcome)}
+    chunk = {**head.fields(), "choices": [], "usage": usage}
+    if answer.record.request.annotate:
+        chunk["sophia"] = account(answer, outcome)
+    if not answer.record.request.include_usage:
+        return DONE
+    return b"data: %b\n\n" % encode(chunk) + DONE
+
+
+def broken(answer: Answer, head: ChunkHead, failure: UpstreamFailure) -> bytes:
+    """Return the event that ends a stream which broke off; no `[DONE]` follows it."""
+    request_id = encode_id("req", answer.record.request.id)
+    error = AllAttemptsFailed(
+        f"{answer.model} broke off in mid-answer: {failure.message} "
+        "What came until then is incomplete.",
+        details={
+            "cause": str(failure.kind),
+            "model": answer.model,
+            "decision_id": encode_id("dec", answer.record.request.id),
+        },
+    )
+    error.error_type = failure.error_type or "provider_unavailable"
+    chat = head.object == "chat.completion.chunk"
+    carried = {"delta": {"content": ""}} if chat else {"text": "", "logprobs": None}
+    choice = {"index": 0, **carried, "finish_reason": "error"}
+    chunk = {**head.fields(), "choices": [choice], "error": error_object(error, request_id)}
+    return b"data: %b\n\n" % encode(chunk)

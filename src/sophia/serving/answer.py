@@ -1,0 +1,161 @@
+"""A committed answer: pieces for the caller, and a bill that is settled whatever happens."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from sophia.core.calls import Piece, Usage
+from sophia.core.events import Settled
+from sophia.core.failures import UpstreamFailure
+from sophia.core.ports import Exchange, Upstream
+from sophia.core.rows import DecisionRow, Outcome
+from sophia.serving.desk import Desk
+from sophia.serving.decide import Decision
+from sophia.serving.request import Request
+from sophia.serving.tab import Answered, Tab
+
+
+@dataclass(slots=True)
+class Committed:
+    """The attempt that answers: its tab, its exchange, and what it has said so far."""
+
+    tab: Tab
+    upstream: Upstream
+    exchange: Exchange
+    answered: Answered
+    opening: deque[Piece]
+
+
+class Record:
+    """What one request leaves behind: a decision row and one event for the sinks."""
+
+    def __init__(self, desk: Desk, request: Request, decision: Decision) -> None:
+        self.desk = desk
+        self.request = request
+        self.decision = decision
+        self.outcomes: list[Outcome] = []
+
+    def close(self, status: int, error_type: str | None = None) -> None:
+        """Write the decision down and tell the sinks."""
+        request, desk, plan = self.request, self.desk, self.decision.plan
+        last = self.outcomes[-1] if self.outcomes else None
+        model = last.model if last is not None else plan.attempts[0].model
+        desk.books.store.decide(
+            DecisionRow(
+                request.id,
+                request.principal.key_id,
+                model,
+                desk.encode(plan),
+                int(desk.books.clock.wall() * 1000),
+            )
+        )
+        first = last.first_content_ms if last is not None else None
+        event = Settled(
+            request.id,
+            request.endpoint,
+            request.model,
+            model,
+            last.provider if last is not None else None,
+            desk.upstreams.serving(model)[0].name,
+            plan.rule or plan.policy,
+            plan.features.task_type,
+            request.stream,
+            status,
+            last.finish_reason if last is not None else None,
+            error_type,
+            sum(outcome.cost_nano for outcome in self.outcomes),
+            last.prompt_tokens if last is not None else 0,
+            last.completion_tokens if last is not None else 0,
+            desk.books.clock.monotonic() - request.arrived,
+            None if first is None else first / 1000,
+            tuple(self.outcomes),
+        )
+        for sink in desk.sinks:
+            sink.emit(event)
+
+
+class Answer:
+    """What the caller reads from. `next` until None, and `close` in a `finally`, always."""
+
+    def __init__(self, record: Record, committed: Committed) -> None:
+        self.record = record
+        self.model = committed.tab.bid.attempt.model
+        self.outcome: Outcome | None = None
+        self._committed = committed
+        self._open = True
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of the answer, known once the upstream has told them."""
+        return self._committed.answered.usage
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, known once it has."""
+        return self._committed.answered.finish_reason
+
+    async def next(self) -> Piece | None:
+        """Return what came next; None after a complete answer, which is settled by then.
+
+        Raises:
+            UpstreamFailure: the answer broke off; what came until then is settled.
+        """
+        committed = self._committed
+        if committed.opening:
+            return committed.opening.popleft()
+        try:
+            piece = await committed.exchange.next()
+        except UpstreamFailure as failure:
+            committed.answered.failure = str(failure.kind)
+            self._abandon(status=502, error_type=str(failure.kind))
+            raise
+        if piece is None:
+            self._finish()
+            return None
+        note(committed.answered, piece)
+        return piece
+
+    def _finish(self) -> None:
+        committed = self._committed
+        self._open = False
+        committed.exchange.close()
+        self.outcome = committed.tab.settle(committed.answered)
+        self.record.outcomes.append(self.outcome)
+        self.record.close(200)
+
+    def _abandon(self, status: int, error_type: str) -> None:
+        """End an answer that is not complete: cancel it, and settle what it really cost."""
+        committed, record = self._committed, self.record
+        self._open = False
+        committed.exchange.close()
+        answered = committed.answered
+        answered.generation_id = answered.generation_id or committed.exchange.generation_id
+        if answered.usage is not None:
+            record.outcomes.append(committed.tab.settle(answered))
+            record.close(status, error_type)
+            return
+
+        def closed() -> None:
+            if committed.tab.outcome is not None:
+                record.outcomes.append(committed.tab.outcome)
+            record.close(status, error_type)
+
+        record.desk.reconciler.later(committed.upstream, committed.tab, answered, closed)
+
+    def close(self) -> None:
+        """Release everything; an answer that the caller did not wait for is cancelled and settled."""
+        if self._open:
+            self._committed.answered.failure = "client_gone"
+            self._abandon(status=499, error_type="client_gone")
+
+
+def note(answered: Answered, piece: Piece) -> None:
+    """Add what `piece` says to what is known of an attempt."""
+    answered.chars += piece.text_chars
+    if piece.usage is not None:
+        answered.usage = piece.usage
+    if piece.finish_reason is not None:
+        answered.finish_reason = piece.finish_reason
+    if piece.provider is not None:
+        answered.provider = piece.provider
+    if piece.id is not None:
+        answered.generation_id = answered.generation_id or piece.id

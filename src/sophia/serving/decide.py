@@ -1,0 +1,92 @@
+"""Ask routing for a plan: the one place where a request meets the catalogue and the rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sophia.catalogue.catalogue import Resolved
+from sophia.core.errors import UnknownModel
+from sophia.routing import target
+from sophia.routing.nouns import Plan
+from sophia.routing.plan import POLICIES, RouteRequest, plan, plan_named
+from sophia.routing.request import Limits
+from sophia.serving.knowledge import Knowledge
+from sophia.serving.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A plan, the upstream ids of models that were asked for by another name, and a warning."""
+
+    plan: Plan
+    served_ids: Mapping[str, str] = field(default_factory=dict)
+    warning: str | None = None
+
+
+def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
+    """Return how to serve `request`.
+
+    Raises:
+        SophiaError: the name is unknown, or no model is able, allowed and affordable.
+    """
+    wanted = target.parse(request.model)
+    if wanted is None:
+        return _named(request, knowledge, limits, today)
+    if request.endpoint == "embeddings":
+        raise UnknownModel(
+            "Sophia does not choose embedding models, since their vectors do not mix: name one.",
+            param="model",
+        )
+    hints = wanted.apply(request.hints, POLICIES)
+    _check_rule(hints.rule, request.model, knowledge)
+    chosen = plan(
+        RouteRequest(
+            request.prompt,
+            hints,
+            knowledge.pool,
+            knowledge.find,
+            limits,
+            today,
+            knowledge.rulebook,
+            knowledge.fallbacks,
+        )
+    )
+    return Decision(chosen)
+
+
+def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:
+    if rule is None or knowledge.rulebook.named(rule) is not None:
+        return
+    names = [*(f"sophia/auto:{name}" for name in target.TRADEOFFS), target.AUTO]
+    names += [f"{target.PREFIX}{name}" for name in POLICIES]
+    names += [f"{target.PREFIX}{rule.name}" for rule in knowledge.rulebook.rules]
+    raise UnknownModel(
+        f"There is no {model!r}. Sophia's own names are: {', '.join(sorted(names))}.", param="model"
+    )
+
+
+def _named(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
+    found = [_resolve(knowledge, name) for name in (request.model, *request.others)]
+    first = found[0]
+    kind = "embedding" if request.endpoint == "embeddings" else "chat"
+    chosen = plan_named(
+        first.model,
+        request.prompt,
+        limits,
+        today=today,
+        max_cost_nano=request.hints.max_cost_nano,
+        others=[other.model for other in found[1:]],
+        kind=kind,
+    )
+    served = {one.model.id: one.served_id for one in found if one.served_id != one.model.id}
+    return Decision(chosen, served, first.warning)
+
+
+def _resolve(knowledge: Knowledge, name: str) -> Resolved:
+    found = knowledge.resolve(name)
+    if found is None:
+        near = knowledge.catalogue.nearest(name)
+        hint = f" Did you mean {', '.join(near)}?" if near else " `GET /v1/models` lists them all."
+        raise UnknownModel(
+            f"There is no model {name[:200]!r}.{hint}", param="model", details={"nearest": near}
+        )
+    return found

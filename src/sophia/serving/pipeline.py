@@ -1,0 +1,46 @@
+"""One request, in order, never back: admit, decide, walk, settle."""
+
+from sophia.routing.request import Limits as RouteLimits
+from sophia.serving.answer import Answer, Record
+from sophia.serving.decide import Decision, decide
+from sophia.serving.desk import Desk
+from sophia.serving.request import Request
+from sophia.serving.tab import Payer
+from sophia.serving.walk import walk
+from sophia.tenants.budget import Account
+from sophia.tenants.keys import Principal
+
+
+async def serve(desk: Desk, request: Request) -> Answer:
+    """Return an answer that has begun; its money is held, its choice is explained.
+
+    Raises:
+        SophiaError: what the caller is told instead; nothing stays held then.
+    """
+    payer = admit(desk, request)
+    decision = choose(desk, request, payer)
+    return await walk(desk, Record(desk, request, decision), payer)
+
+
+def admit(desk: Desk, request: Request) -> Payer:
+    """Return whose budget pays for the request."""
+    return desk.books.payer(request.principal.key_id, limit_of(desk, request.principal))
+
+
+def limit_of(desk: Desk, principal: Principal) -> int | None:
+    """Return a key's daily budget in nano-dollars, the configured default included."""
+    own = principal.daily_budget_nano
+    return desk.limits.daily_budget_nano if own is None else own
+
+
+def choose(desk: Desk, request: Request, payer: Payer) -> Decision:
+    """Return how to serve the request within what its key may spend. Raises SophiaError."""
+    spent, held = desk.books.coordinator.standing(payer.key_id, payer.window)
+    per_request = request.principal.per_request_nano
+    limits = RouteLimits(
+        desk.limits.per_request_nano if per_request is None else per_request,
+        Account(spent, held).left(payer.limit),
+        desk.limits.max_attempts,
+        desk.limits.price_headroom,
+    )
+    return decide(request, desk.knowledge, limits, payer.window)

@@ -1,0 +1,31 @@
+"""One request as serving sees it: who asks, what for, and the untouched rest."""
+
+from dataclasses import dataclass
+
+from sophia.core.calls import Endpoint, Fields
+from sophia.routing.nouns import Hints, Prompt
+from sophia.tenants.keys import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was understood. `arrived` is in monotonic seconds.
+
+    `model` is what the caller wrote; `others` are the substitutes that the caller allows.
+    `deadline` is in seconds from arrival, None for the configured one.
+    """
+
+    id: int
+    endpoint: Endpoint
+    model: str
+    fields: Fields
+    stream: bool
+    prompt: Prompt
+    hints: Hints
+    principal: Principal
+    arrived: float
+    others: tuple[str, ...] = ()
+    max_tokens_field: str = "max_tokens"
+    annotate: bool = True
+    include_usage: bool = True
+    deadline: float | None = None

@@ -1,0 +1,143 @@
+"""Try a plan's attempts in order until one of them says something; chooses nothing."""
+
+from collections import deque
+from dataclasses import replace
+
+from sophia.core.calls import Call, Deadlines, Piece
+from sophia.core.errors import SophiaError
+from sophia.core.failures import FailureKind, UpstreamFailure
+from sophia.core.ids import encode
+from sophia.core.ports import Exchange
+from sophia.core.rows import Outcome
+from sophia.routing.nouns import Attempt
+from sophia.serving.answer import Answer, Committed, Record, note
+from sophia.serving.desk import Desk
+from sophia.serving.failures import Step, Tried, as_error, may_bill, next_step
+from sophia.serving.knowledge import price_ceiling
+from sophia.serving.tab import Answered, Bid, Payer, Tab
+
+
+async def walk(desk: Desk, record: Record, payer: Payer) -> Answer:
+    """Return the first attempt that answers, committed at its first content.
+
+    Raises:
+        SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
+    """
+    tried: list[Tried] = []
+    attempts = record.decision.plan.attempts
+    for number, attempt in enumerate(attempts):
+        step = _Attempt(desk, record, attempt)
+        try:
+            tab = await desk.books.open(payer, record.request.id, number, step.bid)
+        except SophiaError as error:
+            record.close(error.status, error.error_type)
+            raise
+        try:
+            committed = await step.run(tab, last=number == len(attempts) - 1)
+        except UpstreamFailure as failure:
+            record.outcomes.append(step.failed(tab, failure))
+            tried.append(Tried(attempt.model, failure))
+            if next_step(failure) is Step.TELL:
+                raise _closed(record, as_error(tried, told=True)) from failure
+            continue
+        except BaseException:
+            step.abandoned(tab)
+            raise
+        return Answer(record, committed)
+    told = next_step(tried[-1].failure) is Step.TELL
+    raise _closed(record, as_error(tried, told=told))
+
+
+def _closed(record: Record, error: SophiaError) -> SophiaError:
+    record.close(error.status, error.error_type)
+    return error
+
+
+class _Attempt:
+    """One dispatch of a walk."""
+
+    def __init__(self, desk: Desk, record: Record, attempt: Attempt) -> None:
+        request, plan = record.request, record.decision.plan
+        model = desk.knowledge.find(attempt.model)
+        if model is None:
+            raise LookupError(f"{attempt.model} left the catalogue between plan and walk")
+        self._desk = desk
+        self._record = record
+        self._exchange: Exchange | None = None
+        self._answered = Answered()
+        self._upstream, served = desk.upstreams.serving(attempt.model)
+        self.bid = Bid(attempt, model, self._upstream.name, plan.features.prompt_tokens)
+        self._call = Call(
+            encode("req", request.id),
+            request.endpoint,
+            record.decision.served_ids.get(attempt.model, served),
+            request.fields,
+            request.stream,
+            _deadlines(desk, record),
+            attempt.max_tokens,
+            request.max_tokens_field,
+            price_ceiling(model, plan.features.max_prompt_tokens, desk.limits.price_headroom),
+        )
+
+    async def run(self, tab: Tab, *, last: bool) -> Committed:
+        """Dispatch, and hold everything back until there is content. Raises UpstreamFailure."""
+        exchange = self._exchange = await self._upstream.open(self._call)
+        opening: deque[Piece] = deque()
+        answered = self._answered
+        answered.generation_id = exchange.generation_id
+        while True:
+            piece = await exchange.next()
+            if piece is None:
+                break
+            note(answered, piece)
+            opening.append(piece)
+            if piece.content:
+                answered.first_content_at = self._desk.books.clock.monotonic()
+                return Committed(tab, self._upstream, exchange, answered, opening)
+        if last or answered.finish_reason != "stop":
+            return Committed(tab, self._upstream, exchange, answered, opening)
+        raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
+
+    def failed(self, tab: Tab, failure: UpstreamFailure) -> Outcome:
+        """Settle a failed attempt at what it cost, as far as that is known."""
+        if self._exchange is not None:
+            self._exchange.close()
+        answered = self._answered
+        answered.provider = failure.provider or answered.provider
+        answered.failure = _cause(failure)
+        if answered.usage is not None:
+            return tab.settle(answered)
+        if may_bill(failure):
+            return tab.doubt(answered)
+        return tab.release(answered.failure, answered)
+
+    def abandoned(self, tab: Tab) -> None:
+        """The caller left before anything came: cancel, and settle when the bill is known."""
+        self._answered.failure = "client_gone"
+        record = self._record
+        if self._exchange is not None:
+            self._exchange.close()
+
+        def closed() -> None:
+            if tab.outcome is not None:
+                record.outcomes.append(tab.outcome)
+            record.close(499, "client_gone")
+
+        self._desk.reconciler.later(self._upstream, tab, self._answered, closed)
+
+
+def _cause(failure: UpstreamFailure) -> str:
+    return f"{failure.kind}:{failure.status}" if failure.status else str(failure.kind)
+
+
+def _deadlines(desk: Desk, record: Record) -> Deadlines:
+    """Return the clocks of the next attempt, inside what is left of the request's own."""
+    limits, request = desk.limits, record.request
+    spent = desk.books.clock.monotonic() - request.arrived
+    left = max((request.deadline or limits.request_seconds) - spent, 0.01)
+    clocks = limits.deadlines
+    if left >= clocks.total:
+        return clocks
+    return replace(
+        clocks, content=min(clocks.content, left), stall=min(clocks.stall, left), total=left
+    )
