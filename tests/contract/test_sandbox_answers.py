@@ -65,7 +65,9 @@ def check_whole(body: dict[str, Any]) -> None:
 
 
 def check_stream(chunks: list[Any], choices: int = 1) -> None:
-    assert len({(c["id"], c["provider"], c["model"], c["created"], c["object"]) for c in chunks}) == 1
+    assert (
+        len({(c["id"], c["provider"], c["model"], c["created"], c["object"]) for c in chunks}) == 1
+    )
     assert chunks[0]["object"] == "chat.completion.chunk"
     assert all("system_fingerprint" not in chunk for chunk in chunks)
     opened = chunks[0]["choices"][0]["delta"]
@@ -171,7 +173,9 @@ async def test_a_tool_that_nobody_asked_for_is_not_called(client: Client) -> Non
 
 async def test_structured_output_fits_its_schema(client: Client) -> None:
     schema = {
-        "$defs": {"step": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
+        "$defs": {
+            "step": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        },
         "type": "object",
         "properties": {
             "steps": {"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 2},
@@ -246,7 +250,11 @@ async def test_text_completions_are_served(client: Client) -> None:
 
 
 async def test_embeddings_are_unit_vectors_and_near_for_shared_words(client: Client) -> None:
-    body = {"model": "acme/embed-1", "input": ["a blue sky", "a blue sea", "tax law"], "dimensions": 64}
+    body = {
+        "model": "acme/embed-1",
+        "input": ["a blue sky", "a blue sea", "tax law"],
+        "dimensions": 64,
+    }
     answer = await client.post(body, "/v1/embeddings")
     vectors = [row["embedding"] for row in answer.json["data"]]
     assert [row["index"] for row in answer.json["data"]] == [0, 1, 2]

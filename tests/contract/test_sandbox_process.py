@@ -118,6 +118,8 @@ def test_a_taken_port_is_said_plainly() -> None:
     with sandbox() as (_, origin):
         port = origin.rpartition(":")[2]
         command = [sys.executable, "-m", "sophia.testing", "--no-local", "--port", port]
-        done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=20
+        )
         assert done.returncode == 1
         assert f"cannot listen on 127.0.0.1:{port}" in done.stderr

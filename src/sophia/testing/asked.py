@@ -13,6 +13,7 @@ Table = Mapping[str, object]
 EFFORTS: Mapping[str, int] = {"none": 0, "minimal": 8, "low": 16, "medium": 32, "high": 64}
 IMAGE_TOKENS = 85
 MESSAGE_TOKENS = 4
+MAX_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,9 @@ class Asked:
             raise Refusal(
                 400,
                 "context_length_exceeded",
-                f"This endpoint's maximum context length is {model.context_length} "
-                f"tokens. However, you requested about {needed} tokens ({self.prompt_tokens} of text input, "
-                f"{self.max_tokens or 0} in the output). Please reduce the length of either one.",
+                f"This endpoint's maximum context length is {model.context_length} tokens. "
+                f"However, you requested about {needed} tokens ({self.prompt_tokens} of text "
+                f"input, {self.max_tokens or 0} in the output). Please reduce either one.",
             )
 
 
@@ -138,7 +139,7 @@ def _asked(
         prompt=prompt,
         prompt_tokens=tokens,
         stream=body.get("stream") is True,
-        n=_count(body, "n") or 1,
+        n=_choices(body),
         max_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         calls=calls,
         schema=_schema(body.get("response_format")),
@@ -221,6 +222,13 @@ def _count(body: Table, name: str, least: int = 1) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise _bad(f"{name}: expected a whole number of at least {least}")
     return value
+
+
+def _choices(body: Table) -> int:
+    n = _count(body, "n") or 1
+    if n > MAX_CHOICES:
+        raise _bad(f"n: expected at most {MAX_CHOICES}")
+    return n
 
 
 def _price(value: object) -> Decimal | None:

@@ -133,6 +133,10 @@ class Connection(asyncio.Protocol):
             except asyncio.CancelledError:
                 seen.aborted = True
                 raise
+            except Exception:
+                # A mistake of the sandbox must not look like a model that is slow.
+                self.abort()
+                raise
             if not seen.keep_alive:
                 self.transport.close()
 

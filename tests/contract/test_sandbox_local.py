@@ -1,0 +1,61 @@
+"""The sandbox's text is really generated when a small model is there, and a template otherwise."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sandbox_client import MODELS, PLAIN, THINKER, Client, chat
+
+from sophia.testing import ScriptedUpstream, Step
+from sophia.testing.local import FINGERPRINT, SmallModel, find_weights
+from sophia.testing.text import NOTICE
+
+needs_engine = pytest.mark.skipif(find_weights() is None, reason="the local extra is not installed")
+
+
+async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
+    weights = tmp_path / "broken.gguf"
+    weights.write_bytes(b"GGUF and then nothing of use")
+    model = SmallModel(weights)
+    async with ScriptedUpstream(models=MODELS, local=model) as up:
+        model.start()
+        answer = (await Client(up).post(chat())).json
+        assert answer["choices"][0]["message"]["content"].startswith(NOTICE)
+        assert answer["system_fingerprint"] is None
+
+
+@needs_engine
+async def test_plain_text_is_generated_and_marked() -> None:
+    weights = find_weights()
+    assert weights is not None
+    model = SmallModel(weights)
+    async with ScriptedUpstream(models=MODELS, local=model) as up:
+        model.start()
+        client = Client(up)
+        body = chat(text="Name three fruits.", max_tokens=12, temperature=0)
+        whole = (await client.post(body, patience=30)).json
+        text = whole["choices"][0]["message"]["content"]
+        assert text
+        assert NOTICE not in text
+        assert whole["model"] == PLAIN
+        assert whole["system_fingerprint"] == FINGERPRINT
+        assert 0 < whole["usage"]["completion_tokens"] <= 12
+        assert round(whole["usage"]["cost"] * 1e9) == up.bill.rows[-1].cost
+
+        stream = await client.post({**body, "stream": True}, patience=30)
+        assert stream.text == text
+        assert stream.data[-1] == "[DONE]"
+
+        scripted = await client.post({**body, "response_format": {"type": "json_object"}})
+        assert scripted.json["system_fingerprint"] is None
+        thinking = await client.post({**body, "model": THINKER, "reasoning": {}}, patience=30)
+        assert thinking.json["choices"][0]["message"]["content"]
+
+        up.script(PLAIN, Step(cut_after=2))
+        cut = await client.post({**body, "stream": True}, patience=30)
+        assert cut.end == "eof"
+        data = json.dumps({**body, "max_tokens": 200, "stream": True}).encode()
+        async with client.connection("POST", "/v1/chat/completions", data) as reader:
+            await reader.readuntil(b'"content":"')
+        again = (await client.post(body, patience=30)).json
+        assert again["choices"][0]["message"]["content"] == text
