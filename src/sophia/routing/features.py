@@ -21,6 +21,7 @@ TAIL_CHARS = 200
 # Wide strings are several times slower to search, and wide scripts say more in fewer characters.
 WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 240, 100
 SYSTEM_CHARS = 120
+SCRIPT_CHARS = 24
 LOOKED_AT = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
 DEFAULT_LATENCY_MS = 5000
@@ -247,7 +248,7 @@ _SCRIPTS = (
 
 def _by_script(text: str) -> str:
     found = ""
-    for char in text[:60]:
+    for char in text[:SCRIPT_CHARS]:
         if char > "\u03ff":
             code = ord(char)
             for low, high, language in _SCRIPTS:

@@ -1,4 +1,4 @@
-"""The words and marks from which a task type is guessed: constants for anybody to read and extend."""
+"""The words and marks from which a task type is guessed: constants to read and extend."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ CODING, ANALYSIS, CREATIVE, NOTHING = 0, 1, 2, 3
 
 
 class Cue(NamedTuple):
-    """What a word says: for which task, how strongly, how much harder it makes the work (-1 to 1)."""
+    """What a word says: for which task, how strongly, and how much harder it makes the work."""
 
     task: int = NOTHING
     weight: float = 0.0
