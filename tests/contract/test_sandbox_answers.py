@@ -377,3 +377,12 @@ async def test_the_shipped_snapshot_is_played_by_default() -> None:
         assert listed["total_count"] == len(listed["data"]) > 100
         answer = await Client(up).post(chat(listed["data"][0]["id"]))
         check_whole(answer.json)
+
+
+async def test_a_long_prompt_meets_the_dearer_price() -> None:
+    dearer = {"min_prompt_tokens": 100, "prompt": "0.000002"}
+    pricing = {"prompt": "0.000001", "completion": "0.000005", "overrides": [dearer]}
+    async with ScriptedUpstream(models=[{**MODELS[0], "pricing": pricing}]) as up:
+        for text, price in (("short", 1000), ("long " * 100, 2000)):
+            usage = (await Client(up).post(chat(text=text, max_tokens=1))).json["usage"]
+            assert up.bill.rows[-1].cost == usage["prompt_tokens"] * price + 5000
