@@ -30,7 +30,7 @@ def models(draw: st.DrawFn, name: str) -> Model:
     tiers = tuple(
         Tier(start, draw(PRICE), draw(PRICE), draw(cache), draw(cache)) for start in starts
     )
-    quality = {task: draw(st.floats(0, 1)) for task in TASK_TYPES}
+    quality: dict[str, float] = {task: draw(st.floats(0, 1)) for task in TASK_TYPES}
     role = draw(
         st.sampled_from(["fast", "code", "fallback", "creative", "european", "complex reasoning"])
     )

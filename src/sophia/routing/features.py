@@ -127,7 +127,7 @@ def max_prompt_tokens(prompt: Prompt) -> int:
 
     Attachments are not text; their bounds are allowances, and so is what a provider adds for tools.
     """
-    size = prompt.utf8_bytes if prompt.utf8_bytes > prompt.chars else prompt.chars
+    size = max(prompt.chars, prompt.utf8_bytes)
     bound = size + MESSAGE_BOUND * (prompt.turns + 2)
     if prompt.tools or prompt.schema:
         bound += TOOLING_BOUND

@@ -111,7 +111,7 @@ def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
         tier = seat.model.prices.tier(prompt)
         ceiling = seat.model.prices.ceiling(max_prompt)
     cap = model_max if requested is None or requested > model_max else requested
-    likely = output if output < cap else cap
+    likely = min(cap, output)
     quality = seat.quality.get(task, UNKNOWN_QUALITY)
     fixed = seat.request
     inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices
