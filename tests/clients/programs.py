@@ -20,13 +20,15 @@ PROMPT = "What does a router do?"
 class Client:
     """One library. `api` is the base path it is given.
 
-    `errors` maps what goes wrong to the library's own exception class.
+    `errors` maps what goes wrong to the library's own exception class. `hides_in_streams` names
+    what the library keeps from its user while it streams, though it shows it of whole answers.
     """
 
     name: str
     command: tuple[str, ...]
     api: str
     errors: Mapping[str, str]
+    hides_in_streams: frozenset[str] = frozenset()
 
 
 class Program:
@@ -60,6 +62,10 @@ class Program:
         seen = self.try_to(do, **ask)
         assert not {"error", "chunk_error", "part_error"} & seen.keys(), seen
         return seen
+
+    def shows(self, what: str, stream: bool) -> bool:
+        """Whether the library tells its user about `what`."""
+        return not (stream and what in self.client.hides_in_streams)
 
     def close(self) -> None:
         """End the program and wait for it."""
@@ -112,7 +118,13 @@ OPENAI_PYTHON = Client("openai-python", python("main", "openai_client.py"), "/v1
 OPENROUTER_PYTHON = Client(
     "openrouter-python", python("openrouter", "openrouter_client.py"), "/api/v1", OPENROUTER
 )
-LITELLM_PYTHON = Client("litellm", python("main", "litellm_client.py"), "/api/v1", LITELLM)
+LITELLM_PYTHON = Client(
+    "litellm",
+    python("main", "litellm_client.py"),
+    "/api/v1",
+    LITELLM,
+    hides_in_streams=frozenset({"model", "cost"}),
+)
 PYDANTIC_AI_PYTHON = Client(
     "pydantic-ai", python("main", "pydantic_ai_client.py"), "/api/v1", PYDANTIC_AI
 )

@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 READY_WITHIN = 20.0
+SETTINGS = """\
+upstreams:
+  - name: vectors
+    base_url: "{url}"
+    api_key: sk-test
+    models: [{{id: vectors/embed-small, kind: embedding, prompt_usd_per_mtok: 0.02}}]
+"""
 SOPHIA = Path(sys.executable).with_name("sophia")
 
 
@@ -67,9 +74,10 @@ def gateway(upstream: Upstream, data: Path) -> Iterator[Gateway]:
     """Run Sophia before `upstream`, with its data folder at `data`."""
     environment = {name: value for name, value in os.environ.items() if "SOPHIA" not in name}
     environment |= {"OPENROUTER_API_KEY": "sk-or-test", "OPENROUTER_BASE_URL": upstream.base_url}
+    (data / "sophia.yaml").write_text(SETTINGS.format(url=upstream.base_url))
     folder = ["--data-dir", str(data)]
     make_key = [str(SOPHIA), "keys", "create", "--name", "clients", "--json", *folder]
-    made = subprocess.run(make_key, env=environment, check=True, stdout=subprocess.PIPE)
+    made = subprocess.run(make_key, env=environment, cwd=data, check=True, stdout=subprocess.PIPE)
     port = free_port()
     serve = [str(SOPHIA), "serve", "--host", "127.0.0.1", "--port", str(port), *folder]
     with subprocess.Popen(serve, env=environment, cwd=data) as process:

@@ -16,7 +16,12 @@ REFUSED = {
     "bad key": (401, {"key": "sk-sph-0000"}),
     "bad parameter": (400, {"settings": {"max_tokens": -1}}),
 }
-BROKEN = {"error": {"error_at": 3, "message": "The model fell over."}, "cut": {"cut_after": 3}}
+# The pause lets what was said before the end arrive by itself: an answer of which nothing has
+# been passed on may still be asked of another model.
+BROKEN = {
+    "error": {"error_at": 3, "message": "The model fell over.", "chunk_delay": 0.03},
+    "cut": {"cut_after": 3, "chunk_delay": 0.03},
+}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
