@@ -37,9 +37,10 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         migrate(path)
-        self._writer = GroupCommit(path)
+        # Before the writer's thread: two connections that both turn a new file to WAL can lock out.
         self._reader = connect(path)
         self._reader.execute("PRAGMA query_only=ON")
+        self._writer = GroupCommit(path)
         self._reading = threading.Lock()
 
     async def reserve(self, intent: Intent) -> None:
