@@ -1,0 +1,50 @@
+# What a newcomer needs is `make run` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+
+.PHONY: help run test test-clients lint bench docs lock
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+run: $(VENV)/.run ## set up what is missing and serve; ARGS="--port 9000" passes options
+	$(BIN)/sophia serve $(ARGS)
+
+test: $(VENV)/.dev ## set up what is missing and run the tests; ARGS="tests/unit -x"
+	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/.dev ## drive real client libraries, Python and Node, against Sophia
+	PYTHON=$(BIN)/python tests/clients/run
+
+lint: $(VENV)/.dev ## style, types and import directions
+	$(BIN)/ruff check src tests scripts bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev ## measure the gateway against nginx and its peers (about 20 minutes)
+	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.decision
+
+docs: $(VENV)/.dev ## write docs/reference from the code
+	$(BIN)/python scripts/build_reference.py
+
+lock: ## pin the dependencies anew, from pyproject.toml
+	PYTHON=$(PYTHON) scripts/lock.sh
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Sophia needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed as a link to src, built by the pinned backend: no network but for the lock.
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing what requirements.lock names; the first time this takes a minute."
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
