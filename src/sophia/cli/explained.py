@@ -1,0 +1,140 @@
+"""A decision on the terminal: who could answer, who is tried in which order, who cannot."""
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from sophia.catalogue.snapshot import bundled_profiles
+from sophia.cli.screen import console, count, is_roomy, money, table
+
+
+class _Candidate(msgspec.Struct):
+    model: str
+    quality: float
+    latency_ms: int
+    expected_usd: float
+
+
+class _Attempt(msgspec.Struct):
+    model: str
+    reason: str
+    expected_usd: float
+    held_usd: float
+    max_tokens: int | None = None
+
+
+class _Excluded(msgspec.Struct):
+    model: str
+    cause: str
+
+
+class _Features(msgspec.Struct):
+    task_type: str
+    task_declared: bool
+    complexity: float
+    complexity_declared: bool
+    prompt_tokens: int
+    output_tokens: int
+    language: str
+    max_latency_ms: int
+    cost_sensitive: bool
+
+
+class _Decision(msgspec.Struct):
+    sentence: str
+    policy: str
+    features: _Features
+    attempts: list[_Attempt]
+    candidates: list[_Candidate]
+    excluded: list[_Excluded]
+    rule: str | None = None
+    notes: list[str] = []
+    warning: str | None = None
+
+
+_decision = msgspec.json.Decoder(_Decision)
+
+
+def show(body: bytes) -> None:
+    """Print the body of `POST /v1/route`. Raises msgspec.MsgspecError when it is none."""
+    decision = _decision.decode(body)
+    paper = console()
+    paper.print(Text(decision.sentence, style="bold"))
+    paper.print(Text(_seen(decision), style="dim"))
+    for note in [*decision.notes, *([decision.warning] if decision.warning else [])]:
+        paper.print(Text(note, style="yellow"))
+    if decision.candidates:
+        _candidates(paper, decision)
+    _attempts(paper, decision.attempts)
+    if decision.excluded:
+        out = table("left out", "why")
+        for one in decision.excluded:
+            out.add_row(one.model, one.cause)
+        paper.print()
+        paper.print(out)
+
+
+def _seen(decision: _Decision) -> str:
+    seen = decision.features
+    parts = [
+        f"{seen.task_type} ({'declared' if seen.task_declared else 'estimated'})",
+        f"complexity {seen.complexity:.2f}" + (" (declared)" if seen.complexity_declared else ""),
+        f"about {count(seen.prompt_tokens)} tokens in, {count(seen.output_tokens)} out",
+        seen.language,
+        f"first token within {_seconds(seen.max_latency_ms)}",
+        "cost counts" if seen.cost_sensitive else "cost does not count",
+        f"by the rule {decision.rule}" if decision.rule else f"by the {decision.policy} policy",
+    ]
+    return " · ".join(parts)
+
+
+def _candidates(paper: Console, decision: _Decision) -> None:
+    chosen = decision.attempts[0]
+    own = next((one for one in decision.candidates if one.model == chosen.model), None)
+    roles = {entry.id: entry.profile.role for entry in bundled_profiles().entries}
+    roomy = is_roomy(paper)
+    numbers = ("quality", "latency", "expected")
+    out = table("candidate", *(["role"] if roomy else []), *numbers, "instead: cost, quality", right=numbers)
+    for one in sorted(decision.candidates, key=lambda one: (one is not own, one.expected_usd)):
+        out.add_row(
+            one.model,
+            *([roles.get(one.model, "")] if roomy else []),
+            f"{one.quality:.2f}",
+            _seconds(one.latency_ms),
+            money(one.expected_usd),
+            "chosen" if one is own else _instead(one, chosen, own),
+            style="green" if one is own else None,
+        )
+    paper.print()
+    paper.print(out)
+
+
+def _instead(one: _Candidate, chosen: _Attempt, own: _Candidate | None) -> str:
+    parts = []
+    if chosen.expected_usd > 0 and one.expected_usd > 0:
+        parts.append(_times(one.expected_usd / chosen.expected_usd))
+    elif one.expected_usd != chosen.expected_usd:
+        parts.append("free" if one.expected_usd == 0 else f"+{money(one.expected_usd)}")
+    if own is not None:
+        difference = one.quality - own.quality
+        parts.append("as good" if abs(difference) < 0.005 else f"{difference:+.2f}")
+    return ", ".join(parts)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}x" if ratio >= 0.95 else f"{ratio:.2f}x"
+
+
+def _attempts(paper: Console, attempts: list[_Attempt]) -> None:
+    out = table("attempt", "expected", "held", "reason", right=("expected", "held"))
+    for number, one in enumerate(attempts, 1):
+        limit = f" At most {one.max_tokens:,} tokens." if one.max_tokens is not None else ""
+        out.add_row(
+            f"{number}. {one.model}", money(one.expected_usd), money(one.held_usd), one.reason + limit
+        )
+    paper.print()
+    paper.print(out)
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"
