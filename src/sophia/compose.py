@@ -8,8 +8,9 @@ import secrets
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -53,6 +54,7 @@ OPENROUTER = "https://openrouter.ai/api/v1"
 _KEYS_SECONDS = 1.0
 _RULES_SECONDS = 1.0
 _SANDBOX_SECONDS = 15.0
+_LISTING = "models.json"
 
 
 @dataclass(slots=True)
@@ -94,11 +96,11 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     if wants_sandbox(settings, environ):
         sandbox = await SandboxProcess.start(settings)
     places = _places(settings, environ, sandbox.base_url if sandbox else None)
-    built = {place.name: _upstream(place, environ) for place in places}
+    built = {place.name: upstream_of(place, environ) for place in places}
     default = next((built[place.name] for place in places if not place.models), None)
     if default is None:
         raise ConfigError("`upstreams`: one of them must serve the catalogue, so have no `models`")
-    catalogue = _catalogue(data, places)
+    catalogue = catalogue_of(settings)
     knowledge = _knowledge(settings, catalogue)
     clock = SystemClock()
     coordinator = LocalCoordinator(
@@ -212,7 +214,20 @@ def _places(
     return (own, *(place for place in settings.upstreams if place.models))
 
 
-def _upstream(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstream:
+def default_place(settings: Settings, environ: Mapping[str, str]) -> UpstreamSettings:
+    """Return where the catalogue's models are asked, and listed; never the sandbox.
+
+    Raises:
+        ConfigError: every upstream that is set has models of its own.
+    """
+    for place in _places(settings, environ, None):
+        if not place.models:
+            return place
+    raise ConfigError("`upstreams`: one of them must serve the catalogue, so have no `models`")
+
+
+def pool_of(place: UpstreamSettings, environ: Mapping[str, str]) -> Pool:
+    """Return connections to an upstream, with its key. Raises ConfigError."""
     key = place.api_key or environ.get(place.api_key_env or "")
     headers = [
         ("Content-Type", "application/json"),
@@ -221,13 +236,12 @@ def _upstream(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstre
     ]
     if key:
         headers.append(("Authorization", f"Bearer {key}"))
-    is_openrouter = place.kind == "openrouter"
-    if is_openrouter:
+    if place.kind == "openrouter":
         headers += [("HTTP-Referer", "https://github.com/sophia-router"), ("X-OpenRouter-Title", "Sophia")]
     try:
         origin = Origin.parse(place.base_url)
         context = ssl.create_default_context(cafile=place.ca_file) if place.ca_file else None
-        pool = Pool(
+        return Pool(
             origin,
             limits=PoolLimits(max_connections=place.max_connections),
             ssl_context=context,
@@ -236,10 +250,15 @@ def _upstream(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstre
         )
     except (ValueError, OSError) as error:
         raise ConfigError(f"upstream {place.name!r}: {error}") from None
+
+
+def upstream_of(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstream:
+    """Return the upstream itself; must run inside a loop. Raises ConfigError."""
+    is_openrouter = place.kind == "openrouter"
     return HttpUpstream(
         place.name,
         "OpenRouter" if is_openrouter else place.name,
-        pool,
+        pool_of(place, environ),
         dialects.openrouter if is_openrouter else dialects.openai_compatible,
         asyncio.get_running_loop().time,
         billed_by_generation=is_openrouter,
@@ -256,22 +275,36 @@ def _by_model(
     }
 
 
-def _catalogue(data: Path, places: tuple[UpstreamSettings, ...]) -> Catalogue:
-    catalogue = bundled()
-    kept = data / "models.json"
-    if kept.exists():
-        try:
-            day = time.strftime("%Y-%m-%d", time.gmtime(kept.stat().st_mtime))
-            catalogue = refreshed(catalogue, kept.read_bytes(), day)
-        except (CatalogueError, OSError) as error:
-            log.warning("the kept catalogue is not used: %s", error)
-    own = [_local(model) for place in places for model in place.models]
+def catalogue_of(settings: Settings) -> Catalogue:
+    """Return every model that can be asked for: those of the listing, and one's own."""
+    catalogue = listed(Path(settings.data_dir))
+    own = [_local(model) for place in settings.upstreams for model in place.models]
     if own:
         models = {model.id: model for model in (*catalogue.models, *own)}
         catalogue = catalogue.with_models(models.values(), catalogue.date, catalogue.source)
     for warning in catalogue.warnings:
         log.warning("catalogue: %s", warning)
     return catalogue
+
+
+def listed(data: Path) -> Catalogue:
+    """Return the models of the listing that is kept in `data`, else of the bundled one."""
+    catalogue = bundled()
+    kept = data / _LISTING
+    if kept.exists():
+        try:
+            day = time.strftime("%Y-%m-%d", time.gmtime(kept.stat().st_mtime))
+            catalogue = refreshed(catalogue, kept.read_bytes(), day)
+        except (CatalogueError, OSError) as error:
+            log.warning("the kept catalogue is not used: %s", error)
+    return catalogue
+
+
+def keep_listing(data: Path, body: bytes) -> None:
+    """Keep the body of a `GET /models` in `data`, all of it or nothing."""
+    fresh = data / f"{_LISTING}.new"
+    fresh.write_bytes(body)
+    fresh.replace(data / _LISTING)
 
 
 def _local(model: LocalModel) -> Model:
@@ -377,12 +410,7 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
     async def read_keys() -> None:
         front.keys.replace(await sophia.store.keys())
 
-    def keep(body: bytes) -> None:
-        fresh = data / "models.json.new"
-        fresh.write_bytes(body)
-        fresh.replace(data / "models.json")
-
-    def start(seconds: float, name: str, work) -> None:  # type: ignore[no-untyped-def]
+    def start(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
         sophia.jobs.append(asyncio.get_running_loop().create_task(every(seconds, name, work)))
 
     start(_KEYS_SECONDS, "reading keys", read_keys)
@@ -390,7 +418,7 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
         start(_RULES_SECONDS, "reading rules", RulesReload(desk, Path(settings.routing.rules)))
     hours = settings.catalogue.refresh_hours
     if hours and sophia.sandbox is None:
-        refresh = CatalogueRefresh(desk, upstream, keep)
+        refresh = CatalogueRefresh(desk, upstream, partial(keep_listing, data))
         start(hours * 3600, "refreshing the catalogue", refresh)
 
 
