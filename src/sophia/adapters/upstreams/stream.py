@@ -53,6 +53,7 @@ class ChunkReader:
         self._model = call.model
         self._provider = provider
         self._roles: set[int] = set()
+        self._ended: set[int] = set()
         self._tools: dict[tuple[int, str], int] = {}
         self._template: _Template | None = None
         self.finished: str | None = None
@@ -78,7 +79,7 @@ class ChunkReader:
         try:
             chunk = shapes.read(payload)
         except UpstreamFailure:
-            # One broken event is noise on the line; a second one means the stream is not to be trusted.
+            # One broken event is noise on the line; after a second the stream is not trusted.
             self.malformed += 1
             if self.malformed > 1:
                 raise
@@ -95,12 +96,14 @@ class ChunkReader:
         if not isinstance(choices, list) or not choices:
             return
         content, chars = False, 0
+        hollow = True
         for position, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 raise UpstreamFailure(FailureKind.MALFORMED, "a choice of a chunk is no object")
             carried, length = self._choice(choice, position)
             content, chars = content or carried, chars + length
-        if self.finished and not content and all(_is_hollow(choice) for choice in choices):
+            hollow = self._repeats(choice) and not carried and hollow
+        if hollow:
             return
         sent = shapes.encode(chunk)
         piece.chunks.append(sent)
@@ -154,6 +157,15 @@ class ChunkReader:
             self._number_tools(choice["index"], delta)
         return shapes.has_content(delta), shapes.text_length(delta)
 
+    def _repeats(self, choice: dict[str, Any]) -> bool:
+        """Say whether a choice comes after its own end with nothing new."""
+        index = choice["index"]
+        if index in self._ended:
+            return choice["finish_reason"] is not None or not any(choice.get("delta", {}).values())
+        if choice["finish_reason"] is not None:
+            self._ended.add(index)
+        return False
+
     def _number_tools(self, choice: int, delta: dict[str, Any]) -> None:
         calls = [call for call in delta["tool_calls"] if isinstance(call, dict)]
         delta["tool_calls"] = calls
@@ -167,11 +179,6 @@ class ChunkReader:
             if isinstance(name, str) and name:
                 self._tools[(choice, name)] = call["index"]
                 call.setdefault("type", "function")
-
-
-def _is_hollow(choice: dict[str, Any]) -> bool:
-    """Say whether a choice repeats an end that was told already."""
-    return "delta" in choice and not choice["delta"] and choice["finish_reason"] is None
 
 
 def _learn(payload: bytes, sent: bytes, choice: dict[str, Any]) -> _Template | None:

@@ -73,7 +73,7 @@ class ChatBody(Common, kw_only=True):
     tools: list[Raw] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    reasoning: Raw | None = None
+    reasoning: dict[str, Raw] | None = None
     reasoning_effort: str | None = None
     stream_options: StreamOptions | None = None
 
