@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from gateway import CODER, FLASH, MINI, NEMO, Answer, Gateway, chat
 from shapes import check_stream, check_whole
-
 from sophia.testing import Step
 
 TOOL = {
