@@ -204,7 +204,8 @@ def _convert(tree: dict[str, Any], place: Any) -> Settings:
             raise ConfigError(
                 f"{place(full)}: there is no setting `{full}`; expected one of: {known}"
             ) from None
-        raise ConfigError(f"{place(where)}: `{where}`: {problem[:1].lower()}{problem[1:]}") from None
+        said = f"{problem[:1].lower()}{problem[1:]}"
+        raise ConfigError(f"{place(where)}: `{where}`: {said}") from None
 
 
 def _siblings(path: str) -> tuple[str, ...]:

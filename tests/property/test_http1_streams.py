@@ -38,7 +38,7 @@ def head(status: int, headers: list[tuple[str, str]], *framing: str) -> bytes:
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
-    """(stream, body, whether only the end of the connection ends it)"""
+    """(stream, body, whether only the end of the connection ends it)."""
     status, headers, chunks = draw(STATUS), draw(HEADERS), draw(CHUNKS)
     body = b"".join(chunks)
     kind = draw(st.sampled_from(["length", "chunked", "eof"]))

@@ -98,7 +98,7 @@ class Catalogue:
         return Resolved(model, model.id, model.id.partition(":")[2] or None)
 
     def _preset(self, name: str) -> Resolved | None:
-        """A preset may change anything on OpenRouter's side: it passes, and its price is unknown."""
+        """A preset may change anything at OpenRouter: it passes, and its price is unknown."""
         base, at, slug = name.partition("@preset/")
         if not at or not slug:
             return None

@@ -18,7 +18,7 @@ from sophia.core.rows import KeyRow
 from sophia.tenants.budget import day_window
 
 
-def create(
+def create(  # noqa: PLR0913 - the options of the command
     name: str,
     daily_usd: float | None,
     per_request_usd: float | None,

@@ -19,6 +19,10 @@ from sophia.http.routes import Router
 
 log = logging.getLogger("sophia")
 
+_OURSELVES = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+_HELLO = "Say hello in one sentence."
+_ASKED = f'{{"model":"sophia/auto","messages":[{{"role":"user","content":"{_HELLO}"}}]}}'
+
 
 def run(config: Path | None, overrides: Mapping[tuple[str, ...], object]) -> None:
     """Serve until a signal comes. Exits with 2 when the settings are wrong."""
@@ -107,8 +111,8 @@ async def _welcome(
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    shown = "localhost" if settings.server.host in ("127.0.0.1", "0.0.0.0", "::") else settings.server.host
-    base = f"http://{shown}:{port}/v1"
+    host = settings.server.host
+    base = f"http://{'localhost' if host in _OURSELVES else host}:{port}/v1"
     lines = [f"Sophia serves {base}   (model: sophia/auto)"]
     if sophia.sandbox is not None:
         lines.append(
@@ -119,14 +123,13 @@ async def _welcome(
             f"Your first key, shown this once: {first_key}",
             f"The admin key is in {data_folder(settings) / 'admin.key'}",
         ]
+    # Double quotes, so that the shell fills the variable in.
     key = first_key or "$SOPHIA_API_KEY"
     lines += [
         "Try it:",
-        f"  curl -s {base}/chat/completions -H 'Authorization: Bearer {key}' "
-        "-H 'Content-Type: application/json' "
-        """-d '{"model":"sophia/auto","messages":[{"role":"user","content":"Say hello in one sentence."}]}'""",
+        f'  curl -s {base}/chat/completions -H "Authorization: Bearer {key}" '
+        f"-H 'Content-Type: application/json' -d '{_ASKED}'",
     ]
     if first_key is None:
         lines.append("Another key: sophia keys create --name NAME")
-        lines[-2] = lines[-2].replace("'Authorization: Bearer $SOPHIA_API_KEY'", '"Authorization: Bearer $SOPHIA_API_KEY"')
     typer.echo("\n".join(lines))

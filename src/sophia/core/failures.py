@@ -37,7 +37,7 @@ class UpstreamFailure(Exception):
         provider: the provider behind the upstream, if it was named.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the facts of one failure, each by name
         self,
         kind: FailureKind,
         message: str = "",

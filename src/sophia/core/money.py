@@ -7,7 +7,7 @@ TOKENS_PER_PRICE_UNIT = 1_000_000
 MAX_NANO = 2**63 - 1
 
 
-def nano_from_usd(amount: str | int | float | Decimal) -> int:
+def nano_from_usd(amount: str | float | Decimal) -> int:
     """Return `amount` US dollars in nano-dollars, rounded up once.
 
     Raises:
@@ -29,7 +29,7 @@ def usd(nano: int) -> float:
 
 
 def format_usd(nano: int) -> str:
-    """Return `nano` as a short dollar text, such as `$0.000123`; small amounts keep their digits."""
+    """Return `nano` as a short dollar text, such as `$0.000123`; small ones keep their digits."""
     dollars = Decimal(nano) / NANO_PER_USD
     if abs(dollars) >= 1:
         return f"${dollars:,.2f}"
@@ -38,7 +38,7 @@ def format_usd(nano: int) -> str:
 
 
 def token_cost(tokens: int, nano_per_mtok: int) -> int:
-    """Return the exact cost of `tokens` in nano-dollars x 1,000,000: add these up, then `settle_cost`."""
+    """Return the exact cost of `tokens` in nano-dollars x 1,000,000; sum, then `settle_cost`."""
     return tokens * nano_per_mtok
 
 

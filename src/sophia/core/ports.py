@@ -9,7 +9,7 @@ from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Ou
 
 
 class Exchange(Protocol):
-    """One dispatched call. `close` frees the connection at once, cancelling an unfinished answer."""
+    """One dispatched call. `close` frees its connection at once and cancels what is unfinished."""
 
     generation_id: str | None
 

@@ -50,13 +50,14 @@ class CatalogueRefresh:
         current = self._desk.knowledge
         try:
             body = await self._upstream.get("/models")
-            fresh = refreshed(current.catalogue, body, datetime.now(UTC).date().isoformat())
+            today = datetime.fromtimestamp(self._desk.books.clock.wall(), UTC).date()
+            fresh = refreshed(current.catalogue, body, today.isoformat())
         except (UpstreamFailure, CatalogueError) as error:
             log.warning("the catalogue of %s stays: %s", current.catalogue.date, error)
             return
         what = changes(current.catalogue, fresh)
         self._desk.knowledge = replace(
-            current, catalogue=fresh, pool=Pool.of(fresh.profiles), resolved={}
+            current, catalogue=fresh, pool=Pool.of(fresh.profiles), resolved={}, seats={}
         )
         self._keep(body)
         log.info(

@@ -30,7 +30,7 @@ class Needs(NamedTuple):
     named: bool = False
 
 
-def needs_of(
+def needs_of(  # noqa: PLR0913 - where the facts of a request come together
     prompt: Prompt,
     hints: Hints,
     today: str,

@@ -38,7 +38,7 @@ _EXPECTED_OUTPUT: dict[TaskType, int] = {
     "creative": 700,
     "general": 300,
 }
-_TO_SPACES = str.maketrans({mark: " " for mark in ".,;:?!()[]{}\"'`/\\|<>*=\n\t"})
+_TO_SPACES = str.maketrans(dict.fromkeys(".,;:?!()[]{}\"'`/\\|<>*=\n\t", " "))
 
 
 def looked_at(prompt: Prompt) -> str:

@@ -81,6 +81,7 @@ def clamp_max_tokens(
     Args:
         prices: the dearest prices that may be met, headroom included.
         purse_nano: nano-dollars for prompt and answer together.
+        max_prompt_tokens: a bound on the prompt's tokens.
         requested: the caller's own limit on the answer, if any.
         model_max: the longest answer that the model gives.
 

@@ -45,6 +45,7 @@ def parse(text: str, known: Known, nearest: Nearest | None = None) -> RuleBook:
     """Return the rules in `text`.
 
     Args:
+        text: a rules file, in YAML.
         known: returns the id of the model that a name stands for, or None.
         nearest: returns ids that look like an unknown name, to help with a typing error.
 

@@ -70,7 +70,7 @@ def may_bill(failure: UpstreamFailure) -> bool:
 
 
 def as_error(tried: Sequence[Tried], *, told: bool) -> SophiaError:
-    """Return the caller's error after `tried`; `told` means the last failure is the caller's own."""
+    """Return the caller's error after `tried`; `told`: the last failure is the caller's own."""
     last = tried[-1]
     attempts = [_describe(one) for one in tried]
     if told:

@@ -162,7 +162,8 @@ class _Body:
 
 
 def _start_engine(weights: Path) -> tuple[object, str]:
-    import xllamacpp  # noqa: PLC0415 - a hundred megabytes that only this process wants
+    # A hundred megabytes that only this process wants.
+    import xllamacpp
 
     settings = xllamacpp.CommonParams()
     settings.model.path = str(weights)

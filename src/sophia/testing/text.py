@@ -31,7 +31,7 @@ def answer() -> str:
     return "{word}"
 ```'''
 CODE_WORDS = re.compile(
-    r"\b(code|function|python|javascript|rust|sql|bug|class|script|regex)\b", re.I
+    r"\b(code|function|python|javascript|rust|sql|bug|class|script|regex)\b", re.IGNORECASE
 )
 PIECE = re.compile(r"\s*\S{1,6}|\s+")
 TOPIC_WORDS = 12

@@ -40,7 +40,8 @@ class GroupCommit:
         self._path = path
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[str, Row, asyncio.Future[None] | None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[str, Row, asyncio.Future[None] | None] | None]
+        self._queue = SimpleQueue()
         self._deferred: deque[tuple[str, Row]] = deque()
         self._lingering = False
         self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)
@@ -134,7 +135,7 @@ class GroupCommit:
             except driver.Error as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                # A settled bill must not be lost: who waits is refused, the rows stay and are retried.
+                # A settled bill must not be lost: who waits is refused, the rows are retried.
                 self._tell(batch.waiters, Unavailable(f"The ledger cannot be written: {error}"))
                 batch.waiters = []
                 time.sleep(_RETRY)

@@ -21,7 +21,7 @@ class _Children(NamedTuple):
 
 
 class PrometheusSink:
-    """Counts settled requests. `spent` is what the ledger knows from before, nano-dollars by model."""
+    """Counts settled requests. `spent`: the ledger's earlier costs, nano-dollars by model."""
 
     def __init__(self, spent: Iterable[tuple[str, int]] = ()) -> None:
         self.registry = CollectorRegistry()

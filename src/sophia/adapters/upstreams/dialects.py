@@ -23,7 +23,7 @@ def openrouter(call: Call) -> bytes:
 
 
 def openai_compatible(call: Call) -> bytes:
-    """Body for any other OpenAI-shaped server: usage asked for, OpenRouter's own fields left out."""
+    """Body for any other OpenAI-shaped server: asks for usage, without OpenRouter's own fields."""
     fields = _common(call)
     for name in _OPENROUTERS_OWN:
         fields.pop(name, None)

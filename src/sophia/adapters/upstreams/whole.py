@@ -3,6 +3,7 @@
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
+from sophia.adapters.upstreams.shaped import recognise
 from sophia.core.calls import Call, Piece
 from sophia.core.failures import FailureKind, UpstreamFailure
 
@@ -13,6 +14,8 @@ def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
     Raises:
         UpstreamFailure: the body is an error, no JSON, or has nothing of an answer in it.
     """
+    if call.endpoint == "chat/completions" and (piece := recognise(body)) is not None:
+        return piece
     answer = shapes.read(body.lstrip())
     data = answer.get("data")
     choices = answer.get("choices")
@@ -24,6 +27,17 @@ def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
     if call.endpoint == "embeddings":
         return _embeddings(answer, call, provider)
     return _choices(answer, call, provider, now)
+
+
+def _message(message: Any) -> dict[str, Any]:
+    """Return a message with all it must have. Raises UpstreamFailure when it is none."""
+    if not isinstance(message, dict):
+        raise UpstreamFailure(FailureKind.MALFORMED, "a choice has no message")
+    if type(message.get("role")) is not str:
+        message["role"] = "assistant"
+    message.setdefault("content", None)
+    shapes.tidy_message(message)
+    return message
 
 
 def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Piece:
@@ -41,14 +55,9 @@ def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Pie
             raise shapes.failure(error, FailureKind.IN_BAND)
         value = choice.get(key)
         if key == "message":
-            if not isinstance(value, dict):
-                raise UpstreamFailure(FailureKind.MALFORMED, "a choice has no message")
-            if type(value.get("role")) is not str:
-                value["role"] = "assistant"
-            value.setdefault("content", None)
-            shapes.tidy_message(value)
-            content = shapes.has_content(value) or content
-            chars += shapes.text_length(value)
+            message = _message(value)
+            content = shapes.has_content(message) or content
+            chars += shapes.text_length(message)
         elif isinstance(value, str):
             content = bool(value) or content
             chars += len(value)

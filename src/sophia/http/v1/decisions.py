@@ -56,7 +56,8 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
     """Answer `POST /v1/feedback`: keep a verdict on a decision; repeats change nothing."""
     await front.principal(incoming)
     body = decode.decoded(_feedback, incoming.body)
-    if body.score is None and body.thumbs is None and body.label is None and not body.preferred_model:
+    judged = (body.score, body.thumbs, body.label)
+    if all(one is None for one in judged) and not body.preferred_model:
         raise BadRequest("Say something: `score` 0 to 1, `thumbs`, `label` or `preferred_model`.")
     row = await _own_decision(front, incoming, body.decision_id)
     now = int(front.desk.books.clock.wall() * 1000)

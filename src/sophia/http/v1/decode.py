@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from sophia.http.v1.bodies import (
     Common,
     CompletionBody,
     EmbeddingBody,
-    Message,
+    Part,
     SophiaHints,
 )
 from sophia.http.wire import Headers
@@ -34,7 +34,7 @@ _embedding = msgspec.json.Decoder(EmbeddingBody)
 _shallow = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Understood(msgspec.Struct, frozen=True):
+class Understood(NamedTuple):
     """A body in Sophia's terms; `fields` are the client's own, ready to be sent on."""
 
     model: str
@@ -66,21 +66,9 @@ def decoded(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
 def chat(body: bytes, headers: Headers) -> Understood:
     """Read the body of a chat completion. Raises BadRequest."""
     read = decoded(_chat, body)
-    _check_messages(read.messages)
     fields = _fields(body)
-    limit = read.max_completion_tokens or read.max_tokens
     form = read.response_format.type if read.response_format else ""
-    prompt = _prompt(
-        read.messages,
-        tools=len(read.tools or ()),
-        schema=form == "json_schema",
-        json_object=form == "json_object",
-        logprobs=bool(read.logprobs),
-        reasoning=read.reasoning is not None or read.reasoning_effort not in (None, "none"),
-        max_tokens=limit,
-        choices=read.n or 1,
-        extra_bytes=_size(fields.get("tools")) + _size(fields.get("response_format")),
-    )
+    prompt = _prompt(read, form, _size(fields.get("tools")) + _size(fields.get("response_format")))
     options = read.stream_options
     return _understood(
         read,
@@ -116,9 +104,8 @@ def embedding(body: bytes, headers: Headers) -> Understood:
         raise BadRequest("`stream`: embeddings come whole; leave it out.", param="stream")
     values = [read.input] if isinstance(read.input, str) else read.input
     texts = [value for value in values if isinstance(value, str)]
-    tokens = sum(
-        len(value) if isinstance(value, list) else 1 for value in values if not isinstance(value, str)
-    )
+    others = [value for value in values if not isinstance(value, str)]
+    tokens = sum(len(value) if isinstance(value, list) else 1 for value in others)
     if not tokens:
         _check_texts("input", texts)
     prompt = _of_texts(texts or [""], None, 1, extra_bytes=tokens)
@@ -161,16 +148,11 @@ def _size(raw: object) -> int:
     return len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
 
 
-def _check_messages(messages: list[Message]) -> None:
-    for number, message in enumerate(messages):
-        content = message.content
-        if message.role == "user" and (
-            not content or (isinstance(content, str) and content.isspace())
-        ):
-            raise BadRequest(
-                f"`messages[{number}].content` is empty; a user message needs text or parts.",
-                param=f"messages[{number}].content",
-            )
+def _empty(number: int) -> BadRequest:
+    return BadRequest(
+        f"`messages[{number}].content` is empty; a user message needs text or parts.",
+        param=f"messages[{number}].content",
+    )
 
 
 def _check_texts(name: str, texts: list[str]) -> None:
@@ -178,40 +160,63 @@ def _check_texts(name: str, texts: list[str]) -> None:
         raise BadRequest(f"`{name}` is empty; give it text.", param=name)
 
 
-def _prompt(messages: list[Message], *, extra_bytes: int, **facts: int | bool | None) -> Prompt:
-    chars = size = images = files = audio = 0
+class _Parts:
+    """What the parts of messages add up to beside their text."""
+
+    __slots__ = ("audio", "files", "images")
+
+    def __init__(self) -> None:
+        self.images = self.files = self.audio = 0
+
+    def text(self, parts: list[Part]) -> str:
+        """Count `parts` and return their text."""
+        for part in parts:
+            kind = part.type
+            self.images += kind == "image_url" or kind == "input_image"
+            self.audio += kind == "input_audio"
+            self.files += kind == "file" or kind == "video_url"
+        return "\n".join([part.text for part in parts if part.text])
+
+
+def _prompt(read: ChatBody, form: str, extra_bytes: int) -> Prompt:
+    """Return what routing may see. Raises BadRequest for an empty user message."""
+    chars, size = 0, extra_bytes
     text = system = ""
-    for message in messages:
-        content = message.content
+    parts = _Parts()
+    for number, message in enumerate(read.messages):
+        content, role = message.content, message.role
         if type(content) is str:
             said = content
-        elif content:
-            said = "\n".join([part.text for part in content if part.text])  # type: ignore[union-attr]
-            for part in content:
-                kind = part.type  # type: ignore[union-attr]
-                images += kind == "image_url" or kind == "input_image"
-                audio += kind == "input_audio"
-                files += kind == "file" or kind == "video_url"
         else:
-            said = ""
-        chars += len(said)
-        size += len(said) if said.isascii() else len(said.encode("utf-8", "replace"))
-        if message.role == "user":
+            said = parts.text(content) if content else ""  # type: ignore[arg-type] # no str here
+        if role == "user":
+            if not content or (not said or said.isspace()) and type(content) is str:
+                raise _empty(number)
             text = said
-        elif not system and (message.role == "system" or message.role == "developer"):
+        elif not system and (role == "system" or role == "developer"):
             system = said
+        length = len(said)
+        chars += length
+        size += length if said.isascii() else len(said.encode("utf-8", "replace"))
         if message.tool_calls:
             size += sum(map(_size, message.tool_calls))
+    effort = read.reasoning_effort
     return Prompt(
-        text=_capped(text),
-        system=system[:SYSTEM_CHARS],
-        chars=chars,
-        utf8_bytes=size + extra_bytes,
-        turns=len(messages),
-        images=images,
-        files=files,
-        audio=audio,
-        **facts,  # type: ignore[arg-type]
+        _capped(text),
+        system[:SYSTEM_CHARS],
+        chars,
+        size,
+        len(read.messages),
+        parts.images,
+        parts.files,
+        parts.audio,
+        len(read.tools) if read.tools else 0,
+        form == "json_schema",
+        form == "json_object",
+        bool(read.logprobs),
+        _given(read.reasoning) or (effort is not None and effort != "none"),
+        read.max_completion_tokens or read.max_tokens,
+        read.n or 1,
     )
 
 

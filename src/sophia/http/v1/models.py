@@ -1,4 +1,4 @@
-"""`GET /v1/models`: every model that can be asked for, in OpenRouter's shape, Sophia's own first."""
+"""`GET /v1/models`: every model there is, in OpenRouter's shape, Sophia's own first."""
 
 from urllib.parse import parse_qs, unquote
 

@@ -46,7 +46,9 @@ _ERRORS = {
 
 def document() -> dict[str, Any]:
     """Return the whole document; the same routes stand under /api/v1."""
-    _, components = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(
+        _BODIES, ref_template="#/components/schemas/{name}"
+    )
     paths: dict[str, Any] = {}
     for path, body, summary, about in _POSTS:
         paths[f"/v1{path}"] = {"post": _post(path, body, summary, about)}

@@ -38,7 +38,7 @@ class RequestHead:
         target: what stands before the path of each call: the base path, or for a plain proxy the
             whole base URL.
         authority: the value of Host.
-        lines: header lines, each ending with \\r\\n.
+        lines: header lines, each ending with CRLF.
     """
 
     __slots__ = ("_block", "_target")
