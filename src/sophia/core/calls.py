@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
 Fields = Mapping[str, object]
@@ -23,16 +23,14 @@ class Deadlines:
     total: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class PriceCeiling:
+class PriceCeiling(NamedTuple):
     """The most an attempt may cost per million tokens, in nano-dollars."""
 
     prompt: int
     completion: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What an upstream is asked: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
@@ -51,8 +49,7 @@ class Call:
     session_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one attempt and, where the upstream says it, its cost in nano-dollars."""
 
     prompt_tokens: int = 0

@@ -1,12 +1,11 @@
 """What the serving layer tells the sinks when a request is over."""
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sophia.core.rows import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """One finished request. `duration_s` and `first_content_s` are seconds from its arrival."""
 
     request_id: int
@@ -26,4 +25,4 @@ class Settled:
     completion_tokens: int
     duration_s: float
     first_content_s: float | None
-    attempts: tuple[Outcome, ...] = field(default=())
+    attempts: tuple[Outcome, ...] = ()

@@ -7,8 +7,7 @@ durable intent cheap.
 
 from collections.abc import Callable
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES = {char: value for value, char in enumerate(_ALPHABET)}
+_DIGITS = frozenset("0123456789abcdef")
 _COUNTER_BITS = 14
 _ATTEMPT_BITS = 4
 MAX_ATTEMPTS = (1 << _ATTEMPT_BITS) - 1
@@ -39,23 +38,14 @@ def attempt_id(request_id: int, number: int) -> int:
 
 
 def encode(prefix: str, number: int) -> str:
-    """Return `number` as `prefix-` and 13 characters of Crockford's base 32."""
-    chars = []
-    for _ in range(13):
-        number, digit = divmod(number, 32)
-        chars.append(_ALPHABET[digit])
-    return f"{prefix}-{''.join(reversed(chars))}"
+    """Return `number` as `prefix-` and 16 hexadecimal digits."""
+    return f"{prefix}-{number:016x}"
 
 
 def decode(prefix: str, text: str) -> int | None:
     """Return the number inside an id made by `encode`, or None when `text` is no such id."""
     head, _, tail = text.partition("-")
-    if head != prefix or len(tail) != 13:
+    if head != prefix or len(tail) != 16 or not set(tail) <= _DIGITS:
         return None
-    number = 0
-    for char in tail:
-        digit = _VALUES.get(char)
-        if digit is None:
-            return None
-        number = number * 32 + digit
+    number = int(tail, 16)
     return number if number < 2**63 else None

@@ -1,14 +1,12 @@
 """Rows that the store keeps: append-only facts about money, choices and keys."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 CostSource = Literal["upstream", "priced", "estimated", "none"]
 AttemptState = Literal["settled", "released", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """Durable before dispatch: what an attempt may cost at the most, and whose budget pays."""
 
     attempt_id: int
@@ -20,8 +18,7 @@ class Intent:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of an attempt; written once, by attempt id.
 
     `estimate_nano` is Sophia's own price of the same tokens, kept beside the bill so that drift is
@@ -49,8 +46,7 @@ class Outcome:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRow:
+class DecisionRow(NamedTuple):
     """Why a request went where it went; `explanation` is JSON without any prompt text."""
 
     id: int
@@ -60,8 +56,7 @@ class DecisionRow:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """One API key: its public id and a keyed digest, never the key itself."""
 
     id: str
@@ -74,8 +69,7 @@ class KeyRow:
     revoked_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(NamedTuple):
     """What a key has spent in a window, in nano-dollars, as the ledger knows it."""
 
     key_id: str
@@ -83,8 +77,7 @@ class Spend:
     spent_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenHold:
+class OpenHold(NamedTuple):
     """A dispatched attempt without an outcome: it stays charged until somebody reconciles it."""
 
     attempt_id: int
@@ -93,8 +86,7 @@ class OpenHold:
     held_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(NamedTuple):
     """One verdict on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
 
     idempotency_key: str

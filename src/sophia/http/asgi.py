@@ -5,7 +5,7 @@ from typing import Any
 
 from sophia.core.errors import BodyTooLarge
 from sophia.http.front import Front, answer
-from sophia.http.routes import Router, dispatch
+from sophia.http.routes import Router
 from sophia.http.wire import Incoming, Reply
 
 Message = MutableMapping[str, Any]
@@ -34,10 +34,10 @@ class App:
         )
         body = await self._body(receive)
         if body is None:
-            await answer(self._front, _too_large, incoming, reply)
+            await answer(self._front, lambda *_: _too_large, incoming, reply)
             return
         incoming.body = body
-        await dispatch(self._front, self._router, incoming, reply)
+        await answer(self._front, self._router.find, incoming, reply)
 
     async def _body(self, receive: Receive) -> bytes | None:
         parts: list[bytes] = []

@@ -15,6 +15,7 @@ from sophia.tenants.keys import KeyRing, Principal
 log = logging.getLogger("sophia.http")
 
 Handler = Callable[["Front", Incoming, Reply], Awaitable[None]]
+Finder = Callable[[bytes, str], Handler]
 _KEY_REFRESH_SECONDS = 1.0
 
 
@@ -86,10 +87,10 @@ def _token(incoming: Incoming) -> bytes:
     return token.strip()
 
 
-async def answer(front: Front, handler: Handler, incoming: Incoming, reply: Reply) -> None:
-    """Run a handler; whatever goes wrong before the answer began becomes an error in shape."""
+async def answer(front: Front, find: Finder, incoming: Incoming, reply: Reply) -> None:
+    """Run the handler that `find` names; what goes wrong before an answer began gets its shape."""
     try:
-        await handler(front, incoming, reply)
+        await find(incoming.method, incoming.path)(front, incoming, reply)
     except SophiaError as error:
         headers, body = error_reply(error, encode("req", front.ids.next()))
         await reply.whole(error.status, headers, body)

@@ -14,8 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sophia.core.errors import BadRequest, BodyTooLarge
 from sophia.core.ids import encode
 from sophia.http.errors import error_reply
-from sophia.http.front import Front
-from sophia.http.routes import Router, dispatch
+from sophia.http.front import Front, answer
+from sophia.http.routes import Router
 from sophia.http.wire import REASONS, Headers, Incoming
 
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
@@ -125,7 +125,7 @@ class NativeProtocol(HttpToolsProtocol):
 
     async def _answer(self, cycle: _Cycle) -> None:
         try:
-            await dispatch(self.front, self.router, cycle.incoming, _Reply(self, cycle))
+            await answer(self.front, self.router.find, cycle.incoming, _Reply(self, cycle))
         finally:
             # Whatever ended the handler: an answer that is not complete must not look complete.
             if not cycle.response_complete:

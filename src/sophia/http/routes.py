@@ -1,9 +1,8 @@
 """Which handler answers which path; the same routes stand under /v1 and /api/v1."""
 
 from sophia.core.errors import MethodNotAllowed, NotFound
-from sophia.http.front import Front, Handler, answer
+from sophia.http.front import Handler
 from sophia.http.v1 import account, chat, decisions, models, operations
-from sophia.http.wire import Incoming, Reply
 
 DATA_PLANE: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/chat/completions", chat.chat),
@@ -28,7 +27,7 @@ PREFIXES = ("/v1", "/api/v1")
 
 
 class Router:
-    """Finds handlers by method and path; `{id}` takes the whole rest of a path, slashes included."""
+    """Finds handlers by method and path; `{id}` takes the rest of a path, slashes included."""
 
     def __init__(self) -> None:
         self._exact: dict[tuple[bytes, str], Handler] = {}
@@ -42,11 +41,11 @@ class Router:
 
     def _add(self, method: str, path: str, handler: Handler) -> None:
         stem, brace, _ = path.partition("{")
-        self._methods.setdefault(stem, set()).add(method)
         if brace:
             self._open.append((stem, method.encode(), handler))
         else:
             self._exact[method.encode(), path] = handler
+            self._methods.setdefault(path, set()).add(method)
 
     def find(self, method: bytes, path: str) -> Handler:
         """Return the handler. Raises NotFound or MethodNotAllowed."""
@@ -75,12 +74,3 @@ class Router:
             f"There is no route {path[:200]!r}. The base URL ends in /v1, "
             "for example http://localhost:8080/v1; `GET /openapi.json` lists the routes."
         )
-
-
-async def dispatch(front: Front, router: Router, incoming: Incoming, reply: Reply) -> None:
-    """Answer one request, whatever it is."""
-
-    async def routed(front: Front, incoming: Incoming, reply: Reply) -> None:
-        await router.find(incoming.method, incoming.path)(front, incoming, reply)
-
-    await answer(front, routed, incoming, reply)

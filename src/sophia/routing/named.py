@@ -1,6 +1,6 @@
 """The decision when the request names its model: no ranking, only what is able and affordable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sophia.catalogue.model import Model
 from sophia.routing.constraints import able, needs_of
@@ -14,7 +14,7 @@ from sophia.routing.request import Limits
 _NO_HINTS = Hints()
 
 
-def plan_named(
+def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
     model: Model,
     prompt: Prompt,
     limits: Limits,
@@ -23,11 +23,13 @@ def plan_named(
     max_cost_nano: int | None = None,
     others: Sequence[Model] = (),
     kind: str = "chat",
+    seat_of: Callable[[Model], Seat] = Seat.of,
 ) -> Plan:
     """Return the attempts for a request that names its model.
 
     `others` step in, in their order, when it fails or cannot take the request. Nothing is refused
-    on an estimate that may be wrong: the upstream knows its own window best.
+    on an estimate that may be wrong: the upstream knows its own window best. `seat_of` may remember
+    seats between requests.
 
     Raises:
         ContextLengthExceeded: the request is longer than the model's context window.
@@ -54,7 +56,7 @@ def plan_named(
             continue
         cause = able(one, features, needs)
         if cause is None:
-            offer = quote(Seat.of(one), features.task_type, bounds, purse)
+            offer = quote(seat_of(one), features.task_type, bounds, purse)
             if offer.held is not None:
                 attempts[one.id] = _attempt(offer, offer.held, one is model)
                 continue

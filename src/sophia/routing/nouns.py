@@ -1,6 +1,5 @@
 """What goes into a decision and what comes out of it."""
 
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 TaskType = Literal["coding", "analysis", "creative", "general"]
@@ -8,8 +7,7 @@ TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
 Tradeoff = Literal["balanced", "cheap", "fast", "best"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """What routing may look at of a request: counts, and the capped ends of its text.
 
     `text` holds at most 2,000 characters of the last user message, `system` at most 500 of the
@@ -33,8 +31,7 @@ class Prompt:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(NamedTuple):
     """What the caller declared; None means: estimate it from the request."""
 
     task_type: TaskType | None = None
@@ -50,8 +47,7 @@ class Hints:
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """The plan's feature vector and a little more; token counts are estimates."""
 
     task_type: TaskType
@@ -85,8 +81,7 @@ class Candidate(NamedTuple):
     worst_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class Excluded:
+class Excluded(NamedTuple):
     """A model that was not able, and the sentence that says why."""
 
     model: str
@@ -94,8 +89,7 @@ class Excluded:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One step of a plan: try `model`, paying at most `held_nano`.
 
     `max_tokens` is set only when the purse clamps the answer below what the caller and the model
@@ -109,8 +103,7 @@ class Attempt:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A decision: ordered attempts and everything that explains them."""
 
     attempts: tuple[Attempt, ...]
@@ -121,4 +114,4 @@ class Plan:
     candidates: tuple[Candidate, ...] = ()
     excluded: tuple[Excluded, ...] = ()
     propensity: float = 1.0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """What a decision is given: the request's counts and hints, the models, and the key's limits."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sophia.catalogue.model import Model
 from sophia.routing.nouns import Hints, Prompt
@@ -12,8 +12,7 @@ from sophia.routing.rules import RuleBook
 POLICIES = ("heuristic", "cheap", "fast", "best")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What the key behind a request may spend and use.
 
     Money in nano-dollars, None for no limit; `price_headroom` is a percentage put on every listed
@@ -30,8 +29,7 @@ class Limits:
 NO_RULES = RuleBook()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRequest:
+class RouteRequest(NamedTuple):
     """Everything that a decision may depend on.
 
     `find` resolves a name that a rule, a hint or `fallbacks` uses; `today` is an ISO date;

@@ -1,6 +1,6 @@
 """What the `model` field asks for: a choice by Sophia, or a model by name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sophia.routing.nouns import Hints, Tradeoff
 
@@ -19,12 +19,12 @@ class Target:
     def apply(self, hints: Hints, policies: tuple[str, ...]) -> Hints:
         """Return `hints` with what the name adds; `policies` are the policies there are."""
         if self.tradeoff is not None:
-            return replace(hints, tradeoff=self.tradeoff)
+            return hints._replace(tradeoff=self.tradeoff)
         if self.name is None:
             return hints
         if self.name in policies:
-            return replace(hints, policy=self.name)
-        return replace(hints, rule=self.name)
+            return hints._replace(policy=self.name)
+        return hints._replace(rule=self.name)
 
 
 def parse(model: str) -> Target | None:

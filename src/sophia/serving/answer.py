@@ -8,8 +8,8 @@ from sophia.core.events import Settled
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ports import Exchange, Upstream
 from sophia.core.rows import DecisionRow, Outcome
-from sophia.serving.desk import Desk
 from sophia.serving.decide import Decision
+from sophia.serving.desk import Desk
 from sophia.serving.request import Request
 from sophia.serving.tab import Answered, Tab
 
@@ -142,7 +142,7 @@ class Answer:
         record.desk.reconciler.later(committed.upstream, committed.tab, answered, closed)
 
     def close(self) -> None:
-        """Release everything; an answer that the caller did not wait for is cancelled and settled."""
+        """Release everything; an answer that nobody waits for is cancelled and settled."""
         if self._open:
             self._committed.answered.failure = "client_gone"
             self._abandon(status=499, error_type="client_gone")

@@ -1,7 +1,7 @@
 """Ask routing for a plan: the one place where a request meets the catalogue and the rules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sophia.catalogue.catalogue import Resolved
 from sophia.core.errors import UnknownModel
@@ -13,13 +13,15 @@ from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A plan, the upstream ids of models that were asked for by another name, and a warning."""
 
     plan: Plan
-    served_ids: Mapping[str, str] = field(default_factory=dict)
+    served_ids: Mapping[str, str]
     warning: str | None = None
+
+
+_AS_NAMED: Mapping[str, str] = {}
 
 
 def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
@@ -50,7 +52,7 @@ def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -
             knowledge.fallbacks,
         )
     )
-    return Decision(chosen)
+    return Decision(chosen, _AS_NAMED)
 
 
 def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:
@@ -65,9 +67,8 @@ def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:
 
 
 def _named(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
-    found = [_resolve(knowledge, name) for name in (request.model, *request.others)]
-    first = found[0]
-    kind = "embedding" if request.endpoint == "embeddings" else "chat"
+    first = _resolve(knowledge, request.model)
+    found = [first, *(_resolve(knowledge, name) for name in request.others)]
     chosen = plan_named(
         first.model,
         request.prompt,
@@ -75,7 +76,8 @@ def _named(request: Request, knowledge: Knowledge, limits: Limits, today: str) -
         today=today,
         max_cost_nano=request.hints.max_cost_nano,
         others=[other.model for other in found[1:]],
-        kind=kind,
+        kind="embedding" if request.endpoint == "embeddings" else "chat",
+        seat_of=knowledge.seat,
     )
     served = {one.model.id: one.served_id for one in found if one.served_id != one.model.id}
     return Decision(chosen, served, first.warning)

@@ -7,7 +7,7 @@ from sophia.catalogue.catalogue import Catalogue, Resolved
 from sophia.catalogue.model import Model
 from sophia.core.calls import Deadlines, PriceCeiling
 from sophia.core.ports import Upstream
-from sophia.routing.pool import Pool
+from sophia.routing.pool import Pool, Seat
 from sophia.routing.rules import RuleBook
 
 
@@ -21,6 +21,7 @@ class Knowledge:
     fallbacks: tuple[str, ...] = ()
     cache_size: int = 1000
     resolved: dict[str, Resolved | None] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Resolved | None:
         """Return what `name` stands for; names that were asked for lately are remembered."""
@@ -33,6 +34,26 @@ class Knowledge:
                 self.resolved.clear()
             self.resolved[name] = found
         return found
+
+    def seat(self, model: Model) -> Seat:
+        """Return the seat of a model, remembered for listed models."""
+        seat = self.seats.get(model.id)
+        if seat is None or seat.model is not model:
+            seat = Seat.of(model)
+            if len(self.seats) < len(self.catalogue.models):
+                self.seats[model.id] = seat
+        return seat
+
+    def price_ceiling(self, model: Model, prompt_tokens: int, headroom: int) -> PriceCeiling | None:
+        """Return what a provider may charge at the most, so that the hold is a true bound."""
+        if not model.prices.known:
+            return None
+        seat = self.seat(model)
+        tier = seat.ceiling
+        if prompt_tokens >= seat.dearer_from:
+            tier = model.prices.ceiling(prompt_tokens)
+        scale = 100 + headroom
+        return PriceCeiling(tier.prompt * scale // 100, tier.completion * scale // 100)
 
     def find(self, name: str) -> Model | None:
         """Return the model that `name` stands for."""
@@ -62,12 +83,3 @@ class Upstreams:
     def serving(self, model: str) -> tuple[Upstream, str]:
         """Return the upstream of a model and the id it has there."""
         return self.by_model.get(model) or (self.default, model)
-
-
-def price_ceiling(model: Model, prompt_tokens: int, headroom: int) -> PriceCeiling | None:
-    """Return what a provider may charge at the most, so that the hold is a true bound."""
-    if not model.prices.known:
-        return None
-    tier = model.prices.ceiling(prompt_tokens)
-    scale = 100 + headroom
-    return PriceCeiling(tier.prompt * scale // 100, tier.completion * scale // 100)

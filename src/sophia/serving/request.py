@@ -1,14 +1,13 @@
 """One request as serving sees it: who asks, what for, and the untouched rest."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sophia.core.calls import Endpoint, Fields
 from sophia.routing.nouns import Hints, Prompt
 from sophia.tenants.keys import Principal
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request that was understood. `arrived` is in monotonic seconds.
 
     `model` is what the caller wrote; `others` are the substitutes that the caller allows.

@@ -1,6 +1,7 @@
 """One attempt's money: held and durable before dispatch, settled exactly once after it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sophia.catalogue.model import Model
 from sophia.core.calls import Usage
@@ -12,8 +13,7 @@ from sophia.routing.nouns import Attempt
 from sophia.tenants.budget import day_window
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
+class Payer(NamedTuple):
     """Whose budget pays: a key, its limit in nano-dollars and the window that is charged."""
 
     key_id: str
@@ -21,17 +21,23 @@ class Payer:
     window: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Books:
     """Where money is written down."""
 
     coordinator: Coordinator
     store: Store
     clock: Clock
+    _day: int = -1
+    _window: str = ""
 
     def payer(self, key_id: str, limit: int | None) -> Payer:
         """Return who pays for a request that arrives now."""
-        return Payer(key_id, limit, day_window(self.clock.wall()))
+        now = self.clock.wall()
+        day = int(now // 86400)
+        if day != self._day:
+            self._day, self._window = day, day_window(now)
+        return Payer(key_id, limit, self._window)
 
     async def open(self, payer: Payer, request_id: int, number: int, bid: "Bid") -> "Tab":
         """Hold the worst case of an attempt and make the intent durable.
@@ -61,8 +67,7 @@ class Books:
         return tab
 
 
-@dataclass(frozen=True, slots=True)
-class Bid:
+class Bid(NamedTuple):
     """An attempt about to be made: the plan's step, its model's facts, and where it goes."""
 
     attempt: Attempt

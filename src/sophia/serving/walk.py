@@ -13,7 +13,6 @@ from sophia.routing.nouns import Attempt
 from sophia.serving.answer import Answer, Committed, Record, note
 from sophia.serving.desk import Desk
 from sophia.serving.failures import Step, Tried, as_error, may_bill, next_step
-from sophia.serving.knowledge import price_ceiling
 from sophia.serving.tab import Answered, Bid, Payer, Tab
 
 
@@ -76,7 +75,9 @@ class _Attempt:
             _deadlines(desk, record),
             attempt.max_tokens,
             request.max_tokens_field,
-            price_ceiling(model, plan.features.max_prompt_tokens, desk.limits.price_headroom),
+            desk.knowledge.price_ceiling(
+                model, plan.features.max_prompt_tokens, desk.limits.price_headroom
+            ),
         )
 
     async def run(self, tab: Tab, *, last: bool) -> Committed:
@@ -133,9 +134,11 @@ def _cause(failure: UpstreamFailure) -> str:
 def _deadlines(desk: Desk, record: Record) -> Deadlines:
     """Return the clocks of the next attempt, inside what is left of the request's own."""
     limits, request = desk.limits, record.request
+    clocks = limits.deadlines
+    if not record.outcomes and request.deadline is None and clocks.total <= limits.request_seconds:
+        return clocks
     spent = desk.books.clock.monotonic() - request.arrived
     left = max((request.deadline or limits.request_seconds) - spent, 0.01)
-    clocks = limits.deadlines
     if left >= clocks.total:
         return clocks
     return replace(

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +13,16 @@ from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Ou
 _T = TypeVar("_T")
 
 
-def _insert(table: str, row: type, *, conflict: str = "ABORT") -> str:
-    names = [column.name for column in fields(row)]
-    marks = ", ".join("?" * len(names))
+def _names(row: type[tuple[Any, ...]]) -> str:
+    names: tuple[str, ...] = row._fields  # type: ignore[attr-defined] # a NamedTuple's
+    return ", ".join(names)
+
+
+def _insert(table: str, row: type[tuple[Any, ...]], *, conflict: str = "ABORT") -> str:
+    names = _names(row)
+    marks = ", ".join("?" * (names.count(",") + 1))
     # Names come from our own dataclasses, never from a request.
-    return f"INSERT OR {conflict} INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+    return f"INSERT OR {conflict} INTO {table} ({names}) VALUES ({marks})"  # noqa: S608
 
 
 _INTENT = _insert("intents", Intent)
@@ -26,7 +30,7 @@ _OUTCOME = _insert("outcomes", Outcome, conflict="IGNORE")
 _DECISION = _insert("decisions", DecisionRow, conflict="IGNORE")
 _KEY = _insert("keys", KeyRow)
 _FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
-_COLUMNS = {row: ", ".join(f.name for f in fields(row)) for row in (Intent, Outcome, DecisionRow, KeyRow)}
+_COLUMNS = {row: _names(row) for row in (Intent, Outcome, DecisionRow, KeyRow, Feedback)}
 
 
 class SqliteStore:
@@ -45,29 +49,15 @@ class SqliteStore:
 
     async def reserve(self, intent: Intent) -> None:
         """Make `intent` durable. Raises Unavailable when the ledger cannot take it."""
-        await self._writer.write(
-            _INTENT,
-            (
-                intent.attempt_id,
-                intent.key_id,
-                intent.window,
-                intent.model,
-                intent.upstream,
-                intent.held_nano,
-                intent.at_ms,
-            ),
-        )
+        await self._writer.write(_INTENT, intent)
 
     def settle(self, outcome: Outcome) -> None:
         """Hand an outcome over; it becomes durable with the next batch and is never dropped."""
-        self._writer.defer(_OUTCOME, _outcome_row(outcome))
+        self._writer.defer(_OUTCOME, outcome)
 
     def decide(self, decision: DecisionRow) -> None:
         """Hand a decision over; it becomes durable with the next batch."""
-        self._writer.defer(
-            _DECISION,
-            (decision.id, decision.key_id, decision.model, decision.explanation, decision.at_ms),
-        )
+        self._writer.defer(_DECISION, decision)
 
     async def keys(self) -> Sequence[KeyRow]:
         """Return every key, revoked ones included."""
@@ -76,7 +66,7 @@ class SqliteStore:
 
     async def add_key(self, key: KeyRow) -> None:
         """Make a new key durable."""
-        await self._writer.write(_KEY, astuple(key))
+        await self._writer.write(_KEY, key)
 
     async def revoke_key(self, id: str, at_ms: int) -> None:
         """Make a revocation durable."""
@@ -139,14 +129,13 @@ class SqliteStore:
         known = await self._read(
             "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
         )
-        await self._writer.write(_FEEDBACK, astuple(feedback))
+        await self._writer.write(_FEEDBACK, feedback)
         return not known
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
         """Return every verdict on a decision."""
-        names = ", ".join(f.name for f in fields(Feedback))
         rows = await self._read(
-            f"SELECT {names} FROM feedback WHERE decision_id = ? ORDER BY at_ms",  # noqa: S608
+            f"SELECT {_COLUMNS[Feedback]} FROM feedback WHERE decision_id = ? ORDER BY at_ms",  # noqa: S608
             (decision_id,),
         )
         return [Feedback(*row) for row in rows]
@@ -172,7 +161,3 @@ class SqliteStore:
 
 async def _in_thread(work: Callable[[], _T]) -> _T:
     return await asyncio.get_running_loop().run_in_executor(None, work)
-
-
-def _outcome_row(outcome: Outcome) -> tuple[object, ...]:
-    return tuple(getattr(outcome, name) for name in Outcome.__slots__)

@@ -131,7 +131,7 @@ def usage(value: object) -> Usage | None:
     value["completion_tokens"] = completion
     value["total_tokens"] = prompt + completion
     return Usage(
-        prompt, completion, cached or 0, thought or 0, _nano(value.get("cost")), encode(value)
+        prompt, completion, cached or 0, thought or 0, nano(value.get("cost")), encode(value)
     )
 
 
@@ -139,11 +139,12 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 10**9 else None
 
 
-def _nano(cost: object) -> int | None:
-    if type(cost) not in (int, float) or not 0 <= cost < 1e6:  # type: ignore[operator]
+def nano(cost: object) -> int | None:
+    """Return a reported cost in US dollars as nano-dollars, or None when it is none."""
+    if (type(cost) is not float and type(cost) is not int) or not 0 <= cost < 1e6:
         return None
     # Three decimals of a nano-dollar absorb the error of the binary fraction before rounding up.
-    return ceil(round(cost * 1e9, 3))  # type: ignore[operator]
+    return ceil(round(cost * 1e9, 3))
 
 
 def failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:

@@ -1,6 +1,6 @@
 """Chat completions, legacy completions and embeddings: one path for whole and streamed answers."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from sophia.core.calls import Endpoint
 from sophia.core.failures import UpstreamFailure
@@ -15,19 +15,19 @@ from sophia.tenants.keys import Principal
 Reader = Callable[[bytes, Headers], decode.Understood]
 
 
-async def chat(front: Front, incoming: Incoming, reply: Reply) -> None:
+def chat(front: Front, incoming: Incoming, reply: Reply) -> Awaitable[None]:
     """Answer `POST /v1/chat/completions`."""
-    await _complete(front, incoming, reply, "chat/completions", decode.chat)
+    return _complete(front, incoming, reply, "chat/completions", decode.chat)
 
 
-async def completions(front: Front, incoming: Incoming, reply: Reply) -> None:
+def completions(front: Front, incoming: Incoming, reply: Reply) -> Awaitable[None]:
     """Answer `POST /v1/completions`."""
-    await _complete(front, incoming, reply, "completions", decode.completion)
+    return _complete(front, incoming, reply, "completions", decode.completion)
 
 
-async def embeddings(front: Front, incoming: Incoming, reply: Reply) -> None:
+def embeddings(front: Front, incoming: Incoming, reply: Reply) -> Awaitable[None]:
     """Answer `POST /v1/embeddings`."""
-    await _complete(front, incoming, reply, "embeddings", decode.embedding)
+    return _complete(front, incoming, reply, "embeddings", decode.embedding)
 
 
 async def _complete(

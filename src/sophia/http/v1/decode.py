@@ -137,10 +137,11 @@ def _understood(  # noqa: PLR0913 - the one place where all parts of a body meet
     )
 
 
-def _fields(body: bytes) -> dict[str, object]:
-    fields: dict[str, object] = dict(_shallow.decode(body))
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    fields = _shallow.decode(body)
     for name in _NOT_FORWARDED:
-        fields.pop(name, None)
+        if name in fields:
+            del fields[name]
     return fields
 
 
@@ -214,7 +215,7 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int) -> Prompt:
         form == "json_schema",
         form == "json_object",
         bool(read.logprobs),
-        _given(read.reasoning) or (effort is not None and effort != "none"),
+        read.reasoning is not None or (effort is not None and effort != "none"),
         read.max_completion_tokens or read.max_tokens,
         read.n or 1,
     )

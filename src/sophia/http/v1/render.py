@@ -11,6 +11,7 @@ from sophia.core.money import usd
 from sophia.core.rows import Outcome
 from sophia.http.errors import error_object
 from sophia.http.wire import line
+from sophia.routing.nouns import Candidate
 from sophia.serving.answer import Answer
 
 encode = msgspec.json.Encoder().encode
@@ -21,16 +22,14 @@ def headers(answer: Answer, outcome: Outcome | None) -> bytes:
     """Return the `x-sophia-*` header lines; the cost stands there once it is known."""
     record = answer.record
     plan = record.decision.plan
-    number = record.request.id
-    lines = b"x-request-id: %b\r\nx-sophia-decision-id: %b\r\nx-sophia-model: %b\r\n" % (
-        encode_id("req", number).encode(),
-        encode_id("dec", number).encode(),
-        answer.model.encode("ascii", "replace"),
+    lines = b"x-request-id: req-%016x\r\nx-sophia-decision-id: dec-%016x\r\n" % (
+        record.request.id,
+        record.request.id,
     )
-    attempts = len(record.outcomes) + (outcome is None)
-    lines += b"x-sophia-policy: %b\r\nx-sophia-attempts: %d\r\n" % (
+    lines += b"x-sophia-model: %b\r\nx-sophia-policy: %b\r\nx-sophia-attempts: %d\r\n" % (
+        answer.model.encode("ascii", "replace"),
         (plan.rule or plan.policy).encode("ascii", "replace"),
-        attempts,
+        len(record.outcomes) + (outcome is None),
     )
     if outcome is not None:
         lines += b"x-sophia-cost-usd: %.9f\r\n" % usd(outcome.cost_nano)
@@ -52,30 +51,47 @@ def whole(answer: Answer, body: bytes, outcome: Outcome) -> bytes:
     return body[:-1] + b',"sophia":' + encode(account(answer, outcome)) + b"}"
 
 
-def account(answer: Answer, outcome: Outcome) -> dict[str, object]:
-    """Return the `sophia` object: which model, why, and for how much.
+class Account(msgspec.Struct, omit_defaults=True):
+    """The `sophia` object of an answer: which model, why, and for how much.
 
     `saved_usd` compares with the best candidate by expected quality at the same tokens.
     """
+
+    decision_id: str
+    model: str
+    policy: str
+    reason: str
+    cost_usd: float
+    attempts: int
+    saved_usd: float | None = None
+    warning: str | None = None
+
+
+def account(answer: Answer, outcome: Outcome) -> Account:
+    """Return Sophia's account of an answer."""
     record = answer.record
     plan = record.decision.plan
-    told: dict[str, object] = {
-        "decision_id": encode_id("dec", record.request.id),
-        "model": outcome.model,
-        "policy": plan.rule or plan.policy,
-        "reason": _reason(answer),
-        "cost_usd": usd(outcome.cost_nano),
-        "attempts": len(record.outcomes),
-    }
+    saved = None
     if plan.candidates:
-        best = max(plan.candidates, key=lambda one: (one.quality, -one.expected_nano))
+        best = max(plan.candidates, key=_standing)
         model = record.desk.knowledge.find(best.model)
         if model is not None:
             there = model.prices.cost(outcome.prompt_tokens, outcome.completion_tokens)
-            told["saved_usd"] = usd(max(there - outcome.cost_nano, 0))
-    if record.decision.warning is not None:
-        told["warning"] = record.decision.warning
-    return told
+            saved = usd(max(there - outcome.cost_nano, 0))
+    return Account(
+        encode_id("dec", record.request.id),
+        outcome.model,
+        plan.rule or plan.policy,
+        _reason(answer),
+        usd(outcome.cost_nano),
+        len(record.outcomes),
+        saved,
+        record.decision.warning,
+    )
+
+
+def _standing(candidate: Candidate) -> tuple[float, int]:
+    return candidate.quality, -candidate.expected_nano
 
 
 def _reason(answer: Answer) -> str:
