@@ -94,7 +94,7 @@ def _candidates(paper: Console, decision: _Decision) -> None:
     roles = {entry.id: entry.profile.role for entry in bundled_profiles().entries}
     roomy = is_roomy(paper)
     numbers = ("quality", "latency", "expected")
-    out = table("candidate", *(["role"] if roomy else []), *numbers, "instead: cost, quality", right=numbers)
+    out = table("candidate", *(["role"] if roomy else []), *numbers, "instead", right=numbers)
     for one in sorted(decision.candidates, key=lambda one: (one is not own, one.expected_usd)):
         out.add_row(
             one.model,
@@ -122,7 +122,7 @@ def _instead(one: _Candidate, chosen: _Attempt, own: _Candidate | None) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f}x" if ratio >= 0.95 else f"{ratio:.2f}x"
+    return f"{ratio:.1f}x cost" if ratio >= 0.95 else f"{ratio:.2f}x cost"
 
 
 def _attempts(paper: Console, attempts: list[_Attempt]) -> None:

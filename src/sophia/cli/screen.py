@@ -28,11 +28,9 @@ def is_roomy(paper: Console) -> bool:
     return paper.width >= _ROOMY
 
 
-def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
-    """Return an empty table; the columns in `right` hold numbers, the first one is never cut."""
-    made = Table(
-        box=SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, pad_edge=False
-    )
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns in `right` hold numbers, the first one is wrapped last."""
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     numbers = set(right)
     for place, name in enumerate(columns):
         made.add_column(
