@@ -19,7 +19,7 @@ import msgspec
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.coordinator import LocalCoordinator
 from sophia.adapters.store.sqlite import SqliteStore
-from sophia.adapters.telemetry.logs import RequestLog
+from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.adapters.upstreams import dialects
 from sophia.adapters.upstreams.http1 import Limits as PoolLimits
@@ -91,7 +91,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         ConfigError: settings, rules or catalogue copy that cannot be used.
     """
     data = data_folder(settings)
-    store = SqliteStore(data / "sophia.db")
+    store = open_store(settings)
     sandbox = None
     if wants_sandbox(settings, environ):
         sandbox = await SandboxProcess.start(settings)
@@ -132,6 +132,16 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     sophia = Sophia(front, store, tuple(built.values()), sinks=sinks, sandbox=sandbox)
     _start_jobs(sophia, settings, default, data)
     return sophia
+
+
+def open_store(settings: Settings) -> SqliteStore:
+    """Return the ledger in the data folder; close it after use."""
+    return SqliteStore(data_folder(settings) / "sophia.db")
+
+
+def start_logs(settings: Settings) -> None:
+    """Write logs to standard error in the form and from the level that the settings ask for."""
+    configure(settings.telemetry.log_level, settings.telemetry.log_format)
 
 
 def settle_memory() -> None:
@@ -237,7 +247,10 @@ def pool_of(place: UpstreamSettings, environ: Mapping[str, str]) -> Pool:
     if key:
         headers.append(("Authorization", f"Bearer {key}"))
     if place.kind == "openrouter":
-        headers += [("HTTP-Referer", "https://github.com/sophia-router"), ("X-OpenRouter-Title", "Sophia")]
+        headers += [
+            ("HTTP-Referer", "https://github.com/sophia-router"),
+            ("X-OpenRouter-Title", "Sophia"),
+        ]
     try:
         origin = Origin.parse(place.base_url)
         context = ssl.create_default_context(cafile=place.ca_file) if place.ca_file else None

@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sophia.adapters.store.sqlite import SqliteStore
 from sophia.cli.settings import load_for
-from sophia.compose import data_folder, new_key
+from sophia.compose import data_folder, new_key, open_store
 from sophia.config import Settings
 from sophia.core.money import format_usd, nano_from_usd
 from sophia.core.rows import KeyRow
@@ -80,13 +79,13 @@ def _limit(nano: int | None) -> str:
 
 
 async def _add(settings: Settings, row: KeyRow) -> None:
-    store = SqliteStore(data_folder(settings) / "sophia.db")
+    store = open_store(settings)
     await store.add_key(row)
     await store.close()
 
 
 async def _all(settings: Settings) -> tuple[list[KeyRow], dict[str, int]]:
-    store = SqliteStore(data_folder(settings) / "sophia.db")
+    store = open_store(settings)
     rows = list(await store.keys())
     spends = await store.spends(day_window(time.time()))
     await store.close()
@@ -94,7 +93,7 @@ async def _all(settings: Settings) -> tuple[list[KeyRow], dict[str, int]]:
 
 
 async def _revoke(settings: Settings, id: str) -> bool:
-    store = SqliteStore(data_folder(settings) / "sophia.db")
+    store = open_store(settings)
     found = any(row.id == id and row.revoked_ms is None for row in await store.keys())
     if found:
         await store.revoke_key(id, time.time_ns() // 1_000_000)

@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import typer
-import uvicorn
 
-from sophia.adapters.telemetry import logs
 from sophia.cli.settings import load
-from sophia.compose import Sophia, compose, data_folder, new_key, settle_memory, write_secret
+from sophia.compose import (
+    Sophia,
+    compose,
+    data_folder,
+    new_key,
+    settle_memory,
+    start_logs,
+    write_secret,
+)
 from sophia.config import ConfigError, Settings
-from sophia.http.asgi import App
-from sophia.http.native import protocol_class
-from sophia.http.routes import Router
+from sophia.http.server import Server
 
 log = logging.getLogger("sophia")
 
@@ -27,7 +31,7 @@ _ASKED = f'{{"model":"sophia/auto","messages":[{{"role":"user","content":"{_HELL
 def run(config: Path | None, overrides: Mapping[tuple[str, ...], object]) -> None:
     """Serve until a signal comes. Exits with 2 when the settings are wrong."""
     settings = load(config, overrides)
-    logs.configure(settings.telemetry.log_level, settings.telemetry.log_format)
+    start_logs(settings)
     try:
         import uvloop
     except ImportError:
@@ -43,41 +47,12 @@ def run(config: Path | None, overrides: Mapping[tuple[str, ...], object]) -> Non
         raise typer.Exit(130) from None
 
 
-class _Server(uvicorn.Server):
-    """Says that it is not ready any more as soon as it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, sophia: Sophia) -> None:
-        super().__init__(config)
-        sophia.front.ready = self._reason
-
-    def _reason(self) -> str:
-        if self.should_exit:
-            return "Sophia is shutting down."
-        return "" if self.started else "Sophia is starting."
-
-
 async def _serve(settings: Settings) -> None:
     sophia = await compose(settings, os.environ)
     try:
         first_key = await _first_start(sophia, settings)
-        router = Router()
-        server = _Server(
-            uvicorn.Config(
-                App(sophia.front, router),
-                host=settings.server.host,
-                port=settings.server.port,
-                http=protocol_class(sophia.front, router),
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=int(settings.server.drain_s),
-            ),
-            sophia,
-        )
+        listen = settings.server
+        server = Server(sophia.front, listen.host, listen.port, listen.drain_s)
         settle_memory()
         welcome = asyncio.create_task(_welcome(server, settings, sophia, first_key))
         await server.serve()
@@ -106,11 +81,9 @@ async def _first_start(sophia: Sophia, settings: Settings) -> str | None:
 
 
 async def _welcome(
-    server: uvicorn.Server, settings: Settings, sophia: Sophia, first_key: str | None
+    server: Server, settings: Settings, sophia: Sophia, first_key: str | None
 ) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    port = await server.listening()
     host = settings.server.host
     base = f"http://{'localhost' if host in _OURSELVES else host}:{port}/v1"
     lines = [f"Sophia serves {base}   (model: sophia/auto)"]

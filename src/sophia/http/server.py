@@ -1,0 +1,48 @@
+"""The server: uvicorn with our protocol, and the moments at which it is ready."""
+
+import asyncio
+
+import uvicorn
+
+from sophia.http.asgi import App
+from sophia.http.front import Front
+from sophia.http.native import protocol_class
+from sophia.http.routes import Router
+
+_KEEP_ALIVE_SECONDS = 75
+
+
+class Server(uvicorn.Server):
+    """Says that it is not ready any more as soon as it is told to stop."""
+
+    def __init__(self, front: Front, host: str, port: int, drain_s: float) -> None:
+        router = Router()
+        super().__init__(
+            uvicorn.Config(
+                App(front, router),
+                host=host,
+                port=port,
+                http=protocol_class(front, router),
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(drain_s),
+            )
+        )
+        front.ready = self._reason
+
+    async def listening(self) -> int:
+        """Wait until it listens; return the port, which the system chose if it was 0."""
+        while not self.started:
+            await asyncio.sleep(0.01)
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+    def _reason(self) -> str:
+        if self.should_exit:
+            return "Sophia is shutting down."
+        return "" if self.started else "Sophia is starting."
