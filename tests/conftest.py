@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from gateway import NO_TIMERS, Gateway, ServerKind, prepare, running
 
+from gateway import NO_TIMERS, Gateway, ServerKind, prepare, running
 from sophia.adapters.store.migrate import migrate
 from sophia.config import Settings
 from sophia.testing import ScriptedUpstream
