@@ -31,6 +31,22 @@ Key = Annotated[str | None, typer.Option("--key", envvar="SOPHIA_API_KEY", help=
 LOCAL = "http://127.0.0.1:8080/v1"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def sophia(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """A self-hosted model router: one base_url, the right model for each request."""
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,

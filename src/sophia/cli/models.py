@@ -115,7 +115,8 @@ def _print_changes(what: Changes, since: str) -> None:
     if not what:
         typer.echo(f"Nothing changed since {since}.")
         return
-    for verb, ids in (("added", what.added), ("removed", what.removed), ("repriced", what.repriced)):
+    groups = (("added", what.added), ("removed", what.removed), ("repriced", what.repriced))
+    for verb, ids in groups:
         first = ", ".join(ids[:_NAMED_CHANGES])
         more = f" and {len(ids) - _NAMED_CHANGES} more" if len(ids) > _NAMED_CHANGES else ""
         typer.echo(printable(f"{len(ids):>5} {verb}" + (f": {first}{more}" if ids else "")))

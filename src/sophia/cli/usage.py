@@ -48,7 +48,7 @@ def _read(
     path: Path, by: By, since: str
 ) -> tuple[Sequence[Used], Sequence[Used], dict[str, str]]:
     if not path.exists():
-        give_up(f"There is no ledger at {path}: `sophia serve` begins one, --data-dir names another.")
+        give_up(f"No ledger at {path}: `sophia serve` begins one, --data-dir names another.")
     try:
         if current(path) != HEAD:
             give_up(f"{path} is of another release; starting `sophia serve` brings it up to date.")
