@@ -27,90 +27,130 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Sophia listens."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 listens on every network."""
     port: Port = 8080
+    """Port to listen on; 0 takes a free one."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
+    """Longest request body; a longer one gets 413."""
     drain_s: Seconds = 30.0
+    """Seconds that running requests get to finish when Sophia stops."""
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a key may spend when it says nothing else; None means no limit. US dollars."""
 
     daily_usd: Dollars | None = 100.0
+    """Most that a key spends in a day (UTC)."""
     per_request_usd: Dollars | None = 0.10
+    """Most that a single request may cost."""
     price_headroom_percent: Annotated[int, Meta(ge=0, le=900)] = 25
+    """How much dearer than listed a provider may be; holds count it in."""
 
 
 class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How models are chosen."""
 
     rules: str | None = None
+    """File with routing rules; the bundled ones otherwise. Read again when it changes."""
     fallback_models: tuple[str, ...] = ()
+    """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3
+    """Most models that are tried for one request."""
     model_cache_size: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    """How many model names are remembered with what they stand for."""
 
 
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the list of models is kept fresh; 0 switches the timer off."""
 
     refresh_hours: Annotated[float, Meta(ge=0, le=720)] = 6.0
+    """Hours between two readings of the upstream's list of models."""
 
 
 class Clocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long to wait for what, in seconds."""
 
     connect_s: Seconds = 2.0
+    """To a connection, TLS included."""
     content_s: Seconds = 60.0
+    """From dispatch to the first content."""
     stall_s: Seconds = 30.0
+    """Between two pieces of content."""
     total_s: Seconds = 600.0
+    """For one attempt."""
     request_s: Seconds = 600.0
+    """For a request with all its attempts."""
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is told about requests; never their text."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least serious level that is logged."""
     log_format: Literal["text", "json"] = "text"
+    """Lines for people, or JSON for machines."""
     request_log: bool = False
+    """Write a JSON line for each settled request, without its text."""
     otel: bool | None = None
+    """Export OpenTelemetry; unset: when OTEL_EXPORTER_OTLP_ENDPOINT is set."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The OpenRouter that Sophia plays when there is no key."""
 
     enabled: bool | None = None
+    """Play OpenRouter; unset: when there is no key and no upstream for the catalogue."""
     local_model: bool = True
+    """Let the packaged small model write the text, where it is installed."""
     speed: Annotated[float, Meta(ge=0, le=1000)] = 1.0
+    """How many times as fast as the real models; 0 never waits."""
 
 
 class LocalModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model that an upstream serves beside OpenRouter's. Prices in US dollars per million."""
 
     id: Annotated[str, Meta(min_length=1)]
+    """What callers ask for."""
     served_as: str | None = None
+    """What the upstream calls it; the same name otherwise."""
     context_length: Annotated[int, Meta(ge=1)] = 32768
+    """Longest prompt and answer together, in tokens."""
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """Longest answer, in tokens; otherwise the context's length."""
     prompt_usd_per_mtok: Dollars = 0.0
+    """US dollars per million prompt tokens."""
     completion_usd_per_mtok: Dollars = 0.0
+    """US dollars per million answer tokens."""
     kind: Literal["chat", "embedding"] = "chat"
+    """What it makes."""
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One place that answers calls; the first without `models` answers for the catalogue."""
 
     name: Annotated[str, Meta(min_length=1)]
+    """What logs and metrics call it."""
     kind: Literal["openrouter", "openai_compatible"] = "openai_compatible"
+    """Whether it speaks OpenRouter's extensions or only OpenAI's API."""
     base_url: Annotated[str, Meta(min_length=1)] = "https://openrouter.ai/api/v1"
+    """Where its API begins, usually ending in /v1."""
     api_key: str | None = None
+    """Its key; better named by api_key_env."""
     api_key_env: str | None = None
+    """Environment variable that holds its key."""
     ca_file: str | None = None
+    """Certificate authorities (PEM) to trust for it instead of the system's."""
     max_connections: Annotated[int, Meta(ge=1)] = 1000
+    """Most connections to it at a time."""
     models: tuple[LocalModel, ...] = ()
+    """Models that it serves beside the catalogue; without any it serves the catalogue."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
     data_dir: str = "data"
+    """Folder for the ledger, the keys and the kept catalogue."""
     server: Server = Server()
     budget: Budget = Budget()
     routing: Routing = Routing()
@@ -119,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: Telemetry = Telemetry()
     sandbox: Sandbox = Sandbox()
     upstreams: tuple[UpstreamSettings, ...] = ()
+    """Where calls go instead of OpenRouter, or beside it."""
 
 
 # The plan's own names and the usual short ones, beside SOPHIA_<SECTION>_<SETTING>.
