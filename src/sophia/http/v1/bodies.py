@@ -40,14 +40,23 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     """Sophia's own hints: the `sophia` object of a body, or `x-sophia-*` headers."""
 
     task_type: Literal["coding", "analysis", "creative", "general"] | None = None
+    """What kind of work it is; estimated otherwise."""
     complexity: Share | None = None
+    """How demanding it is; estimated otherwise."""
     max_latency_ms: Positive | None = None
+    """Slowest model that will do, by its usual time to answer."""
     cost_sensitive: bool | None = None
+    """Prefer the cheapest model of good quality."""
     min_quality: Share | None = None
+    """Least expected quality."""
     max_cost_usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
+    """Most that an attempt may cost, in US dollars."""
     models: Annotated[list[Name], Meta(max_length=64)] | None = None
+    """The only models to choose from; comma-separated in a header."""
     session_id: Annotated[str, Meta(max_length=256)] | None = None
+    """Names a conversation; no decision depends on it yet."""
     annotate: bool | None = None
+    """Set to false to leave the `sophia` object out of the answer."""
 
 
 class Common(Struct):
