@@ -90,14 +90,14 @@ def _body(prompt: str, model: str) -> dict[str, object]:
 
 
 def _key(key: str | None, data_dir: str | None) -> str:
-    if key and key.strip():
-        return key.strip()
-    folder = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
-    give_up(
-        "There is no key. Make one:  sophia keys create --name me" + folder + "\n"
-        "and pass it with --key, or set SOPHIA_API_KEY to it.",
-        2,
-    )
+    if not key or not key.strip():
+        folder = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
+        give_up(
+            f"There is no key. Make one:  sophia keys create --name me{folder}\n"
+            "and pass it with --key, or set SOPHIA_API_KEY to it.",
+            2,
+        )
+    return key.strip()
 
 
 def _print_answer(base_url: str, key: str, body: dict[str, object]) -> _Chunk:

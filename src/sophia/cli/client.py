@@ -39,7 +39,8 @@ def post(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPRespo
     try:
         _open(connection, base_url)
         try:
-            connection.request("POST", url.path.rstrip("/") + path, msgspec.json.encode(body), headers)
+            target = url.path.rstrip("/") + path
+            connection.request("POST", target, msgspec.json.encode(body), headers)
             response = connection.getresponse()
             if response.status != 200:
                 raise Refused(_message(response, base_url))

@@ -129,9 +129,8 @@ def _attempts(paper: Console, attempts: list[_Attempt]) -> None:
     out = table("attempt", "expected", "held", "reason", right=("expected", "held"))
     for number, one in enumerate(attempts, 1):
         limit = f" At most {one.max_tokens:,} tokens." if one.max_tokens is not None else ""
-        out.add_row(
-            f"{number}. {one.model}", money(one.expected_usd), money(one.held_usd), one.reason + limit
-        )
+        expected, held = money(one.expected_usd), money(one.held_usd)
+        out.add_row(f"{number}. {one.model}", expected, held, one.reason + limit)
     paper.print()
     paper.print(out)
 

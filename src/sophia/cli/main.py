@@ -41,7 +41,9 @@ def _print_version(wanted: bool) -> None:
 def sophia(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """A self-hosted model router: one base_url, the right model for each request."""

@@ -1,5 +1,6 @@
 """What every command writes with: a console that fits the terminal, money, and the way out."""
 
+import os
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 def console(*, stderr: bool = False) -> Console:
     """Return a console; lines for a pipe or a file are long enough to hold an id uncut."""
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    if not made.is_terminal and "COLUMNS" not in made._environ:  # noqa: SLF001
+    if not made.is_terminal and "COLUMNS" not in os.environ:
         return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     return made
 

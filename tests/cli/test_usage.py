@@ -1,0 +1,121 @@
+"""`sophia usage` over a ledger that a running Sophia wrote, and over one that is made up."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from terminal import Run, Served
+
+from sophia.adapters.store.report import used
+from sophia.adapters.store.sqlite import SqliteStore
+from sophia.cli.curve import curve
+from sophia.core.rows import Intent, Outcome
+from sophia.tenants.budget import day_window
+
+TODAY = day_window(time.time())
+
+
+def _intent(attempt: int, model: str, held: int, key: str = "k1") -> Intent:
+    return Intent(attempt, key, TODAY, model, "openrouter", held, 0)
+
+
+def _outcome(
+    attempt: int, model: str, cost: int, state: str = "settled", failure: str | None = None
+) -> Outcome:
+    tokens = (10, 20, 0, 0)
+    return Outcome(
+        attempt, "k1", TODAY, model, state, cost, "priced", cost, *tokens,  # type: ignore[arg-type]
+        None, failure, None, None, None, 1.0, 0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> Path:
+    """Three requests: one that moved on from `a` to `b`, one unknown, one without any outcome."""
+    store = SqliteStore(tmp_path / "sophia.db")
+    for attempt, model in ((16, "a"), (17, "b"), (32, "b"), (48, "c")):
+        await store.reserve(_intent(attempt, model, 1000))
+    store.settle(_outcome(16, "a", 0, "released", "status:500"))
+    store.settle(_outcome(17, "b", 700))
+    store.settle(_outcome(32, "b", 0, "unknown", "client_gone"))
+    await store.close()
+    return tmp_path / "sophia.db"
+
+
+async def test_the_report_adds_up_by_model(ledger: Path) -> None:
+    """Failures leave out callers who left; what is not settled is held, not spent."""
+    rows = {row.name: row for row in used(ledger, "model", TODAY)}
+    assert (rows["a"].requests, rows["a"].failures, rows["a"].cost_nano) == (1, 1, 0)
+    assert (rows["b"].requests, rows["b"].failures, rows["b"].cost_nano) == (2, 0, 700)
+    assert (rows["b"].open_holds, rows["b"].held_nano) == (1, 1000)
+    assert (rows["c"].requests, rows["c"].open_holds) == (0, 1)
+
+
+async def test_a_request_counts_once_for_its_key(ledger: Path) -> None:
+    """Two attempts of one request are one request of the key, and of the day."""
+    (by_key,), (by_day,) = used(ledger, "key", TODAY), used(ledger, "day", TODAY)
+    assert by_key.requests == by_day.requests == 2
+    assert by_key.attempts == 3
+    assert by_key.open_holds == 2
+
+
+async def test_days_before_the_first_are_left_out(ledger: Path) -> None:
+    """`since` is the first day that counts."""
+    assert used(ledger, "model", "9999-01-01") == []
+
+
+async def test_usage_tells_of_holds_within_80_columns(ledger: Path, run: Run) -> None:
+    """What is held is explained where it appears."""
+    ran = run("usage", "--data-dir", str(ledger.parent), COLUMNS="80")
+    assert ran.code == 0
+    assert "bill is not known yet" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_usage_shows_what_was_asked(served: Served, run: Run) -> None:
+    """A request shows up under its model, its key's name and its day."""
+    asked = run("chat", "hi", "--base-url", served.base_url, "--key", served.key)
+    assert asked.code == 0
+    for by, name in (("model", "/"), ("key", "first ("), ("day", TODAY[:8])):
+        ran = run("usage", "--by", by, "--data-dir", str(served.data))
+        assert ran.code == 0, ran.err
+        assert name in ran.out
+        assert "per day" in ran.out
+    told = json.loads(run("usage", "--json", "--data-dir", str(served.data)).out)
+    assert sum(row["requests"] for row in told["rows"]) >= 1
+    assert sum(row["cost_usd"] for row in told["rows"]) == pytest.approx(
+        sum(row["cost_usd"] for row in told["days"])
+    )
+
+
+def test_usage_refuses_a_grouping_that_is_none(run: Run) -> None:
+    """The three groupings are named."""
+    ran = run("usage", "--by", "week")
+    assert ran.code == 2
+    assert "model, key or day" in ran.err
+
+
+def test_usage_without_a_ledger_says_so_and_makes_none(run: Run, tmp_path: Path) -> None:
+    """Reading never begins a ledger."""
+    ran = run("usage")
+    assert ran.code == 1
+    assert "No ledger at" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_ledger_is_reported(run: Run, tmp_path: Path) -> None:
+    """No traceback for a file that is no database."""
+    (tmp_path / "sophia.db").write_bytes(b"not a database" * 100)
+    ran = run("usage", "--data-dir", str(tmp_path))
+    assert ran.code == 1
+    assert "sophia doctor" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_curve_fits_and_draws_whatever_is_not_zero() -> None:
+    """The highest value fills the height, the smallest still shows, zero does not."""
+    lines = curve([0, 0.001, 8], width=12, height=2)
+    assert lines == ["        ███", "    ▁▁▁ ███"]
+    assert all(len(line) <= 10 for line in curve(list(range(366)), width=10))
+    assert curve([0, 0], width=10, height=3) == ["", "", ""]
