@@ -1,6 +1,7 @@
 """The same handlers behind ASGI, for what the fast server leaves and for other servers."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 from sophia.core.errors import BodyTooLarge
@@ -37,13 +38,16 @@ class App:
             await answer(self._front, lambda *_: _too_large, incoming, reply)
             return
         incoming.body = body
-        await answer(self._front, self._router.find, incoming, reply)
+        await _while_connected(answer(self._front, self._router.find, incoming, reply), receive)
 
     async def _body(self, receive: Receive) -> bytes | None:
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                # Nobody is left to be answered, and half a body is none.
+                return b""
             part = message.get("body", b"")
             parts.append(part)
             size += len(part)
@@ -51,6 +55,26 @@ class App:
                 return None
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Run `work` to its end; a client that leaves cancels it."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+    if not task.cancelled():
+        task.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _too_large(front: Front, incoming: Incoming, reply: Reply) -> None:
