@@ -165,6 +165,9 @@ def failure(value: object, kind: FailureKind, status: int | None = None) -> Upst
     availability = value.get("availability")
     wait = availability.get("retry_after") if isinstance(availability, dict) else None
     kind_name = metadata.get("error_type") or value.get("type") or value.get("code")
+    if metadata.get("reasons") or metadata.get("patterns"):
+        # What a filter found, whatever the error calls itself.
+        kind_name = "moderation"
     return UpstreamFailure(
         kind,
         message[:1000],
