@@ -1,0 +1,208 @@
+"""No request costs more than its limits allow, and the ledger agrees with the upstream's bill."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, chat
+
+from sophia.config import Budget
+from sophia.core.rows import Intent
+from sophia.tenants.budget import day_window
+from sophia.testing import Step
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_per_request_limit_clamps_the_answer(
+    start: Any, field: str, stream: bool
+) -> None:
+    async with start(budget=Budget(per_request_usd=0.001)) as gateway:
+        answer = await gateway.client.chat(SONNET, stream=stream, **{field: 60_000})
+        assert answer.status == 200
+        sent = gateway.up.requests[-1].json()
+        other = {"max_tokens", "max_completion_tokens"} - {field}
+        assert type(sent[field]) is int and not other & set(sent)
+        assert 16 <= sent[field] < 0.001 / 15e-6
+        (row,) = await gateway.rows("intents")
+        assert row["held_nano"] <= 1_000_000
+
+
+async def test_an_answer_that_the_purse_pays_is_not_clamped(sophia: Gateway) -> None:
+    await sophia.client.chat(max_tokens=50)
+    assert sophia.up.requests[-1].json()["max_tokens"] == 50
+    await sophia.client.chat(NEMO)
+    assert "max_tokens" not in sophia.up.requests[-1].json()
+
+
+async def test_a_request_that_the_limit_cannot_pay_is_refused(start: Any) -> None:
+    async with start(budget=Budget(per_request_usd=0.0001)) as gateway:
+        answer = await gateway.client.chat(SONNET)
+        assert answer.status == 402 and answer.error["metadata"]["fault"] == "policy"
+        assert await gateway.untouched()
+
+
+async def test_what_a_request_may_cost_can_be_said_in_it(sophia: Gateway) -> None:
+    await sophia.client.chat(SONNET, sophia={"max_cost_usd": 0.002})
+    (row,) = await sophia.rows("intents")
+    assert row["held_nano"] <= 2_000_000
+    assert sophia.up.requests[-1].json()["max_tokens"] < 0.002 / 15e-6
+
+
+async def test_the_upstream_is_told_the_dearest_price(sophia: Gateway) -> None:
+    """Listed price and headroom: a provider that asks for more is not to be chosen."""
+    await sophia.client.chat()
+    price = sophia.up.requests[-1].json()["provider"]["max_price"]  # type: ignore[index]
+    assert price == {"prompt": pytest.approx(0.1875), "completion": pytest.approx(0.75)}
+
+
+async def test_the_callers_own_ceiling_and_preferences_stay(sophia: Gateway) -> None:
+    mine = {"sort": "price", "max_price": {"prompt": 0.16, "completion": 9.0, "image": 1}}
+    await sophia.client.chat(provider=mine)
+    sent = sophia.up.requests[-1].json()["provider"]
+    assert sent == {
+        "sort": "price",
+        "max_price": {"prompt": 0.16, "completion": pytest.approx(0.75), "image": 1},
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_spent_budget_refuses_before_anything_is_sent(start: Any, stream: bool) -> None:
+    async with start(budget=Budget(daily_usd=0.0)) as gateway:
+        answer = await gateway.client.chat(stream=stream)
+        assert answer.status == 402
+        error = answer.error
+        assert error["type"] == "insufficient_quota" and error["metadata"]["fault"] == "policy"
+        assert error["metadata"]["error_type"] == "payment_required"
+        assert await gateway.untouched()
+
+
+async def test_a_key_has_its_own_budget_and_limit(sophia: Gateway) -> None:
+    poor = await sophia.new_key("poor", daily=0.0)
+    tight = await sophia.new_key("tight", each=0.001)
+    await sophia.catch_up()
+    assert (await sophia.client.chat(key=poor)).status == 402
+    assert (await sophia.client.chat(key=tight, model=SONNET)).status == 200
+    assert sophia.up.requests[-1].json()["max_tokens"] < 0.001 / 15e-6  # type: ignore[operator]
+    assert (await sophia.client.chat()).status == 200
+    data = (await sophia.client.get("/v1/key", key=poor)).json["data"]
+    assert (data["limit"], data["usage"], data["limit_remaining"]) == (0.0, 0.0, 0.0)
+
+
+async def test_a_free_model_needs_no_budget(start: Any) -> None:
+    async with start(budget=Budget(daily_usd=0.0)) as gateway:
+        assert (await gateway.client.chat("google/gemma-4-31b-it:free")).status == 200
+        assert await gateway.standing() == (0.0, 0.0)
+
+
+async def test_parallel_requests_never_overspend_the_last_cent(start: Any) -> None:
+    """Fifty at once against a budget that pays for a few: `spent + held <= limit` throughout."""
+    limit = 0.0004
+    async with start(budget=Budget(daily_usd=limit)) as gateway:
+        gateway.up.script("*", Step(delay=0.02), times=None)
+        answers = asyncio.gather(
+            *(gateway.client.chat(max_tokens=100, stream=bool(n % 2)) for n in range(50))
+        )
+        while not answers.done():
+            spent, held = await gateway.standing()
+            assert spent + held <= limit + 1e-12
+            await asyncio.sleep(0.003)
+        statuses = [answer.status for answer in await answers]
+        assert set(statuses) == {200, 402} and 3 <= statuses.count(200) < 40
+        assert gateway.up.bill.total <= limit * 1e9
+        spent, held = await gateway.standing()
+        assert (round(spent * 1e9), held) == (gateway.up.bill.total, 0.0)
+
+
+async def test_the_ledger_adds_up_to_the_upstreams_bill(start: Any) -> None:
+    async with start(deadlines=SHORT) as gateway:
+        gateway.up.script(FLASH, Step(status=503), Step(cut_after=4), Step(error_at=2), Step())
+        gateway.up.script(NEMO, Step(), Step(text=""), Step(no_usage=False))
+        work = []
+        for model in (MINI, NEMO, FLASH, "sophia/auto", SONNET) * 4:
+            body = {"models": [model, MINI, NEMO]} if not model.startswith("sophia") else {}
+            work.append(gateway.client.chat(model, stream=model not in (NEMO, SONNET), **body))
+        for answer in await asyncio.gather(*work):
+            assert answer.status == 200
+        intents = await gateway.rows("intents")
+        outcomes = await gateway.settled(len(intents))
+        assert {row.cost_source for row in outcomes if row.cost_nano} == {"upstream"}
+        assert sum(row.cost_nano for row in outcomes) == gateway.up.bill.total
+        spent, held = await gateway.standing()
+        assert (round(spent * 1e9), held) == (gateway.up.bill.total, 0.0)
+        page = (await gateway.client.get("/metrics", headers={})).body.decode()
+        told = sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in page.splitlines()
+            if line.startswith("openrouter_cost_dollars{")
+        )
+        assert told == pytest.approx(gateway.up.bill.total / 1e9, abs=1e-12)
+
+
+async def test_a_restart_remembers_what_was_spent_and_what_is_in_doubt(start: Any) -> None:
+    async with start(deadlines=SHORT) as gateway:
+        await gateway.client.chat()
+        gateway.up.script(MINI, Step(no_answer="hang"))
+        assert (await gateway.client.chat()).status == 504
+        before = await gateway.standing()
+        assert before[0] > 0 and before[1] > 0
+        total = gateway.up.bill.total
+    async with start() as gateway:
+        assert await gateway.standing() == before
+        assert round(before[0] * 1e9) == total
+        page = (await gateway.client.get("/metrics", headers={})).body.decode()
+        assert f'openrouter_cost_dollars{{model="{MINI}"}}' in page
+
+
+async def test_an_intent_without_an_outcome_stays_held_after_a_crash(start: Any) -> None:
+    async with start() as gateway:
+        (key,) = await gateway.rows("keys")
+        await gateway.sophia.store.reserve(
+            Intent(1 << 40, key["id"], day_window(time.time()), MINI, "openrouter", 5_000_000, 1)
+        )
+    async with start(budget=Budget(daily_usd=0.0051)) as gateway:
+        assert await gateway.standing() == (0.0, 0.005)
+        answer = await gateway.client.chat(SONNET, max_tokens=100)
+        assert answer.status == 402
+        assert "held" in answer.error["message"] or "left" in answer.error["message"]
+
+
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
+async def test_a_key_comes_in_either_header(sophia: Gateway, header: str) -> None:
+    value = sophia.client.key if header == "x-api-key" else f"bearer {sophia.client.key}"
+    answer = await sophia.client.post("/v1/chat/completions", chat(), {header: value})
+    assert answer.status == 200
+
+
+async def test_a_new_key_works_at_once(sophia: Gateway) -> None:
+    """It may have been made by the command line a moment ago."""
+    assert (await sophia.client.chat(key=await sophia.new_key())).status == 200
+
+
+async def test_a_revoked_key_is_refused_within_a_second_or_so(sophia: Gateway) -> None:
+    (row,) = await sophia.rows("keys")
+    await sophia.sophia.store.revoke_key(row["id"], 1)
+    async with asyncio.timeout(1.5):
+        while (await sophia.client.get("/v1/key")).status == 200:
+            await asyncio.sleep(0.05)
+    answer = await sophia.client.chat()
+    assert answer.status == 401 and await sophia.untouched()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/route", "/v1/feedback"])
+async def test_an_admin_key_never_pays_for_answers(sophia: Gateway, path: str) -> None:
+    admin = await sophia.new_key("admin", "admin")
+    await sophia.catch_up()
+    answer = await sophia.client.post(path, chat(), key=admin)
+    assert answer.status == 403 and answer.error["metadata"]["error_type"] == "permission_denied"
+    assert await sophia.untouched()
+
+
+async def test_neither_prompts_nor_keys_are_written_down(sophia: Gateway) -> None:
+    secret = "the colour of the sky over Lisbon"
+    await sophia.client.chat("sophia/auto", text=secret)
+    await sophia.outcomes()
+    files = [path for path in sophia.folder.iterdir() if path.name != "first.key"]
+    kept = b"".join(path.read_bytes() for path in files)
+    assert secret.encode() not in kept and sophia.client.key.encode() not in kept
