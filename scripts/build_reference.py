@@ -34,7 +34,7 @@ ANSWER_HEADERS = {
     "x-sophia-model": "The model that answers.",
     "x-sophia-policy": "The rule or policy that chose it; `named` when the caller did.",
     "x-sophia-attempts": "How many models were tried.",
-    "x-sophia-cost-usd": "What the answer cost; on whole answers only, a stream tells it at its end.",
+    "x-sophia-cost-usd": "What a whole answer cost; a stream tells it at its end.",
     "x-sophia-warning": "What the caller should know, such as that a retired model was replaced.",
     "x-sophia-fault": "On errors: `caller`, `policy`, `upstream` or `sophia`.",
 }
@@ -77,8 +77,10 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     for row in rows:
         if not row[-1].strip():
             raise ValueError(f"{row[0]} is not documented")
-    cells = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {row} |" for row in cells)]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in rows:
+        cells = (cell.replace("|", "\\|").replace("\n", " ") for cell in row)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n"
 
 
@@ -191,8 +193,8 @@ def plain(value: object) -> str:
 def http() -> str:
     """Describe every route of the OpenAPI document, the headers and the hints."""
     text = (
-        "The data plane follows OpenAI's and OpenRouter's shapes; unknown fields of a body reach the "
-        "upstream unchanged. Every `/v1` route stands under `/api/v1` too. Keys go into "
+        "The data plane follows OpenAI's and OpenRouter's shapes; unknown fields of a body reach "
+        "the upstream unchanged. Every `/v1` route stands under `/api/v1` too. Keys go into "
         "`Authorization: Bearer KEY` or `x-api-key`. The whole description, OpenAPI 3.1, is at "
         "`GET /openapi.json`.\n\n## Routes\n\n"
     )
@@ -260,16 +262,18 @@ def error_types() -> str:
     causes = [(f"`{kind}`", CAUSES.get(str(kind), "")) for kind in failures.FailureKind]
     return (
         "An error body is `{\"error\": {message, type, param, code, metadata}}`: `code` is the "
-        "HTTP status as an integer, `metadata.error_type` the kind of error, `metadata.fault` whose "
-        "fault it is, `metadata.request_id` what to quote. The message says what to change.\n\n"
+        "HTTP status as an integer, `metadata.error_type` the kind of error, `metadata.fault` "
+        "whose fault it is, `metadata.request_id` what to quote. The message says what to "
+        "change.\n\n"
         "After the first piece of a stream the status cannot change any more: the last event then "
         "carries `error`, its choice has `finish_reason: \"error\"`, and no `[DONE]` follows.\n\n"
         f"```text\n{tree}\n```\n\n"
         + table(("error", "status", "`error_type`", "fault", "meaning"), rows)
-        + "`AllAttemptsFailed` is 429 `rate_limit_exceeded`, 503 `provider_overloaded`, 504 `timeout` or "
-        "502 `provider_unavailable` by what its attempts died of; `metadata.attempts` lists each "
-        "with its model and cause. An upstream that refuses the request itself is told at once, with "
-        "its own status and `error_type`.\n\n## Causes of failed attempts\n\n"
+        + "`AllAttemptsFailed` is 429 `rate_limit_exceeded`, 503 `provider_overloaded`, 504 "
+        "`timeout` or 502 `provider_unavailable` by what its attempts died of; "
+        "`metadata.attempts` lists each with its model and cause. When an upstream refuses the "
+        "request itself, that is told at once, with its own status and `error_type`.\n\n"
+        "## Causes of failed attempts\n\n"
         + table(("cause", "meaning"), causes)
     )
 
@@ -321,7 +325,8 @@ def parameter(one: Any) -> tuple[str, ...]:
     names = one.name.upper() if one.param_type_name == "argument" else ", ".join(flags)
     kind = shown(one.type_descriptor.annotation) if not getattr(one, "is_flag", False) else ""
     kind = {"Path": "file"}.get(kind, kind)
-    default = "required" if one.required else "" if one.default is None else f"`{plain(one.default)}`"
+    default = "" if one.default is None else f"`{plain(one.default)}`"
+    default = "required" if one.required else default
     about = (one.help or "") + (f" Or the variable `{one.envvar}`." if one.envvar else "")
     return f"`{names}`", kind, "" if kind == "" else default, about
 
@@ -335,9 +340,9 @@ def metrics() -> str:
         labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return (
-        "`GET /metrics` answers in Prometheus' text format, without a key. Labels are bounded by the "
-        "catalogue. OpenTelemetry's GenAI metrics are exported beside these when it is configured "
-        "(see [how to observe](../how-to/observe.md)).\n\n"
+        "`GET /metrics` answers in Prometheus' text format, without a key. Labels are bounded by "
+        "the catalogue. OpenTelemetry's GenAI metrics are exported beside these when it is "
+        "configured (see [how to observe](../how-to/observe.md)).\n\n"
         + table(("metric", "type", "labels", "meaning"), rows)
     )
 
