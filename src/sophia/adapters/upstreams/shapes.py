@@ -98,12 +98,15 @@ def tidy_message(message: Json) -> None:
         kept = [
             d
             for d in details
-            if isinstance(d, dict) and d.get("type") in _REASONING_TYPES
+            if isinstance(d, dict) and str(d.get("type")) in _REASONING_TYPES
         ] if isinstance(details, list) else []
         if kept:
             message["reasoning_details"] = kept
         else:
             del message["reasoning_details"]
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, list):
+        del message["tool_calls"]
     thought = message.pop("reasoning_content", None)
     if thought and not message.get("reasoning"):
         message["reasoning"] = thought

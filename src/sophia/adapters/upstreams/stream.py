@@ -95,7 +95,7 @@ class ChunkReader:
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return
-        content, chars = False, 0
+        content, chars, met = False, 0, len(self._roles)
         hollow = True
         for position, choice in enumerate(choices):
             if not isinstance(choice, dict):
@@ -110,7 +110,8 @@ class ChunkReader:
         piece.content = piece.content or content
         piece.text_chars += chars
         piece.finish_reason = self.finished
-        if content and len(choices) == 1 and self._chat:
+        # The first delta of a choice may have been given a role that the next ones must not repeat.
+        if content and len(choices) == 1 and self._chat and met == len(self._roles):
             self._template = _learn(payload, sent, choices[0])
 
     def _head(self, chunk: dict[str, Any]) -> None:
@@ -141,16 +142,17 @@ class ChunkReader:
             )
         self.finished = reason or self.finished
         if not self._chat:
-            text = choice.setdefault("text", "")
+            text = choice.get("text")
+            choice["text"] = text = text if isinstance(text, str) else ""
             choice.setdefault("logprobs", None)
-            return bool(text), len(text) if isinstance(text, str) else 0
+            return bool(text), len(text)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = choice["delta"] = {}
         if choice["index"] not in self._roles:
             self._roles.add(choice["index"])
             delta = choice["delta"] = {"role": "assistant", **delta}
-        if delta.get("role", "assistant") is None:
+        if not isinstance(delta.get("role", ""), str):
             delta["role"] = "assistant"
         shapes.tidy_message(delta)
         if delta.get("tool_calls"):

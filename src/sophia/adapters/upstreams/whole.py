@@ -26,6 +26,8 @@ def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
     if call.endpoint == "embeddings":
         return _embeddings(answer, call, provider)
+    if not choices:
+        raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
     return _choices(answer, call, provider, now)
 
 
@@ -50,31 +52,32 @@ def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Pie
             raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
         if type(choice.get("index")) is not int:
             choice["index"] = position
-        error = choice.get("error")
-        if error is not None and choice.get("finish_reason") == "error":
+        if choice.get("finish_reason") == "error":
+            error = choice.get("error") or "the provider stopped with an error"
             raise shapes.failure(error, FailureKind.IN_BAND)
         value = choice.get(key)
         if key == "message":
             message = _message(value)
             content = shapes.has_content(message) or content
             chars += shapes.text_length(message)
-        elif isinstance(value, str):
-            content = bool(value) or content
-            chars += len(value)
-        finished = shapes.finish(choice) or finished
-        choice.setdefault("logprobs", None)
-        choice.setdefault("native_finish_reason", choice["finish_reason"])
-    if finished is None and answer["choices"]:
+        else:
+            text = choice["text"] = value if isinstance(value, str) else ""
+            content = bool(text) or content
+            chars += len(text)
         # A whole answer cannot be cut without us noticing, so a missing reason means a plain stop.
-        finished = "stop"
-        for choice in answer["choices"]:
-            choice["finish_reason"] = choice["finish_reason"] or "stop"
+        finished = shapes.finish(choice) or "stop"
+        choice["finish_reason"] = finished
+        choice.setdefault("logprobs", None)
+        choice.setdefault("native_finish_reason", finished)
     _head(answer, call, provider, now)
+    usage = shapes.usage(answer.get("usage"))
+    if usage is None:
+        answer.pop("usage", None)
     return Piece(
         chunks=[shapes.encode(answer)],
         content=content,
         finish_reason=finished,
-        usage=shapes.usage(answer.get("usage")),
+        usage=usage,
         model=answer["model"],
         provider=answer["provider"],
         id=answer["id"],
