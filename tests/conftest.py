@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import settings
 
 from gateway import NO_TIMERS, Gateway, ServerKind, prepare, running
 from sophia.adapters.store.migrate import migrate
 from sophia.config import Settings
 from sophia.testing import ScriptedUpstream
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 
