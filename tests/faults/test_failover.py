@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 import pytest
+
 from gateway import CODER, FLASH, MINI, NEMO, SHORT, Answer, Gateway, chat
 from shapes import check_chunk, check_stream, check_whole
-
 from sophia.config import LocalModel, UpstreamSettings
 from sophia.core.rows import Outcome
 from sophia.testing import Step

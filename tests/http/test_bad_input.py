@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from gateway import CODER, MINI, NEMO, Answer, Gateway, chat
 
+from gateway import CODER, MINI, NEMO, Answer, Gateway, chat
 from sophia.config import Server
 
 BIG = 1 << 22
@@ -273,7 +273,7 @@ async def test_an_unknown_route_or_method(
     answer = await sophia.client.send(method, path)
     kind = "not_found" if status == 404 else "method_not_allowed"
     error = await refused(sophia, answer, status, None, kind)
-    assert path.split("?")[0] in error["message"]
+    assert path.split("?", maxsplit=1)[0] in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_a_page_that_is_no_number(sophia: Gateway, query: str) -> None:
     if query == "?limit=":
         assert answer.status in (200, 400)
     else:
-        await refused(sophia, answer, 400, query[1:].split("=")[0])
+        await refused(sophia, answer, 400, query[1:].split("=", maxsplit=1)[0])
 
 
 async def test_a_request_that_is_refused_leaves_the_next_alone(sophia: Gateway) -> None:

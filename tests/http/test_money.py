@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
-from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, chat
 
+from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, chat
 from sophia.config import Budget
 from sophia.core.rows import Intent
 from sophia.tenants.budget import day_window

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gateway import FLASH, MINI, NEMO, SONNET, Gateway, chat
 from shapes import check_stream, check_usage, check_whole
-
 from sophia.config import LocalModel, Routing, UpstreamSettings
 from sophia.testing import ScriptedUpstream, Step
 
@@ -88,10 +88,7 @@ async def test_models_are_listed_in_openrouters_shape(sophia: Gateway, prefix: s
     body = (await sophia.client.get(f"{prefix}/models")).json
     rows = body["data"]
     assert body["total_count"] == len(rows) > 400 and "links" in body
-    required = (
-        "id canonical_slug name created pricing context_length architecture top_provider"
-        " per_request_limits supported_parameters default_parameters supported_voices links"
-    ).split()
+    required = ["id", "canonical_slug", "name", "created", "pricing", "context_length", "architecture", "top_provider", "per_request_limits", "supported_parameters", "default_parameters", "supported_voices", "links"]
     for row in rows:
         assert all(name in row for name in required), row["id"]
         assert row["object"] == "model" and row["owned_by"] and row["links"]["details"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from shapes import check_chunk
 
+from shapes import check_chunk
 from sophia.adapters.upstreams.stream import ChunkReader
 from sophia.adapters.upstreams.whole import read_answer
 from sophia.core.calls import Call, Deadlines

@@ -74,7 +74,7 @@ BY_ID = {model.id: model for model in MODELS}
 def asked(text: str = "What is the capital of France?", **counts: int | bool | None) -> Prompt:
     """Return the prompt of a text, counted as http would count it."""
     filled = {"chars": len(text), "utf8_bytes": len(text.encode()), **counts}
-    return replace(Prompt(text[-2000:]), **filled)  # type: ignore[arg-type]  # dataclass fields by name
+    return Prompt(text[-2000:])._replace(**filled)
 
 
 def ask(

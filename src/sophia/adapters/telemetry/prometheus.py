@@ -58,7 +58,7 @@ class _Tally:
 
 
 class PrometheusSink(Collector):
-    """Counts settled requests. `spent` is what the ledger knows from before, nano-dollars by model."""
+    """Counts settled requests. `spent`: the ledger's earlier costs, nano-dollars by model."""
 
     def __init__(self, spent: Iterable[tuple[str, int]] = ()) -> None:
         self.registry = CollectorRegistry()

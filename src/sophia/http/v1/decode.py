@@ -191,7 +191,7 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int) -> Prompt:
         else:
             said = parts.text(content) if content else ""  # type: ignore[arg-type] # no str here
         if role == "user":
-            if not content or (not said or said.isspace()) and type(content) is str:
+            if not content or ((not said or said.isspace()) and type(content) is str):
                 raise _empty(number)
             text = said
         elif not system and (role == "system" or role == "developer"):
