@@ -1,0 +1,93 @@
+"""A store that forgets with its process: the shipped double of the ledger, for tests and tries."""
+
+from collections.abc import Sequence
+
+from sophia.core.errors import Unavailable
+from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+
+
+class MemoryStore:
+    """Keeps rows in dictionaries and answers as the durable stores do.
+
+    Args:
+        limit: intents that it takes; beyond it `reserve` refuses, as a full ledger does.
+    """
+
+    def __init__(self, limit: int = 1_000_000) -> None:
+        self._limit = limit
+        self._keys: dict[str, KeyRow] = {}
+        self._intents: dict[int, Intent] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._feedback: dict[str, Feedback] = {}
+
+    async def reserve(self, intent: Intent) -> None:
+        """Keep `intent`. Raises Unavailable when there is no more room."""
+        if len(self._intents) >= self._limit:
+            raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
+        self._intents[intent.attempt_id] = intent
+
+    def settle(self, outcome: Outcome) -> None:
+        """Keep an outcome; the first one of an attempt stands."""
+        self._outcomes.setdefault(outcome.attempt_id, outcome)
+
+    async def keys(self) -> Sequence[KeyRow]:
+        """Return every key, revoked ones included."""
+        return list(self._keys.values())
+
+    async def add_key(self, key: KeyRow) -> None:
+        """Keep a new key."""
+        self._keys[key.id] = key
+
+    async def revoke_key(self, id: str, at_ms: int) -> None:
+        """Revoke a key; one that is not there stays so."""
+        if id in self._keys:
+            self._keys[id] = self._keys[id]._replace(revoked_ms=at_ms)
+
+    async def spends(self, window: str) -> Sequence[Spend]:
+        """Return what each key has spent in `window`, in nano-dollars."""
+        spent: dict[str, int] = {}
+        for row in self._outcomes.values():
+            if row.window == window and row.state != "unknown":
+                spent[row.key_id] = spent.get(row.key_id, 0) + row.cost_nano
+        return [Spend(key_id, window, nano) for key_id, nano in spent.items()]
+
+    async def costs(self) -> Sequence[tuple[str, int]]:
+        """Return what each model has cost, in nano-dollars."""
+        costs: dict[str, int] = {}
+        for row in self._outcomes.values():
+            costs[row.model] = costs.get(row.model, 0) + row.cost_nano
+        return list(costs.items())
+
+    async def open_holds(self) -> Sequence[OpenHold]:
+        """Return attempts that may have been dispatched and whose bill is not known yet."""
+        return [
+            OpenHold(id, intent.key_id, intent.window, intent.held_nano)
+            for id, intent in self._intents.items()
+            if id not in self._outcomes or self._outcomes[id].state == "unknown"
+        ]
+
+    async def decision(self, request_id: int) -> Intent | None:
+        """Return the first intent of a request, which carries its plan."""
+        return self._intents.get(request_id)
+
+    async def attempts(self, request_id: int) -> Sequence[Outcome]:
+        """Return the outcomes of a request's attempts, in the order they were tried."""
+        ids = sorted(id for id in self._outcomes if request_id <= id <= request_id | 15)
+        return [self._outcomes[id] for id in ids]
+
+    async def by_generation(self, generation_id: str) -> Outcome | None:
+        """Return the outcome that carries an upstream's generation id."""
+        found = (row for row in self._outcomes.values() if row.generation_id == generation_id)
+        return next(found, None)
+
+    async def add_feedback(self, feedback: Feedback) -> bool:
+        """Keep a verdict; return False when its idempotency key was used before."""
+        return self._feedback.setdefault(feedback.idempotency_key, feedback) is feedback
+
+    async def feedback(self, decision_id: int) -> Sequence[Feedback]:
+        """Return every verdict on a decision, oldest first."""
+        found = [row for row in self._feedback.values() if row.decision_id == decision_id]
+        return sorted(found, key=lambda row: row.at_ms)
+
+    async def close(self) -> None:
+        """Forget nothing: the object may still be looked at."""

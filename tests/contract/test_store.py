@@ -1,0 +1,250 @@
+"""One battery for every store, and what only the durable one can promise."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sophia.adapters.store.driver import sqlite
+from sophia.adapters.store.sqlite import SqliteStore
+from sophia.adapters.store.writer import GroupCommit
+from sophia.core.errors import SophiaError, Unavailable
+from sophia.core.ids import first_id
+from sophia.core.ports import Store
+from sophia.core.rows import AttemptState, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.testing.memory import MemoryStore
+
+NOW = first_id(time.time_ns() // 1_000_000)
+DAY = "2026-11-23"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, migrated: Path) -> Path:
+    (tmp_path / "sophia.db").write_bytes(migrated.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def store(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Store]:
+    opened: Store = (
+        SqliteStore(folder / "sophia.db") if request.param == "sqlite" else MemoryStore()
+    )
+    yield opened
+    await opened.close()
+
+
+def intent(id: int, key: str = "k", window: str = DAY, held: int = 100) -> Intent:
+    return Intent(id, key, window, "acme/m", "up", held, 5, b"{}" if id % 16 == 0 else None)
+
+
+def outcome(
+    id: int,
+    state: AttemptState = "settled",
+    cost: int = 7,
+    *,
+    key: str = "k",
+    window: str = DAY,
+    generation: str | None = None,
+) -> Outcome:
+    return Outcome(
+        id, key, window, "acme/m", state, cost, "upstream", 8, 1, 2, 0, 0, "stop", None,
+        generation, "Acme", 1.5, 2.5, 6,
+    )
+
+
+def verdict(key: str = "a", decision: int = NOW, score: float | None = 0.5, at: int = 1) -> Feedback:
+    return Feedback(key, decision, "k", score, "good", 3, "acme/n", "api", at)
+
+
+async def test_an_intent_can_be_read_back(store: Store) -> None:
+    await store.reserve(intent(NOW))
+    assert await store.decision(NOW) == intent(NOW)
+    assert await store.decision(NOW + 16) is None
+
+
+async def test_outcomes_come_in_the_order_of_their_attempts(store: Store) -> None:
+    for number in (2, 0, 1):
+        await store.reserve(intent(NOW + number))
+        store.settle(outcome(NOW + number, cost=number))
+    store.settle(outcome(NOW + 16))
+    store.settle(outcome(NOW - 1))
+    assert await store.attempts(NOW) == [outcome(NOW + n, cost=n) for n in range(3)]
+    assert await store.attempts(NOW + 32) == []
+
+
+async def test_the_first_outcome_of_an_attempt_stands(store: Store) -> None:
+    store.settle(outcome(NOW, cost=1))
+    store.settle(outcome(NOW, cost=2))
+    assert [row.cost_nano for row in await store.attempts(NOW)] == [1]
+
+
+async def test_a_hold_is_open_until_its_bill_is_known(store: Store) -> None:
+    for number, state in enumerate(("settled", "released", "unknown", None)):
+        await store.reserve(intent(NOW + number, held=number))
+        if state is not None:
+            store.settle(outcome(NOW + number, state))  # type: ignore[arg-type]
+    await store.attempts(NOW)
+    assert sorted(await store.open_holds()) == [
+        OpenHold(NOW + 2, "k", DAY, 2), OpenHold(NOW + 3, "k", DAY, 3)
+    ]
+
+
+async def test_spends_are_summed_by_key_in_one_window(store: Store) -> None:
+    store.settle(outcome(NOW, cost=1))
+    store.settle(outcome(NOW + 1, "released", 0))
+    store.settle(outcome(NOW + 2, cost=2**60))
+    store.settle(outcome(NOW + 3, "unknown", 50))
+    store.settle(outcome(NOW + 16, cost=3, key="other"))
+    store.settle(outcome(NOW + 32, cost=4, window="2026-11-24"))
+    await store.attempts(NOW)
+    assert sorted(await store.spends(DAY)) == [Spend("k", DAY, 2**60 + 1), Spend("other", DAY, 3)]
+    assert await store.spends("2026-01-01") == []
+    ((model, nano),) = await store.costs()
+    assert model == "acme/m" and nano >= 2**60 + 8
+
+
+async def test_a_generation_is_found_by_its_id(store: Store) -> None:
+    second = NOW // first_id(1000)
+    for number, id in enumerate((f"gen-{second}-abc", "chatcmpl-7", None)):
+        store.settle(outcome(NOW + number, generation=id))
+        if id is not None:
+            assert await store.by_generation(id) == outcome(NOW + number, generation=id)
+    assert await store.by_generation("gen-none") is None
+
+
+async def test_keys_are_kept_and_revoked(store: Store) -> None:
+    key = KeyRow("k1", b"\x00\xff", "first", "inference", None, 5, 1)
+    other = KeyRow("k2", b"x", "second", "admin", 0, None, 2)
+    await store.add_key(key)
+    await store.add_key(other)
+    assert sorted(await store.keys()) == [key, other]
+    await store.revoke_key("k1", 9)
+    await store.revoke_key("nobody", 9)
+    assert sorted(await store.keys()) == [key._replace(revoked_ms=9), other]
+
+
+async def test_feedback_is_kept_once_for_each_idempotency_key(store: Store) -> None:
+    assert await store.add_feedback(verdict("b", at=2))
+    assert await store.add_feedback(verdict("a", at=1))
+    assert not await store.add_feedback(verdict("a", score=0.9))
+    assert await store.add_feedback(verdict("c", decision=NOW + 16, score=None))
+    assert await store.feedback(NOW) == [verdict("a", at=1), verdict("b", at=2)]
+    assert await store.feedback(NOW + 32) == []
+
+
+async def test_feedback_that_comes_twice_at_once_is_kept_once(store: Store) -> None:
+    kept = await asyncio.gather(*(store.add_feedback(verdict("same")) for _ in range(5)))
+    assert sorted(kept) == [False] * 4 + [True]
+
+
+async def test_many_reserves_at_once_are_all_kept(store: Store) -> None:
+    ids = [NOW + 16 * n for n in range(300)]
+    await asyncio.gather(*(store.reserve(intent(id)) for id in ids))
+    assert [hold.attempt_id for hold in sorted(await store.open_holds())] == ids
+
+
+async def test_what_was_handed_over_is_there_after_a_restart(folder: Path) -> None:
+    store = SqliteStore(folder / "sophia.db")
+    await store.reserve(intent(NOW))
+    store.settle(outcome(NOW))
+    await store.close()
+    again = SqliteStore(folder / "sophia.db")
+    assert await again.attempts(NOW) == [outcome(NOW)]
+    assert await again.open_holds() == []
+    await again.close()
+
+
+async def test_a_row_that_cannot_be_kept_does_not_stop_the_ledger(folder: Path) -> None:
+    """A clock that stepped back over a restart can make an id a second time."""
+    store = SqliteStore(folder / "sophia.db")
+    await store.reserve(intent(NOW))
+    async with asyncio.timeout(3):
+        with pytest.raises(SophiaError):
+            await store.reserve(intent(NOW, held=999))
+        store.settle(outcome(NOW + 1))
+        await store.reserve(intent(NOW + 16))
+        assert await store.attempts(NOW) == [outcome(NOW + 1)]
+        first = await store.decision(NOW)
+        assert first is not None and first.held_nano == 100
+    await store.close()
+
+
+async def test_a_locked_ledger_refuses_but_loses_nothing(
+    folder: Path,
+) -> None:
+    store = SqliteStore(folder / "sophia.db")
+    lock = sqlite().connect(str(folder / "sophia.db"), isolation_level=None)
+    store.settle(outcome(NOW))
+    lock.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.ensure_future(store.reserve(intent(NOW + 16)))
+    store.settle(outcome(NOW + 1))
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(waiting, 8)
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert await store.attempts(NOW) == [outcome(NOW), outcome(NOW + 1)]
+    await store.reserve(intent(NOW + 32))
+    await store.close()
+
+
+async def test_a_full_queue_refuses_and_recovers(folder: Path) -> None:
+    writer = GroupCommit(folder / "sophia.db", limit=3)
+    sql = "INSERT INTO keys (id, digest, name, scope, created_ms) VALUES (?, 'd', 'n', 's', 1)"
+    lock = sqlite().connect(str(folder / "sophia.db"), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    taken = [writer.write(sql, (str(n),)) for n in range(3)]
+    with pytest.raises(Unavailable, match="keep up"):
+        writer.write(sql, ("x",))
+    writer.defer(sql, ("deferred",))
+    lock.execute("ROLLBACK")
+    await asyncio.gather(*taken)
+    await writer.flush()
+    assert writer.depth == 0
+    await writer.write(sql, ("y",))
+    names = [row[0] for row in lock.execute("SELECT id FROM keys ORDER BY id")]
+    lock.close()
+    assert names == ["0", "1", "2", "deferred", "y"]
+    await writer.close()
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from sophia.adapters.store.driver import sqlite
+from sophia.adapters.store.sqlite import SqliteStore
+from sophia.core.rows import Intent
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]))
+    async def one(lane):
+        for number in range(100_000):
+            id = (lane * 1_000_000 + number) * 16
+            await store.reserve(Intent(id, "k", "d", "m", "u", 1, 1))
+            sys.stdout.write(f"{id}\\n")
+            sys.stdout.flush()
+    await asyncio.gather(*map(one, range(8)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("acked", [1, 300])
+def test_what_was_acknowledged_survives_a_kill(folder: Path, acked: int) -> None:
+    path = folder / "sophia.db"
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    seen = [child.stdout.readline() for _ in range(acked)]
+    child.kill()
+    seen += child.stdout.read().splitlines(keepends=True)
+    child.stdout.close()
+    child.wait()
+    promised = {int(line) for line in seen if line.endswith(b"\n")}
+    database = sqlite().connect(str(path))
+    kept = {row[0] for row in database.execute("SELECT attempt_id FROM intents")}
+    intact = database.execute("PRAGMA integrity_check").fetchone()
+    database.close()
+    assert len(promised) >= acked and promised <= kept and intact == ("ok",)
