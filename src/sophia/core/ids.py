@@ -32,6 +32,11 @@ class Ids:
         return self._last
 
 
+def first_id(at_ms: int) -> int:
+    """Return the least id that a request arriving at `at_ms` (since 1970) can have."""
+    return at_ms << (_COUNTER_BITS + _ATTEMPT_BITS)
+
+
 def attempt_id(request_id: int, number: int) -> int:
     """Return the id of attempt `number` (0 to 15) of a request."""
     return request_id | number

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from sophia.core.calls import Call, Piece, Usage
 from sophia.core.events import Settled
-from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
 
 class Exchange(Protocol):
@@ -53,15 +53,13 @@ class Sink(Protocol):
 class Store(Protocol):
     """What must outlive the process.
 
-    What is awaited is durable when it returns. `settle` and `decide` hand a row over: it becomes
-    durable soon after and is never dropped; until then the attempt counts as an open hold.
+    What is awaited is durable when it returns. `settle` hands a row over: it becomes durable soon
+    after and is never dropped; until then the attempt counts as an open hold.
     """
 
     async def reserve(self, intent: Intent) -> None: ...
 
     def settle(self, outcome: Outcome) -> None: ...
-
-    def decide(self, decision: DecisionRow) -> None: ...
 
     async def keys(self) -> Sequence[KeyRow]: ...
 
@@ -75,7 +73,7 @@ class Store(Protocol):
 
     async def open_holds(self) -> Sequence[OpenHold]: ...
 
-    async def decision(self, id: int) -> DecisionRow | None: ...
+    async def decision(self, request_id: int) -> Intent | None: ...
 
     async def attempts(self, request_id: int) -> Sequence[Outcome]: ...
 

@@ -7,7 +7,10 @@ AttemptState = Literal["settled", "released", "unknown"]
 
 
 class Intent(NamedTuple):
-    """Durable before dispatch: what an attempt may cost at the most, and whose budget pays."""
+    """Durable before dispatch: what an attempt may cost at the most, and whose budget pays.
+
+    The first attempt of a request carries its plan as JSON, without any prompt text.
+    """
 
     attempt_id: int
     key_id: str
@@ -16,6 +19,7 @@ class Intent(NamedTuple):
     upstream: str
     held_nano: int
     at_ms: int
+    plan: bytes | None = None
 
 
 class Outcome(NamedTuple):
@@ -43,16 +47,6 @@ class Outcome(NamedTuple):
     provider: str | None
     first_content_ms: float | None
     total_ms: float
-    at_ms: int
-
-
-class DecisionRow(NamedTuple):
-    """Why a request went where it went; `explanation` is JSON without any prompt text."""
-
-    id: int
-    key_id: str
-    model: str
-    explanation: bytes
     at_ms: int
 
 

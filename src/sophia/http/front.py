@@ -69,20 +69,20 @@ class Front:
 
 
 def _token(incoming: Incoming) -> bytes:
-    carried = [
-        (name, value)
-        for name, value in incoming.headers
-        if name == b"authorization" or name == b"x-api-key"
-    ]
-    if not carried:
-        raise Unauthenticated
-    if len(carried) > 1:
-        raise BadRequest("Two keys came at once; send one, as Authorization or as x-api-key.")
-    name, value = carried[0]
-    if name == b"x-api-key":
-        return value.strip()
-    scheme, _, token = value.partition(b" ")
-    if scheme.lower() != b"bearer":
+    """Return the one key that a request carries. Raises Unauthenticated or BadRequest."""
+    carrier, token = b"", b""
+    for name, value in incoming.headers:
+        if name == b"authorization" or name == b"x-api-key":
+            if carrier:
+                raise BadRequest(
+                    "Two keys came at once; send one, as Authorization or as x-api-key."
+                )
+            carrier, token = name, value
+    if carrier == b"authorization":
+        scheme, _, token = token.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise Unauthenticated
+    if not carrier:
         raise Unauthenticated
     return token.strip()
 

@@ -6,6 +6,7 @@ ordinary way through `asgi.py`, to the same handlers. Uses internals of uvicorn,
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import httptools
@@ -53,6 +54,12 @@ class NativeProtocol(HttpToolsProtocol):
 
     front: ClassVar[Front]
     router: ClassVar[Router]
+    idle_since: float = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection."""
+        super().connection_made(transport)
+        self.idle_since = self.loop.time()
 
     def on_message_begin(self) -> None:
         """Start a request; the ASGI scope is built only if it is needed."""
@@ -107,7 +114,6 @@ class NativeProtocol(HttpToolsProtocol):
             cycle.body = []
             task = cycle.task = self.loop.create_task(self._answer(cycle))
             self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: stop its request; settlement does not depend on the task."""
@@ -127,6 +133,8 @@ class NativeProtocol(HttpToolsProtocol):
         try:
             await answer(self.front, self.router.find, cycle.incoming, _Reply(self, cycle))
         finally:
+            if cycle.task is not None:
+                self.tasks.discard(cycle.task)
             # Whatever ended the handler: an answer that is not complete must not look complete.
             if not cycle.response_complete:
                 cycle.response_complete = True
@@ -146,9 +154,15 @@ class NativeProtocol(HttpToolsProtocol):
     def complete(self, cycle: _Cycle) -> None:
         """The answer is out: keep the connection for the next request, or close it."""
         cycle.response_complete = True
-        if not cycle.keep_alive:
+        self.server_state.total_requests += 1
+        if cycle.keep_alive:
+            # No timer per answer: `close_idle` finds what stays idle.
+            self.idle_since = self.loop.time()
+            self.flow.resume_reading()
+        else:
             self.transport.close()
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
 
 
 class _Reply:
@@ -199,6 +213,20 @@ def _whole(status: int, headers: bytes, body: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
         status, reason, headers, len(body), body
     )
+
+
+def close_idle(connections: Collection[object], seconds: float, now: float) -> int:
+    """Close the connections that have waited for a request for more than `seconds`; count them."""
+    closed = 0
+    for connection in list(connections):
+        if not isinstance(connection, NativeProtocol):
+            continue
+        cycle: Any = connection.cycle
+        resting = cycle is None or (type(cycle) is _Cycle and cycle.response_complete)
+        if resting and now - connection.idle_since > seconds:
+            connection.transport.close()
+            closed += 1
+    return closed
 
 
 def protocol_class(front: Front, router: Router) -> type[NativeProtocol]:

@@ -6,10 +6,11 @@ import uvicorn
 
 from sophia.http.asgi import App
 from sophia.http.front import Front
-from sophia.http.native import protocol_class
+from sophia.http.native import close_idle, protocol_class
 from sophia.http.routes import Router
 
 _KEEP_ALIVE_SECONDS = 75
+_TICKS_PER_SWEEP = 50
 
 
 class Server(uvicorn.Server):
@@ -34,6 +35,13 @@ class Server(uvicorn.Server):
             )
         )
         front.ready = self._reason
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and every five seconds close what is idle."""
+        if counter % _TICKS_PER_SWEEP == 0:
+            now = asyncio.get_running_loop().time()
+            close_idle(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
+        return await super().on_tick(counter)
 
     async def listening(self) -> int:
         """Wait until it listens; return the port, which the system chose if it was 0."""

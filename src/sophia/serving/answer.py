@@ -7,7 +7,7 @@ from sophia.core.calls import Piece, Usage
 from sophia.core.events import Settled
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ports import Exchange, Upstream
-from sophia.core.rows import DecisionRow, Outcome
+from sophia.core.rows import Outcome
 from sophia.serving.decide import Decision
 from sophia.serving.desk import Desk
 from sophia.serving.request import Request
@@ -26,7 +26,7 @@ class Committed:
 
 
 class Record:
-    """What one request leaves behind: a decision row and one event for the sinks."""
+    """What one request leaves behind: its outcomes, and one event for the sinks."""
 
     def __init__(self, desk: Desk, request: Request, decision: Decision) -> None:
         self.desk = desk
@@ -35,19 +35,10 @@ class Record:
         self.outcomes: list[Outcome] = []
 
     def close(self, status: int, error_type: str | None = None) -> None:
-        """Write the decision down and tell the sinks."""
+        """Tell the sinks."""
         request, desk, plan = self.request, self.desk, self.decision.plan
         last = self.outcomes[-1] if self.outcomes else None
         model = last.model if last is not None else plan.attempts[0].model
-        desk.books.store.decide(
-            DecisionRow(
-                request.id,
-                request.principal.key_id,
-                model,
-                desk.encode(plan),
-                int(desk.books.clock.wall() * 1000),
-            )
-        )
         first = last.first_content_ms if last is not None else None
         event = Settled(
             request.id,

@@ -59,6 +59,7 @@ class Books:
                     bid.upstream,
                     held,
                     int(self.clock.wall() * 1000),
+                    bid.plan,
                 )
             )
         except BaseException:
@@ -68,12 +69,16 @@ class Books:
 
 
 class Bid(NamedTuple):
-    """An attempt about to be made: the plan's step, its model's facts, and where it goes."""
+    """An attempt about to be made: the plan's step, its model's facts, and where it goes.
+
+    The first one of a request brings the plan as JSON, to be kept.
+    """
 
     attempt: Attempt
     model: Model
     upstream: str
     prompt_tokens: int
+    plan: bytes | None = None
 
 
 @dataclass(slots=True)

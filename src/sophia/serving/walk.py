@@ -65,7 +65,8 @@ class _Attempt:
         self._exchange: Exchange | None = None
         self._answered = Answered()
         self._upstream, served = desk.upstreams.serving(attempt.model)
-        self.bid = Bid(attempt, model, self._upstream.name, plan.features.prompt_tokens)
+        kept = None if record.outcomes else desk.encode(plan)
+        self.bid = Bid(attempt, model, self._upstream.name, plan.features.prompt_tokens, kept)
         self._call = Call(
             encode("req", request.id),
             request.endpoint,

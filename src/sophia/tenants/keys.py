@@ -58,6 +58,7 @@ class KeyRing:
     def __init__(self, pepper: bytes, rows: Iterable[KeyRow] = ()) -> None:
         self._pepper = pepper
         self._keys: dict[str, tuple[bytes, Principal]] = {}
+        self._verified: dict[bytes, Principal] = {}
         self.replace(rows)
 
     def replace(self, rows: Iterable[KeyRow]) -> None:
@@ -72,15 +73,20 @@ class KeyRing:
             for row in rows
             if row.revoked_ms is None
         }
+        self._verified.clear()
 
     def knows(self, token: bytes) -> bool:
         """Say whether the public id of `token` is among the keys."""
         return (kid(token) or "") in self._keys
 
     def find(self, token: bytes) -> Principal | None:
-        """Return who `token` belongs to, or None."""
+        """Return who `token` belongs to, or None; whole tokens found good are remembered."""
+        principal = self._verified.get(token)
+        if principal is not None:
+            return principal
         found = self._keys.get(kid(token) or "")
         given = digest(token, self._pepper)
         if found is None or not hmac.compare_digest(found[0], given):
             return None
+        self._verified[token] = found[1]
         return found[1]

@@ -40,6 +40,7 @@ intents = Table(
     Column("upstream", String, nullable=False),
     Column("held_nano", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("plan", LargeBinary),
 )
 
 outcomes = Table(
@@ -63,17 +64,6 @@ outcomes = Table(
     Column("provider", String),
     Column("first_content_ms", Float),
     Column("total_ms", Float, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Index("outcomes_by_generation", "generation_id"),
-)
-
-decisions = Table(
-    "decisions",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("key_id", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("explanation", LargeBinary, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
 

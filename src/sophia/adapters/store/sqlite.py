@@ -1,16 +1,22 @@
 """The embedded store: one SQLite file, one writer, durable before anything is dispatched."""
 
 import asyncio
+import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, connect
-from sophia.core.rows import DecisionRow, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.ids import first_id
+from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
 _T = TypeVar("_T")
+_GENERATION = re.compile(r"gen-(\d{10})-")
+_SLACK = 900
+"""Seconds by which an upstream's clock and the length of an answer may move its id."""
 
 
 def _names(row: type[tuple[Any, ...]]) -> str:
@@ -27,10 +33,9 @@ def _insert(table: str, row: type[tuple[Any, ...]], *, conflict: str = "ABORT") 
 
 _INTENT = _insert("intents", Intent)
 _OUTCOME = _insert("outcomes", Outcome, conflict="IGNORE")
-_DECISION = _insert("decisions", DecisionRow, conflict="IGNORE")
 _KEY = _insert("keys", KeyRow)
 _FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
-_COLUMNS = {row: _names(row) for row in (Intent, Outcome, DecisionRow, KeyRow, Feedback)}
+_COLUMNS = {row: _names(row) for row in (Intent, Outcome, KeyRow, Feedback)}
 
 
 class SqliteStore:
@@ -46,6 +51,7 @@ class SqliteStore:
         self._reader.execute("PRAGMA query_only=ON")
         self._writer = GroupCommit(path)
         self._reading = threading.Lock()
+        self._judging = asyncio.Lock()
 
     async def reserve(self, intent: Intent) -> None:
         """Make `intent` durable. Raises Unavailable when the ledger cannot take it."""
@@ -54,10 +60,6 @@ class SqliteStore:
     def settle(self, outcome: Outcome) -> None:
         """Hand an outcome over; it becomes durable with the next batch and is never dropped."""
         self._writer.defer(_OUTCOME, outcome)
-
-    def decide(self, decision: DecisionRow) -> None:
-        """Hand a decision over; it becomes durable with the next batch."""
-        self._writer.defer(_DECISION, decision)
 
     async def keys(self) -> Sequence[KeyRow]:
         """Return every key, revoked ones included."""
@@ -95,14 +97,13 @@ class SqliteStore:
         )
         return [OpenHold(*row) for row in rows]
 
-    async def decision(self, id: int) -> DecisionRow | None:
-        """Return the decision of a request."""
-        await self._writer.flush()
+    async def decision(self, request_id: int) -> Intent | None:
+        """Return the first intent of a request, which carries its plan."""
         rows = await self._read(
-            f"SELECT {_COLUMNS[DecisionRow]} FROM decisions WHERE id = ?",  # noqa: S608
-            (id,),
+            f"SELECT {_COLUMNS[Intent]} FROM intents WHERE attempt_id = ?",  # noqa: S608
+            (request_id,),
         )
-        return DecisionRow(*rows[0]) if rows else None
+        return Intent(*rows[0]) if rows else None
 
     async def attempts(self, request_id: int) -> Sequence[Outcome]:
         """Return the outcomes of a request's attempts, in the order they were tried."""
@@ -115,21 +116,28 @@ class SqliteStore:
         return [Outcome(*row) for row in rows]
 
     async def by_generation(self, generation_id: str) -> Outcome | None:
-        """Return the outcome that carries an upstream's generation id."""
+        """Return the outcome that carries an upstream's generation id.
+
+        There is no index for it, since keeping one would cost every request: OpenRouter's ids tell
+        their second, and others are looked for among the last day's.
+        """
         await self._writer.flush()
+        first, last = _attempts_near(generation_id, time.time())
         rows = await self._read(
-            f"SELECT {_COLUMNS[Outcome]} FROM outcomes WHERE generation_id = ?",  # noqa: S608
-            (generation_id,),
+            f"SELECT {_COLUMNS[Outcome]} FROM outcomes"  # noqa: S608
+            " WHERE attempt_id BETWEEN ? AND ? AND generation_id = ?",
+            (first, last, generation_id),
         )
         return Outcome(*rows[0]) if rows else None
 
     async def add_feedback(self, feedback: Feedback) -> bool:
         """Keep a verdict; return False when its idempotency key was used before."""
-        await self._writer.flush()
-        known = await self._read(
-            "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
-        )
-        await self._writer.write(_FEEDBACK, feedback)
+        # One at a time: of two that come at once only one is the first.
+        async with self._judging:
+            known = await self._read(
+                "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
+            )
+            await self._writer.write(_FEEDBACK, feedback)
         return not known
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
@@ -161,3 +169,9 @@ class SqliteStore:
 
 async def _in_thread(work: Callable[[], _T]) -> _T:
     return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _attempts_near(generation_id: str, now: float) -> tuple[int, int]:
+    told = _GENERATION.match(generation_id)
+    start, end = (now - 86_400, now) if told is None else (int(told[1]), int(told[1]))
+    return first_id(int(start - _SLACK) * 1000), first_id(int(end + _SLACK) * 1000)

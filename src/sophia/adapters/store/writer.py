@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,6 +17,7 @@ _RETRY = 0.25
 _LINGER = 0.02
 
 Row = tuple[Any, ...]
+Item = tuple[str, Row, "asyncio.Future[None] | None"]
 
 
 @dataclass(slots=True)
@@ -26,6 +26,7 @@ class Batch:
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    size: int = 0
 
 
 class GroupCommit:
@@ -40,17 +41,18 @@ class GroupCommit:
         self._path = path
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[str, Row, asyncio.Future[None] | None] | None]
-        self._queue = SimpleQueue()
-        self._deferred: deque[tuple[str, Row]] = deque()
+        self._queue: SimpleQueue[list[Item] | None] = SimpleQueue()
+        self._waiting: list[Item] = []
+        self._pushing = False
         self._lingering = False
+        self._depth = 0
         self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)
         self._thread.start()
 
     @property
     def depth(self) -> int:
         """Rows that wait to become durable."""
-        return self._queue.qsize() + len(self._deferred)
+        return self._depth
 
     def write(self, statement: str, row: Row) -> asyncio.Future[None]:
         """Queue `row` and return a future that is done once it is durable.
@@ -58,31 +60,41 @@ class GroupCommit:
         Raises:
             Unavailable: too many rows wait already.
         """
-        if self.depth >= self._limit:
+        if self._depth >= self._limit:
             raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
         future = self._loop.create_future()
-        while self._deferred:
-            self._queue.put((*self._deferred.popleft(), None))
-        self._queue.put((statement, row, future))
+        self._depth += 1
+        self._waiting.append((statement, row, future))
+        if not self._pushing:
+            # One hand-over for everything that this turn of the loop writes.
+            self._pushing = True
+            self._loop.call_soon(self._push)
         return future
 
     def defer(self, statement: str, row: Row) -> None:
         """Queue `row` for the next batch, within 20 ms, without anybody waiting for it."""
-        self._deferred.append((statement, row))
-        if not self._lingering:
+        self._depth += 1
+        self._waiting.append((statement, row, None))
+        if not self._lingering and not self._pushing:
             self._lingering = True
-            self._loop.call_later(_LINGER, self._push)
+            self._loop.call_later(_LINGER, self._linger)
+
+    def _linger(self) -> None:
+        self._lingering = False
+        self._push()
 
     def _push(self) -> None:
-        self._lingering = False
-        while self._deferred:
-            self._queue.put((*self._deferred.popleft(), None))
+        self._pushing = False
+        if self._waiting:
+            self._queue.put(self._waiting)
+            self._waiting = []
 
     async def flush(self) -> None:
         """Wait until everything queued so far is durable."""
-        self._push()
         future = self._loop.create_future()
-        self._queue.put(("", (), future))
+        self._depth += 1
+        self._waiting.append(("", (), future))
+        self._push()
         await future
 
     async def close(self) -> None:
@@ -95,29 +107,29 @@ class GroupCommit:
         connection = connect(self._path)
         last = 0.0
         while True:
-            item = self._queue.get()
+            items = self._queue.get()
             pause = _SPACING - (time.monotonic() - last)
             if pause > 0:
                 time.sleep(pause)
             batch = Batch()
-            ended = self._gather(item, batch)
+            ended = self._gather(items, batch)
             last = time.monotonic()
             self._commit(connection, batch)
             if ended:
                 connection.close()
                 return
 
-    def _gather(
-        self, item: tuple[str, Row, asyncio.Future[None] | None] | None, batch: Batch
-    ) -> bool:
-        while item is not None:
-            statement, row, waiter = item
-            if statement:
-                batch.rows.setdefault(statement, []).append(row)
-            if waiter is not None:
-                batch.waiters.append(waiter)
+    def _gather(self, items: list[Item] | None, batch: Batch) -> bool:
+        """Take everything that waits into `batch`; return whether the end was told."""
+        while items is not None:
+            batch.size += len(items)
+            for statement, row, waiter in items:
+                if statement:
+                    batch.rows.setdefault(statement, []).append(row)
+                if waiter is not None:
+                    batch.waiters.append(waiter)
             try:
-                item = self._queue.get_nowait()
+                items = self._queue.get_nowait()
             except Empty:
                 return False
         return True
@@ -136,26 +148,37 @@ class GroupCommit:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 # A settled bill must not be lost: who waits is refused, the rows are retried.
-                self._tell(batch.waiters, Unavailable(f"The ledger cannot be written: {error}"))
+                self._tell(batch.waiters, 0, Unavailable(f"The ledger cannot be written: {error}"))
                 batch.waiters = []
-                time.sleep(_RETRY)
-        self._tell(batch.waiters, None)
+                if isinstance(error, driver.IntegrityError):
+                    # A row that can never be kept would keep all others waiting for ever.
+                    batch.rows = {_lenient(sql): rows for sql, rows in batch.rows.items()}
+                else:
+                    time.sleep(_RETRY)
+        self._tell(batch.waiters, batch.size, None)
 
-    def _tell(self, waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
-        if waiters:
-            try:
-                self._loop.call_soon_threadsafe(_resolve, waiters, error)
-            except RuntimeError:
-                return  # the loop is gone, and with it everybody who waited
+    def _tell(
+        self, waiters: list[asyncio.Future[None]], done: int, error: Exception | None
+    ) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._resolve, waiters, done, error)
+        except RuntimeError:
+            return  # the loop is gone, and with it everybody who waited
+
+    def _resolve(
+        self, waiters: list[asyncio.Future[None]], done: int, error: Exception | None
+    ) -> None:
+        self._depth -= done
+        for waiter in waiters:
+            if not waiter.done():
+                if error is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(error)
 
 
-def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+def _lenient(statement: str) -> str:
+    return statement.replace("INSERT OR ABORT ", "INSERT OR IGNORE ", 1)
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:

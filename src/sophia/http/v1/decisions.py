@@ -8,7 +8,7 @@ from sophia.core.errors import BadRequest, NotFound
 from sophia.core.ids import decode as decode_id
 from sophia.core.ids import encode as encode_id
 from sophia.core.money import usd
-from sophia.core.rows import DecisionRow, Feedback, Outcome
+from sophia.core.rows import Feedback, Intent, Outcome
 from sophia.http.front import Front
 from sophia.http.v1 import decode
 from sophia.http.v1.bodies import FeedbackBody
@@ -40,14 +40,15 @@ async def route(front: Front, incoming: Incoming, reply: Reply) -> None:
 async def decision(front: Front, incoming: Incoming, reply: Reply) -> None:
     """Answer `GET /v1/decisions/{id}`: the explanation again, with what became of it."""
     row = await _own_decision(front, incoming, incoming.path.rpartition("/")[2])
-    store = front.desk.books.store
-    told: dict[str, Any] = {"object": "sophia.decision", "id": encode_id("dec", row.id)}
-    told |= explain(_plan.decode(row.explanation))
-    told["served_by"] = row.model
-    told["attempts_made"] = [_attempt(one) for one in await store.attempts(row.id)]
+    store, number = front.desk.books.store, row.attempt_id
+    made = await store.attempts(number)
+    told: dict[str, Any] = {"object": "sophia.decision", "id": encode_id("dec", number)}
+    told |= explain(_plan.decode(row.plan or b""))
+    told["served_by"] = made[-1].model if made else None
+    told["attempts_made"] = [_attempt(one) for one in made]
     told["feedback"] = [
         {"score": one.score, "label": one.label, "channel": one.channel, "at_ms": one.at_ms}
-        for one in await store.feedback(row.id)
+        for one in await store.feedback(number)
     ]
     await reply.whole(200, JSON, encode(told))
 
@@ -68,7 +69,7 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
     fresh = await front.desk.books.store.add_feedback(
         Feedback(
             f"{row.key_id}:{given}",
-            row.id,
+            row.attempt_id,
             row.key_id,
             score,
             body.label,
@@ -79,17 +80,18 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
         )
     )
     if fresh and score is not None:
-        front.scored(row.model, score)
+        made = await front.desk.books.store.attempts(row.attempt_id)
+        front.scored(made[-1].model if made else row.model, score)
     told = {"object": "sophia.feedback", "decision_id": body.decision_id, "stored": fresh}
     await reply.whole(200, JSON, encode(told))
 
 
-async def _own_decision(front: Front, incoming: Incoming, id: str) -> DecisionRow:
+async def _own_decision(front: Front, incoming: Incoming, id: str) -> Intent:
     principal = await front.principal(incoming)
     number = decode_id("dec", id)
     row = await front.desk.books.store.decision(number) if number is not None else None
     # Another key's decision does not exist for this one.
-    if row is None or row.key_id != principal.key_id:
+    if row is None or row.plan is None or row.key_id != principal.key_id:
         raise NotFound(f"There is no decision {id[:100]!r} of this key.")
     return row
 

@@ -1,4 +1,4 @@
-"""Ledger, keys, decisions and feedback."""
+"""Ledger, keys and feedback."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("upstream", sa.String, nullable=False),
         sa.Column("held_nano", sa.BigInteger, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sa.Column("plan", sa.LargeBinary),
     )
     op.create_table(
         "outcomes",
@@ -54,15 +55,6 @@ def upgrade() -> None:
         sa.Column("total_ms", sa.Float, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
     )
-    op.create_index("outcomes_by_generation", "outcomes", ["generation_id"])
-    op.create_table(
-        "decisions",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("key_id", sa.String, nullable=False),
-        sa.Column("model", sa.String, nullable=False),
-        sa.Column("explanation", sa.LargeBinary, nullable=False),
-        sa.Column("at_ms", sa.BigInteger, nullable=False),
-    )
     op.create_table(
         "feedback",
         sa.Column("idempotency_key", sa.String, primary_key=True),
@@ -80,5 +72,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop everything that `upgrade` made."""
-    for table in ("feedback", "decisions", "outcomes", "intents", "keys"):
+    for table in ("feedback", "outcomes", "intents", "keys"):
         op.drop_table(table)
