@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import requests
 import schemathesis
-from gateway import NO_TIMERS, prepare, running
 from hypothesis import HealthCheck, given, seed, settings
 from schemathesis.checks import CHECKS as KNOWN
 from schemathesis.checks import load_all_checks
 
+from gateway import NO_TIMERS, prepare, running
 from sophia.config import Budget, Settings
 from sophia.http.v1.openapi import document
 from sophia.testing import ScriptedUpstream
