@@ -1,6 +1,7 @@
 """Read a body of OpenRouter's `GET /models`, and the one that is bundled."""
 
 import datetime
+from functools import cache
 from importlib import resources
 
 import msgspec
@@ -74,9 +75,19 @@ def bundled(profiles: Profiles | None = None) -> Catalogue:
     Raises:
         CatalogueError: the installation is damaged.
     """
+    return _bundled() if profiles is None else _with(profiles)
+
+
+@cache
+def _bundled() -> Catalogue:
+    # Nothing in a catalogue changes, so one reading serves every Sophia of a process.
+    return _with(bundled_profiles())
+
+
+def _with(profiles: Profiles) -> Catalogue:
     content = _decode(_shipped("models.json"))
     date = content.snapshot.date if content.snapshot else ""
-    return Catalogue(_models(content), profiles or bundled_profiles(), date)
+    return Catalogue(_models(content), profiles, date)
 
 
 def bundled_profiles() -> Profiles:
