@@ -299,8 +299,8 @@ async def test_the_callers_own_fault_is_told(
     [
         ([Step(status=429, retry_after="7"), Step(status=429, retry_after="3")], 429),
         ([Step(status=429), Step(status=429)], 429),
-        ([Step(status=503), Step(status=529)], 503),
-        ([Step(status=503), Step(status=429)], 503),
+        ([Step(status=503), Step(status=529)], 429),
+        ([Step(status=503), Step(status=429)], 429),
         ([Step(status=500), Step(status=429)], 502),
         ([Step(status=502), Step(no_answer="hang")], 502),
         ([Step(no_answer="hang"), Step(no_answer="hang")], 504),
@@ -322,7 +322,7 @@ async def test_when_all_fail_the_error_lists_each_attempt(
     assert [one["model"] for one in attempts] == [MINI, NEMO]
     assert all(one["cause"] and one["message"] for one in attempts)
     assert MINI in error["message"] and NEMO in error["message"]
-    if status in (429, 503):
+    if status == 429:
         wait = "3" if steps[0].retry_after else "1"
         assert answer.headers["retry-after"] == wait
     assert len(await gateway.settled(2)) == 2
@@ -375,16 +375,47 @@ async def test_a_stream_that_breaks_off_says_so(gateway: Gateway, name: str) -> 
 
 async def test_a_second_malformed_event_ends_the_stream(gateway: Gateway) -> None:
     good = {"id": "gen-x", "choices": [{"index": 0, "delta": {"content": "Hi"}}]}
-    event = f"data: {json.dumps(good)}\n\n".encode()
+    one = f"data: {json.dumps(good)}\n\n".encode()
     later = ("sleep", 0.02)
     gateway.up.script(
-        MINI, Step(raw=(SSE_HEAD, event, later, b"data: {bad\n\n" + event, later, b"data: {bad\n\n"))
+        MINI, Step(raw=(SSE_HEAD, one, later, b"data: {bad\n\n" + one, later, b"data: {bad\n\n"))
     )
     answer = await asked(gateway, True)
     assert answer.text == "HiHi" and not answer.done
     assert answer.chunks[-1]["error"]["metadata"]["cause"] == "malformed"
     (row,) = await gateway.settled(1)
     assert (row.state, row.cost_source) == ("settled", "estimated") and row.cost_nano > 0
+
+
+def event(text: str | None, reason: str | None = None, index: int = 0) -> bytes:
+    delta = {} if text is None else {"content": text}
+    choice = {"index": index, "delta": delta, "finish_reason": reason}
+    return b"data: " + json.dumps({"id": "gen-x", "choices": [choice]}).encode() + b"\n\n"
+
+
+async def test_what_came_together_with_an_error_is_given_before_it(gateway: Gateway) -> None:
+    error = b'data: {"error":{"code":502,"message":"gone"},"choices":[]}\n\n'
+    gateway.up.script(MINI, Step(raw=(SSE_HEAD, event("a"), ("sleep", 0.02), event("b") + error)))
+    answer = await asked(gateway, True)
+    assert answer.text == "ab" and not answer.done
+    assert answer.chunks[-1]["error"]["metadata"]["cause"] == "in_band"
+
+
+@pytest.mark.parametrize("end", ["rst", "fin", "half_close", ("sleep", 1.0)])
+async def test_a_stream_is_complete_with_its_finish_reason(gateway: Gateway, end: Any) -> None:
+    """Whatever the connection does after it."""
+    head = SSE_HEAD.replace(b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n")
+    said = event("a") + event(None, "stop")
+    chunk = b"%x\r\n%b\r\n" % (len(said), said)
+    gateway.up.script(MINI, Step(raw=(head, chunk, ("sleep", 0.02), end)))
+    check_clean(await asked(gateway, True), MINI, 1)
+
+
+async def test_a_stream_of_two_choices_is_complete_with_both_ends(gateway: Gateway) -> None:
+    said = event("a") + event("b", index=1) + event(None, "stop")
+    gateway.up.script(MINI, Step(raw=(SSE_HEAD, said)))
+    answer = await asked(gateway, True, n=2)
+    assert not answer.done and answer.chunks[-1]["error"]["metadata"]["cause"] == "cut"
 
 
 async def test_a_legacy_stream_that_breaks_off_says_so(gateway: Gateway) -> None:

@@ -63,7 +63,9 @@ class StreamExchange:
     async def next(self) -> Piece | None:
         """Return what came next, or None after a finish reason. Raises UpstreamFailure."""
         while not self._ended:
-            data = await self._response.read()
+            if self._chunks.failure is not None:
+                raise self._chunks.failure
+            data = await self._read()
             if data is None:
                 self._ended = True
                 rest = self._events.rest()
@@ -78,9 +80,20 @@ class StreamExchange:
                 self.generation_id = piece.id
             if piece.chunks or piece.usage is not None:
                 return piece
-        if self._chunks.finished is None:
+        if self._chunks.failure is not None:
+            raise self._chunks.failure
+        if not self._chunks.complete:
             raise UpstreamFailure(FailureKind.CUT, "the stream ended without a finish reason")
         return None
+
+    async def _read(self) -> bytes | None:
+        try:
+            return await self._response.read()
+        except UpstreamFailure:
+            # What breaks after every choice has ended takes nothing from the answer.
+            if not self._chunks.complete:
+                raise
+            return None
 
     async def _finish(self) -> None:
         """Let the body end, so that the connection can serve again; its bytes mean nothing now."""

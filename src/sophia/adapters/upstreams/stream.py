@@ -59,9 +59,21 @@ class ChunkReader:
         self.finished: str | None = None
         self.done = False
         self.malformed = 0
+        self._begun = False
+        self._failure: UpstreamFailure | None = None
+        self.failure: UpstreamFailure | None = None
+        self._spoken = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice that began has told its end."""
+        return bool(self._ended) and self._roles <= self._ended
 
     def read(self, payloads: list[bytes]) -> Piece:
-        """Return what `payloads` say. Raises UpstreamFailure for an in-band error."""
+        """Return what `payloads` say. Raises UpstreamFailure for an in-band error.
+
+        Once content was given, what comes before an error is given first: `failure` is the error.
+        """
         piece = Piece([])
         for payload in payloads:
             template = self._template
@@ -72,7 +84,14 @@ class ChunkReader:
             elif payload == b"[DONE]":
                 self.done = True
             elif payload:
-                self._full(payload, piece)
+                try:
+                    self._full(payload, piece)
+                except UpstreamFailure as failure:
+                    if not (self._spoken and piece.chunks):
+                        raise
+                    self.failure = failure
+                    break
+        self._spoken = self._spoken or piece.content
         return piece
 
     def _full(self, payload: bytes, piece: Piece) -> None:
