@@ -21,6 +21,7 @@ _TIMEOUTS = frozenset(
         FailureKind.TOTAL_TIMEOUT,
     }
 )
+_NO_CAPACITY = frozenset({429, 503, 529})
 _CALLERS_FAULT = frozenset({400, 412, 422})
 _OTHER_MODEL_HELPS = frozenset(
     {
@@ -76,9 +77,9 @@ def as_error(tried: Sequence[Tried], *, told: bool) -> SophiaError:
     if told:
         return _callers(last, attempts)
     causes = "; ".join(f"{one.model}: {one.failure.message}" for one in tried)
-    count = "The only model" if len(tried) == 1 else f"All {len(tried)} models"
+    whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} models tried"
     error = AllAttemptsFailed(
-        f"{count} that was tried failed. {causes}"[:2000],
+        f"{whole} failed. {causes}"[:2000],
         retry_after=_wait(tried),
         details={"attempts": attempts},
     )
@@ -102,10 +103,11 @@ def _verdict(tried: Sequence[Tried]) -> tuple[int, str]:
     failures = [one.failure for one in tried]
     if all(failure.status == 429 for failure in failures):
         return 429, "rate_limit_exceeded"
+    if all(failure.status in _NO_CAPACITY for failure in failures):
+        # Not a 5xx: clients that retry those for an hour would never see the Retry-After.
+        return 429, "provider_overloaded"
     if all(failure.kind in _TIMEOUTS for failure in failures):
         return 504, "timeout"
-    if all(failure.status in (429, 503, 529) for failure in failures):
-        return 503, "provider_overloaded"
     return 502, "provider_unavailable"
 
 
@@ -113,7 +115,7 @@ def _wait(tried: Sequence[Tried]) -> float | None:
     waits = [one.failure.retry_after for one in tried if one.failure.retry_after is not None]
     if waits:
         return min(waits)
-    return 1.0 if all(one.failure.status in (429, 503, 529) for one in tried) else None
+    return 1.0 if all(one.failure.status in _NO_CAPACITY for one in tried) else None
 
 
 def _describe(one: Tried) -> dict[str, object]:
