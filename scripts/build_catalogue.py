@@ -12,6 +12,13 @@ OUT = Path(__file__).parent.parent / "src/sophia/catalogue/data/models.json"
 ROUTER_PRICE = "-1"
 # The listing holds only chat models that take tools, so these are facts even of a partial row.
 SURE_PARAMETERS = {"max_tokens", "tools", "tool_choice"}
+# The listing has chat models only; these prices and windows stand in genai-prices 0.2.3 (MIT).
+EMBEDDINGS = (
+    ("openai/text-embedding-3-small", "OpenAI: Text Embedding 3 Small", 8192, "0.02"),
+    ("openai/text-embedding-3-large", "OpenAI: Text Embedding 3 Large", 8192, "0.13"),
+    ("google/gemini-embedding-001", "Google: Gemini Embedding 001", 2048, "0.15"),
+    ("mistralai/mistral-embed-2312", "Mistral: Mistral Embed 2312", 8192, "0.10"),
+)
 PRICE_NAMES = {
     "prompt": "prompt",
     "completion": "completion",
@@ -89,11 +96,34 @@ def listing(model: dict) -> dict:
     }
 
 
+def embeddings() -> list[dict]:
+    """Return the embedding models in the assembled listing's form."""
+    return [
+        {
+            "id": id,
+            "canonical_slug": id,
+            "name": name,
+            "kind": "embedding",
+            "context_length": window,
+            "max_output_tokens": None,
+            "pricing_usd_per_mtok": {"prompt": Decimal(price), "completion": Decimal(0)},
+            "input_modalities": ["text"],
+            "output_modalities": ["embeddings"],
+            "supported_parameters": ["dimensions", "encoding_format"],
+            "created": 0,
+            "tokenizer": None,
+            "source": {"supported_parameters": "genai-prices-0.2.3"},
+        }
+        for id, name, window, price in EMBEDDINGS
+    ]
+
+
 def main(source: Path, out: Path) -> None:
     """Write `out` with one model a line, so that two snapshots can be compared by eye."""
     document = json.loads(source.read_text(), parse_float=Decimal)
     # An id without an author is the source's own abbreviation; OpenRouter lists none.
     rows = [m for m in document["models"] if m["kind"] == "chat" and "/" in m["id"]]
+    rows += embeddings()
     rows.sort(key=lambda model: model["id"])
     sources = [
         {"name": s["name"], "date": s["date"], "licence": s["licence"], "used_for": s["used_for"]}

@@ -359,7 +359,7 @@ def seams() -> str:
     """Describe the Protocols of core/ports.py."""
     text = (
         "A port is a seam: a Protocol in `core/ports.py` with more than one implementation, all of "
-        "which pass the same contract tests. `compose.py` says which one is used.\n\n"
+        "which pass the same contract tests. `compose/` says which one is used.\n\n"
     )
     for kind in classes(ports, object):
         text += f"## {kind.__name__}\n\n{inspect.getdoc(kind)}\n\n```python\n"

@@ -92,14 +92,14 @@ OPENAI = MappingProxyType(
         "mid-stream": "APIError",
     }
 )
-LITELLM = MappingProxyType({**OPENAI, "down": "ServiceUnavailableError"})
+LITELLM = MappingProxyType({**OPENAI, "down": "APIError"})
 OPENROUTER = MappingProxyType(
     {
         "unknown model": "NotFoundResponseError",
         "bad key": "UnauthorizedResponseError",
         "bad parameter": "BadRequestResponseError",
         "busy": "TooManyRequestsResponseError",
-        "down": "ServiceUnavailableResponseError",
+        "down": "BadGatewayResponseError",
     }
 )
 PYDANTIC_AI = MappingProxyType(
@@ -108,7 +108,7 @@ PYDANTIC_AI = MappingProxyType(
         "bad key": "ModelAuthenticationError",
         "bad parameter": "ModelRequestRejectedError",
         "busy": "ModelRateLimitError",
-        "down": "ModelUnavailableError",
+        "down": "ModelServerError",
         "mid-stream": "ModelAPIError",
     }
 )

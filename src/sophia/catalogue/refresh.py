@@ -1,8 +1,10 @@
 """Take over a newer listing, or refuse it: the caller keeps the last good catalogue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sophia.catalogue.catalogue import Catalogue
+from sophia.catalogue.model import Model
 from sophia.catalogue.profiles import CatalogueError
 from sophia.catalogue.snapshot import parse_models
 
@@ -21,8 +23,13 @@ class Changes:
         return bool(self.added or self.removed or self.repriced)
 
 
-def refreshed(current: Catalogue, body: bytes, date: str) -> Catalogue:
+def refreshed(
+    current: Catalogue, body: bytes, date: str, own: Sequence[Model] = ()
+) -> Catalogue:
     """Return a catalogue of the models in `body`, listed on `date`, with the profiles of `current`.
+
+    Kept beside them: `own` models, which other upstreams serve, and models of a kind that the new
+    list does not speak of at all, since OpenRouter lists embeddings apart.
 
     Raises:
         CatalogueError: the body cannot be read, is far smaller than what it would replace, or
@@ -32,7 +39,10 @@ def refreshed(current: Catalogue, body: bytes, date: str) -> Catalogue:
     if len(models) < _SMALLEST_SHARE * len(current.models):
         told = f"the new list holds {len(models)} models, the current one {len(current.models)}"
         raise CatalogueError(f"{told}: refused as incomplete")
-    after = current.with_models(models, date, "refreshed")
+    kinds = {model.kind for model in models}
+    kept = [model for model in current.models if model.kind not in kinds]
+    together = {model.id: model for model in (*models, *kept, *own)}
+    after = current.with_models(together.values(), date, "refreshed")
     if current.profiles and not after.profiles:
         raise CatalogueError("the new list holds none of the models that Sophia chooses among")
     return after

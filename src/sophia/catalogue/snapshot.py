@@ -148,8 +148,10 @@ def _model(raw: msgspec.Raw, partial: frozenset[str]) -> Model | None:
 
 
 def _kind(outbound: frozenset[str]) -> str:
-    """Return `chat` for what writes text, else the one thing that the model makes."""
-    return "chat" if "text" in outbound else min(outbound)
+    """Return `chat` for what writes text, `embedding`, or the one thing that the model makes."""
+    if "text" in outbound:
+        return "chat"
+    return "embedding" if "embeddings" in outbound else min(outbound)
 
 
 def _count(number: float | None) -> int | None:

@@ -51,7 +51,9 @@ class CatalogueRefresh:
         try:
             body = await self._upstream.get("/models")
             today = datetime.fromtimestamp(self._desk.books.clock.wall(), UTC).date()
-            fresh = refreshed(current.catalogue, body, today.isoformat())
+            named = [current.catalogue.get(id) for id in self._desk.upstreams.by_model]
+            own = [model for model in named if model is not None]
+            fresh = refreshed(current.catalogue, body, today.isoformat(), own)
         except (UpstreamFailure, CatalogueError) as error:
             log.warning("the catalogue of %s stays: %s", current.catalogue.date, error)
             return

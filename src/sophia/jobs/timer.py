@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable
 log = logging.getLogger("sophia.jobs")
 
 
-async def every(seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Call `work` each time `seconds` have passed, until cancelled."""
+async def every(
+    seconds: float, name: str, work: Callable[[], Awaitable[None]], *, first: float | None = None
+) -> None:
+    """Call `work` every `seconds` until cancelled, the first time after `first` seconds."""
+    await asyncio.sleep(seconds if first is None else first)
     while True:
-        await asyncio.sleep(seconds)
         try:
             await work()
         except Exception:
             # The border of a job: the next turn must come whatever this one did.
             log.exception("%s failed; trying again in %s s", name, seconds)
+        await asyncio.sleep(seconds)

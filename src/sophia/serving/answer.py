@@ -34,6 +34,12 @@ class Record:
         self.decision = decision
         self.outcomes: list[Outcome] = []
 
+    @property
+    def cost_nano(self) -> int:
+        """What all attempts together cost, in nano-dollars."""
+        outcomes = self.outcomes
+        return outcomes[0].cost_nano if len(outcomes) == 1 else sum(o.cost_nano for o in outcomes)
+
     def close(self, status: int, error_type: str | None = None) -> None:
         """Tell the sinks."""
         request, desk, plan = self.request, self.desk, self.decision.plan
@@ -53,7 +59,7 @@ class Record:
             status,
             last.finish_reason if last is not None else None,
             error_type,
-            sum(outcome.cost_nano for outcome in self.outcomes),
+            self.cost_nano,
             last.prompt_tokens if last is not None else 0,
             last.completion_tokens if last is not None else 0,
             desk.books.clock.monotonic() - request.arrived,

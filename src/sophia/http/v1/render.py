@@ -32,7 +32,7 @@ def headers(answer: Answer, outcome: Outcome | None) -> bytes:
         len(record.outcomes) + (outcome is None),
     )
     if outcome is not None:
-        lines += b"x-sophia-cost-usd: %.9f\r\n" % usd(outcome.cost_nano)
+        lines += b"x-sophia-cost-usd: %.9f\r\n" % usd(record.cost_nano)
     if record.decision.warning is not None:
         lines += line(b"x-sophia-warning", record.decision.warning)
     return lines
@@ -52,7 +52,7 @@ def whole(answer: Answer, body: bytes, outcome: Outcome) -> bytes:
 
 
 class Account(msgspec.Struct, omit_defaults=True):
-    """The `sophia` object of an answer: which model, why, and for how much.
+    """The `sophia` object of an answer: which model, why, and for how much, all attempts together.
 
     `saved_usd` compares with the best candidate by expected quality at the same tokens.
     """
@@ -77,13 +77,13 @@ def account(answer: Answer, outcome: Outcome) -> Account:
         model = record.desk.knowledge.find(best.model)
         if model is not None:
             there = model.prices.cost(outcome.prompt_tokens, outcome.completion_tokens)
-            saved = usd(max(there - outcome.cost_nano, 0))
+            saved = usd(max(there - record.cost_nano, 0))
     return Account(
         encode_id("dec", record.request.id),
         outcome.model,
         plan.rule or plan.policy,
         _reason(answer),
-        usd(outcome.cost_nano),
+        usd(record.cost_nano),
         len(record.outcomes),
         saved,
         record.decision.warning,

@@ -1,0 +1,57 @@
+"""The data folder's secrets: the pepper, and fresh keys with the rows that stand for them."""
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+from sophia.config import ConfigError, Settings
+from sophia.core.rows import KeyRow
+from sophia.tenants.keys import Scope, digest, kid, mint
+
+
+def data_folder(settings: Settings) -> Path:
+    """Return the data folder, made if need be. Raises ConfigError when it cannot be."""
+    path = Path(settings.data_dir)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"`data_dir`: {path} cannot be made: {error.strerror}") from None
+    return path
+
+
+def pepper(data: Path) -> bytes:
+    """Return the secret that key digests are made with; made on first use, readable by us only."""
+    path = data / "pepper"
+    if not path.exists():
+        write_secret(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner may read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def new_key(
+    data: Path,
+    name: str,
+    scope: Scope = "inference",
+    *,
+    daily: int | None = None,
+    each: int | None = None,
+) -> tuple[str, KeyRow]:
+    """Return a fresh key and the row that stands for it; limits in nano-dollars."""
+    token = mint(secrets.token_bytes(42), scope)
+    row = KeyRow(
+        kid(token.encode()) or "",
+        digest(token.encode(), pepper(data)),
+        name,
+        scope,
+        daily,
+        each,
+        time.time_ns() // 1_000_000,
+    )
+    return token, row
