@@ -38,7 +38,6 @@ class GroupCommit:
     """
 
     def __init__(self, path: Path, *, limit: int = 20_000) -> None:
-        self._path = path
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[list[Item] | None] = SimpleQueue()
@@ -46,6 +45,8 @@ class GroupCommit:
         self._pushing = False
         self._lingering = False
         self._depth = 0
+        # Opened here, so that a database that cannot be opened fails the start and not the thread.
+        self._connection = connect(path)
         self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)
         self._thread.start()
 
@@ -104,7 +105,7 @@ class GroupCommit:
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
-        connection = connect(self._path)
+        connection = self._connection
         last = 0.0
         while True:
             items = self._queue.get()
