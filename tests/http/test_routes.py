@@ -64,7 +64,7 @@ async def test_embeddings_come_from_an_upstream_of_ones_own(
 async def test_a_failed_embedding_costs_nothing(embedding: Gateway) -> None:
     embedding.up.script("*", Step(status=503))
     answer = await embedding.client.post("/v1/embeddings", {"model": EMBEDDER, "input": "a"})
-    assert answer.status == 503 and answer.error["metadata"]["attempts"]
+    assert answer.status == 429 and answer.error["metadata"]["attempts"]
     assert await embedding.standing() == (0.0, 0.0)
 
 
