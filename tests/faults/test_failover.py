@@ -468,7 +468,7 @@ async def test_a_client_that_hangs_up_stops_the_upstream_and_pays_its_bill(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_before_content(gateway: Gateway, stream: bool) -> None:
-    gateway.up.script(MINI, Step(delay=0.1) if not stream else Step(first_delay=0.1))
+    gateway.up.script(MINI, Step(delay=0.1) if not stream else Step(first_delay=0.2))
     async with gateway.client.connection(gateway.client.request(chat(stream=stream))):
         while not gateway.up.requests:
             await asyncio.sleep(0.002)
