@@ -39,6 +39,7 @@ GOALS = (
     Goal("throughput × ferrogw (Go)", "sophia", "sat.rps_x_ferrogw", "at least", 1),
     Goal("added p50 at 500 requests/s, ms", "sophia", "r500.added_p50_ms", "at most", 0.6),
     Goal("added p99 at 500 requests/s, ms", "sophia", "r500.added_p99_ms", "at most", 2),
+    Goal("longest event-loop block at 500 requests/s, ms", "sophia", "r500.loop_block_ms", "at most", 10),
     Goal("CPU per 64 kB request, × nginx", "sophia", "large.cpu_us_x_nginx", "at most", 4),
     Goal("CPU per SSE event, µs", "sophia", "sse.cpu_us_event", "at most", 18),
     Goal("cold start to the first answer, s", "sophia", "cold_seconds", "at most", 1),

@@ -33,6 +33,9 @@ class Cores:
     gateway: int
 
 
+BLOCK_METRIC = "sophia_event_loop_block_seconds"
+
+
 def cores() -> Cores:
     """The first two cores this process may use.
 
@@ -119,6 +122,23 @@ def post(target: Target, body: str, seconds: float = 20.0, *, signed: bool = Tru
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def loop_block_ms(target: Target) -> float | None:
+    """The longest event-loop block since the last call, in milliseconds; None if it is not told."""
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    for line in page.splitlines():
+        name, _, value = line.partition(" ")
+        if name == BLOCK_METRIC:
+            return float(value) * 1e3
+    return None
 
 
 @dataclass(slots=True)

@@ -57,6 +57,7 @@ LATENCY = (
     Column("500/s: p50 / p99 ms", ("r500.added_p50_ms", "r500.added_p99_ms"), "r500"),
     Column("500/s: CPU µs", ("r500.cpu_us",), "r500"),
     Column("500/s: CPU × nginx", ("r500.cpu_us_x_nginx",), "r500"),
+    Column("500/s: longest loop block ms", ("r500.loop_block_ms",), "r500"),
 )
 STREAMS = (
     Column("64 streams: events/s", ("sse.events_per_s",)),

@@ -13,6 +13,7 @@ from bench.gateway.process import (
     Unable,
     launch,
     listening,
+    loop_block_ms,
     post,
     resident_mb,
     start,
@@ -130,7 +131,10 @@ def measure(stage: Stage, target: Target, number: int, settings: Settings) -> Re
             if _too_fast(phase, record):
                 record.over.append(phase.name)
                 continue
+            tells = target.kind == "ours" and loop_block_ms(target) is not None
             record.windows[phase.name] = send(stage, target, phase, settings.seconds, running)
+            if tells and (block := loop_block_ms(target)) is not None:
+                record.windows[phase.name]["loop_block_ms"] = block
         if running:
             running.refresh()
             record.resident_mb = resident_mb(running.family)

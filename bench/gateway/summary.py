@@ -53,7 +53,7 @@ def _figures(target: Target, records: list[Record], rounds: dict[tuple[str, int]
 
 def _own(record: Record, phase: str) -> Iterator[tuple[str, float | None]]:
     """What a window says by itself."""
-    for metric in ("rps", "cpu_us", "cpu_us_event", "errors", "foreign_cores", "load_core"):
+    for metric in ("rps", "cpu_us", "cpu_us_event", "errors", "foreign_cores", "load_core", "loop_block_ms"):
         yield metric, _value(record, phase, metric)
     if _value(record, phase, "events_seen"):
         yield "events_per_s", _value(record, phase, "events_per_s")

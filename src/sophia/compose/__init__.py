@@ -33,6 +33,7 @@ from sophia.core.ids import Ids
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Sink, Upstream
 from sophia.http.front import Front
+from sophia.jobs.heartbeat import Heartbeat
 from sophia.jobs.reload import CatalogueRefresh, RulesReload
 from sophia.jobs.timer import every
 from sophia.serving.desk import Desk
@@ -72,12 +73,14 @@ class Sophia:
     front: Front
     store: SqliteStore
     upstreams: tuple[Upstream, ...]
+    heartbeat: Heartbeat
     jobs: list[asyncio.Task[None]] = field(default_factory=list)
     sinks: tuple[Sink, ...] = ()
     sandbox: SandboxProcess | None = None
 
     async def close(self) -> None:
         """Stop the jobs, settle what is open, write what waits, close everything."""
+        self.heartbeat.close()
         for job in self.jobs:
             job.cancel()
         await asyncio.gather(*self.jobs, return_exceptions=True)
@@ -137,7 +140,13 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         settings.server.max_body_bytes,
         scored=metrics.score,
     )
-    sophia = Sophia(front, store, tuple(built.values()), sinks=sinks, sandbox=sandbox)
+    heartbeat = Heartbeat()
+    metrics.gauge(
+        "sophia_event_loop_block_seconds",
+        "Longest time that the event loop did not turn since the last scrape.",
+        heartbeat.longest,
+    )
+    sophia = Sophia(front, store, tuple(built.values()), heartbeat, sinks=sinks, sandbox=sandbox)
     _start_jobs(sophia, settings, default, data)
     return sophia
 
