@@ -103,6 +103,8 @@ async def test_spends_are_summed_by_key_in_one_window(store: Store) -> None:
     await store.attempts(NOW)
     assert sorted(await store.spends(DAY)) == [Spend("k", DAY, 2**60 + 1), Spend("other", DAY, 3)]
     assert await store.spends("2026-01-01") == []
+    assert await store.spent("k", DAY) == 2**60 + 5 and await store.spent("k", "2026-11-24") == 4
+    assert await store.spent("k", "") == 2**60 + 5 and await store.spent("nobody", "") == 0
     ((model, nano),) = await store.costs()
     assert model == "acme/m" and nano >= 2**60 + 8
 

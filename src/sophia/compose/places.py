@@ -65,7 +65,7 @@ def pool_of(place: UpstreamSettings, environ: Mapping[str, str]) -> Pool:
         headers.append(("Authorization", f"Bearer {key}"))
     if place.kind == "openrouter":
         headers += [
-            ("HTTP-Referer", "https://github.com/sophia-router"),
+            ("HTTP-Referer", "https://sophia-ai.com"),
             ("X-OpenRouter-Title", "Sophia"),
         ]
     try:

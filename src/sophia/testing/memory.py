@@ -51,6 +51,14 @@ class MemoryStore:
                 spent[row.key_id] = spent.get(row.key_id, 0) + row.cost_nano
         return [Spend(key_id, window, nano) for key_id, nano in spent.items()]
 
+    async def spent(self, key_id: str, since: str) -> int:
+        """Return what a key has spent in windows from day `since` on, in nano-dollars."""
+        return sum(
+            row.cost_nano
+            for row in self._outcomes.values()
+            if row.key_id == key_id and row.window >= since and row.state != "unknown"
+        )
+
     async def costs(self) -> Sequence[tuple[str, int]]:
         """Return what each model has cost, in nano-dollars."""
         costs: dict[str, int] = {}

@@ -83,6 +83,16 @@ class SqliteStore:
         )
         return [Spend(*row) for row in rows]
 
+    async def spent(self, key_id: str, since: str) -> int:
+        """Return what a key has spent since day `since` ("" is ever), in nano-dollars."""
+        await self._writer.flush()
+        rows = await self._read(
+            "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes"
+            " WHERE key_id = ? AND window >= ? AND state != 'unknown'",
+            (key_id, since),
+        )
+        return int(rows[0][0])
+
     async def costs(self) -> Sequence[tuple[str, int]]:
         """Return what each model has cost since the ledger began, in nano-dollars."""
         rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")

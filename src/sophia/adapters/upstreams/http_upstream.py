@@ -17,6 +17,7 @@ from sophia.core.money import nano_from_usd
 _ERROR_BYTES = 64 * 1024
 _ANSWER_BYTES = 64 * 1024 * 1024
 _CLOSING_SECONDS = 0.25
+_TAIL_SECONDS = 5.0
 _PATHS = {name: b"/" + name.encode() for name in ("chat/completions", "completions", "embeddings")}
 _GET = Deadlines(connect=5.0, content=30.0, stall=30.0, total=60.0)
 
@@ -72,8 +73,7 @@ class StreamExchange:
                 piece = self._chunks.read([rest] if rest else [])
             else:
                 piece = self._chunks.read(self._events.feed(data))
-            if piece.content:
-                self._response.expect_by(self._now() + self._stall, FailureKind.STALL)
+            self._wind(piece)
             if self._chunks.done and not self._ended:
                 await self._finish()
             if piece.id is not None and self.generation_id is None:
@@ -85,6 +85,14 @@ class StreamExchange:
         if not self._chunks.complete:
             raise UpstreamFailure(FailureKind.CUT, "the stream ended without a finish reason")
         return None
+
+    def _wind(self, piece: Piece) -> None:
+        """Set the clock for what may come next."""
+        if self._chunks.complete:
+            # Only the usage can still come; a server that forgets to end must not hold it back.
+            self._response.expect_by(self._now() + _TAIL_SECONDS, FailureKind.STALL)
+        elif piece.content:
+            self._response.expect_by(self._now() + self._stall, FailureKind.STALL)
 
     async def _read(self) -> bytes | None:
         try:

@@ -59,8 +59,6 @@ class ChunkReader:
         self.finished: str | None = None
         self.done = False
         self.malformed = 0
-        self._begun = False
-        self._failure: UpstreamFailure | None = None
         self.failure: UpstreamFailure | None = None
         self._spoken = False
 

@@ -1,6 +1,6 @@
 """`GET /v1/key` and `GET /v1/generation`: what a key may spend, and what a call cost."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
 import msgspec
@@ -25,29 +25,33 @@ async def key(front: Front, incoming: Incoming, reply: Reply) -> None:
     window = day_window(desk.books.clock.wall())
     spent, held = desk.books.coordinator.standing(principal.key_id, window)
     left = Account(spent, held).left(limit)
+    today = datetime.fromtimestamp(desk.books.clock.wall(), UTC).date()
+    monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
+    since = {"": "", "_daily": window, "_weekly": str(monday), "_monthly": str(first)}
     data: dict[str, object] = {
         "label": f"sk-sph-{principal.key_id}...",
         "name": principal.name,
         "limit": None if limit is None else usd(limit),
         "limit_remaining": None if left is None else usd(left),
         "limit_reset": "daily",
-        "usage": usd(spent),
-        "usage_daily": usd(spent),
-        "usage_weekly": usd(spent),
-        "usage_monthly": usd(spent),
         "held": usd(held),
-        "byok_usage": 0,
-        "byok_usage_daily": 0,
-        "byok_usage_weekly": 0,
-        "byok_usage_monthly": 0,
         "include_byok_in_limit": False,
         "is_free_tier": False,
         "is_management_key": False,
         "is_provisioning_key": False,
         "creator_user_id": None,
+        "organization_id": None,
+        "workspace_id": None,
         "expires_at": None,
+        "allowed_data_regions": [],
+        "budgets": [],
+        "effective_budget": None,
+        "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
         "rate_limit": {"requests": -1, "interval": "1h", "note": "Sophia limits money, not calls."},
     }
+    for name, day in since.items():
+        data[f"usage{name}"] = usd(await desk.books.store.spent(principal.key_id, day))
+        data[f"byok_usage{name}"] = 0
     await reply.whole(200, JSON, encode({"data": data}))
 
 
