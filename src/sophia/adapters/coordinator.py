@@ -7,6 +7,8 @@ from sophia.core.money import format_usd
 from sophia.core.rows import OpenHold, Spend
 from sophia.tenants.budget import Account
 
+_NOTHING = Account()
+
 
 class LocalCoordinator:
     """Accounts by (key, window); the ledger's spends and open holds are where it starts from."""
@@ -19,12 +21,12 @@ class LocalCoordinator:
             self._put(hold.key_id, hold.window, 0, hold.held_nano)
 
     def _put(self, key_id: str, window: str, spent: int, held: int) -> None:
-        account = self._accounts.get((key_id, window), Account())
+        account = self._accounts.get((key_id, window), _NOTHING)
         self._accounts[key_id, window] = Account(account.spent + spent, account.held + held)
 
     async def reserve(self, key_id: str, window: str, limit: int | None, amount: int) -> None:
         """Hold `amount` nano-dollars. Raises BudgetExceeded and holds nothing."""
-        account = self._accounts.get((key_id, window), Account())
+        account = self._accounts.get((key_id, window), _NOTHING)
         held = account.reserve(amount, limit)
         if held is None:
             raise BudgetExceeded(
@@ -37,10 +39,10 @@ class LocalCoordinator:
 
     def settle(self, key_id: str, window: str, held: int, spent: int) -> None:
         """Turn a hold into what was really spent."""
-        account = self._accounts.get((key_id, window), Account())
+        account = self._accounts.get((key_id, window), _NOTHING)
         self._accounts[key_id, window] = account.settle(held, spent)
 
     def standing(self, key_id: str, window: str) -> tuple[int, int]:
         """Return (spent, held) in nano-dollars."""
-        account = self._accounts.get((key_id, window), Account())
+        account = self._accounts.get((key_id, window), _NOTHING)
         return account.spent, account.held

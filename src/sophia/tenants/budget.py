@@ -1,11 +1,10 @@
 """Budget arithmetic: `spent + held <= limit`, in whole nano-dollars, for each key and window."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """One key's standing in one window."""
 
     spent: int = 0
