@@ -86,33 +86,33 @@ def extract(prompt: Prompt, hints: Hints) -> Features:
     )
 
 
-def unread(prompt: Prompt, hints: Hints) -> Features:
+def unread(prompt: Prompt) -> Features:
     """Return features without looking at the text: for a request that names its model."""
-    task: TaskType = hints.task_type or "general"
     return Features(
-        task,
+        "general",
         0.0,
-        hints.task_type is not None,
-        0.5 if hints.complexity is None else hints.complexity,
-        hints.complexity is not None,
+        False,
+        0.5,
+        False,
         prompt.chars,
         prompt_tokens(prompt),
         max_prompt_tokens(prompt),
-        _output_tokens(prompt, task, 0.5),
+        _output_tokens(prompt, "general", 0.5),
         prompt.turns,
         0.0,
         0.0,
         "",
-        hints.max_latency_ms or DEFAULT_LATENCY_MS,
-        hints.max_latency_ms is not None,
-        True if hints.cost_sensitive is None else hints.cost_sensitive,
+        DEFAULT_LATENCY_MS,
+        False,
+        True,
     )
 
 
 def prompt_tokens(prompt: Prompt) -> int:
     """Return the expected prompt tokens: a token per four characters, more for wide scripts."""
-    wide = prompt.utf8_bytes - prompt.chars
-    tokens = (prompt.chars * 5 + (wide * 6 if wide > 0 else 0)) // 20 + 4 * prompt.turns + 3
+    chars = prompt.chars
+    wide = prompt.utf8_bytes - chars
+    tokens = (chars * 5 + (wide * 6 if wide > 0 else 0)) // 20 + 4 * prompt.turns + 3
     if prompt.tools:
         tokens += TOOL_TOKENS * prompt.tools
     if prompt.images or prompt.files or prompt.audio:
@@ -127,8 +127,8 @@ def max_prompt_tokens(prompt: Prompt) -> int:
 
     Attachments are not text; their bounds are allowances, and so is what a provider adds for tools.
     """
-    size = max(prompt.chars, prompt.utf8_bytes)
-    bound = size + MESSAGE_BOUND * (prompt.turns + 2)
+    chars, size = prompt.chars, prompt.utf8_bytes
+    bound = (chars if chars > size else size) + MESSAGE_BOUND * (prompt.turns + 2)
     if prompt.tools or prompt.schema:
         bound += TOOLING_BOUND
     if prompt.images or prompt.files or prompt.audio:

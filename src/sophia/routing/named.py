@@ -6,12 +6,14 @@ from sophia.catalogue.model import Model
 from sophia.routing.constraints import able, needs_of
 from sophia.routing.features import unread
 from sophia.routing.nouns import Attempt, Excluded, Hints, Plan, Prompt
-from sophia.routing.optimizer import Offer, bounds_of, purse_of, quote, too_dear
+from sophia.routing.optimizer import bounds_of, purse_of, quote, too_dear
 from sophia.routing.pool import Seat
 from sophia.routing.refusals import refusal
 from sophia.routing.request import Limits
 
 _NO_HINTS = Hints()
+_FIRST = "The request names it."
+_SUBSTITUTE = "The request names it as a substitute."
 
 
 def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
@@ -37,7 +39,7 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
         NoCandidate: this key may not use the model, or its price is not known.
         BudgetExceeded: the purse does not pay a minimal answer.
     """
-    features = unread(prompt, _NO_HINTS)
+    features = unread(prompt)
     purse = purse_of(limits.per_request_nano, limits.budget_left_nano, max_cost_nano)
     needs = needs_of(
         prompt,
@@ -51,14 +53,17 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
     bounds = bounds_of(prompt, features, limits.price_headroom)
     attempts: dict[str, Attempt] = {}
     excluded: dict[str, Excluded] = {}
-    for one in (model, *others):
+    for one in (model, *others) if others else (model,):
         if one.id in attempts or len(attempts) >= limits.max_attempts:
             continue
         cause = able(one, features, needs)
         if cause is None:
-            offer = quote(seat_of(one), features.task_type, bounds, purse)
-            if offer.held is not None:
-                attempts[one.id] = _attempt(offer, offer.held, one is model)
+            _, _, expected, held, max_tokens, _ = offer = quote(
+                seat_of(one), features.task_type, bounds, purse
+            )
+            if held is not None:
+                reason = _FIRST if one is model else _SUBSTITUTE
+                attempts[one.id] = Attempt(one.id, reason, expected, held, max_tokens)
                 continue
             cause = Excluded(one.id, too_dear(offer, purse), "too_dear")
         excluded[one.id] = cause
@@ -66,8 +71,3 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
         raise refusal(excluded[model.id], purse)
     tried, left_out = tuple(attempts.values()), tuple(excluded.values())
     return Plan(tried, "named", None, tried[0].reason, features, (), left_out)
-
-
-def _attempt(offer: Offer, held: int, first: bool) -> Attempt:
-    reason = "The request names it." if first else "The request names it as a substitute."
-    return Attempt(offer.seat.id, reason, offer.expected, held, offer.max_tokens)

@@ -68,18 +68,21 @@ def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:
 
 def _named(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
     first = _resolve(knowledge, request.model)
-    found = [first, *(_resolve(knowledge, name) for name in request.others)]
+    others = [_resolve(knowledge, name) for name in request.others] if request.others else []
     chosen = plan_named(
         first.model,
         request.prompt,
         limits,
         today=today,
         max_cost_nano=request.hints.max_cost_nano,
-        others=[other.model for other in found[1:]],
+        others=[other.model for other in others] if others else (),
         kind="embedding" if request.endpoint == "embeddings" else "chat",
         seat_of=knowledge.seat,
     )
-    served = {one.model.id: one.served_id for one in found if one.served_id != one.model.id}
+    served = {}
+    for one in (first, *others):
+        if one.served_id != one.model.id:
+            served[one.model.id] = one.served_id
     return Decision(chosen, served, first.warning)
 
 
