@@ -89,7 +89,7 @@ def upstream_of(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpst
         place.name,
         "OpenRouter" if is_openrouter else place.name,
         pool_of(place, environ),
-        dialects.openrouter if is_openrouter else dialects.openai_compatible,
+        dialects.OpenRouter() if is_openrouter else dialects.openai_compatible,
         asyncio.get_running_loop().time,
         billed_by_generation=is_openrouter,
     )

@@ -20,25 +20,7 @@ from sophia.http.routes import Router
 from sophia.http.wire import REASONS, Headers, Incoming
 
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
-
-
-class _Cycle:
-    """One request and its answer; has the attributes that uvicorn's protocol reads."""
-
-    __slots__ = ("body", "disconnected", "incoming", "keep_alive", "message_event", "more_body",
-                 "response_complete", "size", "started", "task")
-
-    def __init__(self, incoming: Incoming, keep_alive: bool) -> None:
-        self.incoming = incoming
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-        self.size = 0
-        self.more_body = True
-        self.started = False
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = _NoEvent
-        self.task: asyncio.Task[None] | None = None
+_CLOSING = b"connection: close\r\n"
 
 
 class _NoEvent:
@@ -49,12 +31,69 @@ class _NoEvent:
         """Do nothing."""
 
 
+class _Cycle:
+    """One request and the reply to it; has the attributes that uvicorn's protocol reads."""
+
+    __slots__ = ("body", "chunked", "disconnected", "incoming", "keep_alive", "protocol", "response_complete",
+                 "size", "started", "task")
+    message_event = _NoEvent
+
+    def __init__(
+        self, protocol: "NativeProtocol", incoming: Incoming, keep_alive: bool, chunked: bool
+    ) -> None:
+        self.protocol = protocol
+        self.incoming = incoming
+        self.keep_alive = keep_alive
+        self.chunked = chunked
+        self.body: list[bytes] = []
+        self.size = 0
+        self.started = False
+        self.response_complete = False
+        self.disconnected = False
+        self.task: asyncio.Task[None] | None = None
+
+    async def whole(self, status: int, headers: bytes, body: bytes) -> None:
+        protocol = self.protocol
+        if self.started or self.response_complete:
+            # The head of another answer is out already: all that is left is to break off.
+            protocol.transport.abort()
+            return
+        if not self.keep_alive:
+            headers += _CLOSING
+        if self.incoming.method == b"HEAD":
+            length = b"content-length: %d\r\n" % len(body)
+            protocol.transport.write(_head(status, headers + length))
+        else:
+            protocol.transport.write(_whole(status, headers, body))
+        protocol.complete(self)
+
+    async def begin(self, status: int, headers: bytes) -> None:
+        self.started = True
+        if not self.keep_alive:
+            headers += _CLOSING
+        head = _head(status, headers)
+        self.protocol.transport.write(head[:-2] + _CHUNKED if self.chunked else head)
+
+    async def write(self, data: bytes) -> None:
+        protocol = self.protocol
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        protocol.transport.write(framed)
+        if protocol.flow.write_paused:
+            await protocol.flow.drain()
+
+    async def end(self) -> None:
+        if self.chunked:
+            self.protocol.transport.write(b"0\r\n\r\n")
+        self.protocol.complete(self)
+
+
 class NativeProtocol(HttpToolsProtocol):
     """Serves the routes of `router`; made by `protocol_class`."""
 
     front: ClassVar[Front]
     router: ClassVar[Router]
     idle_since: float = 0.0
+    answering: _Cycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
@@ -74,16 +113,14 @@ class NativeProtocol(HttpToolsProtocol):
         if not idle or self.expect_100_continue or self.parser.should_upgrade():
             self._leave_to_asgi()
             return
-        url = httptools.parse_url(self.url)
-        incoming = Incoming(
-            self.parser.get_method(),
-            (url.path or b"/").decode("ascii", "replace"),
-            url.query or b"",
-            self.headers,
-            b"",
-        )
-        lasting = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self.cycle = _Cycle(incoming, lasting)  # type: ignore[assignment] # has what uvicorn reads
+        path, query = self.router.plain.get(self.url), b""
+        if path is None:
+            url = httptools.parse_url(self.url)
+            path, query = (url.path or b"/").decode("ascii", "replace"), url.query or b""
+        incoming = Incoming(self.parser.get_method(), path, query, self.headers, b"")
+        modern = self.parser.get_http_version() == "1.1"
+        lasting = modern and self.parser.should_keep_alive()
+        self.cycle = _Cycle(self, incoming, lasting, modern)  # type: ignore[assignment] # has what uvicorn reads
 
     def _leave_to_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -109,16 +146,16 @@ class NativeProtocol(HttpToolsProtocol):
         if type(cycle) is not _Cycle:
             super().on_message_complete()
         elif not cycle.response_complete:
-            cycle.more_body = False
             cycle.incoming.body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
             cycle.body = []
+            self.answering = cycle
             task = cycle.task = self.loop.create_task(self._answer(cycle))
             self.tasks.add(task)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: stop its request; settlement does not depend on the task."""
-        cycle: Any = self.cycle
-        if type(cycle) is _Cycle and not cycle.response_complete and cycle.task is not None:
+        cycle = self.answering
+        if cycle is not None and not cycle.response_complete and cycle.task is not None:
             cycle.task.cancel()
         super().connection_lost(exc)
 
@@ -126,12 +163,12 @@ class NativeProtocol(HttpToolsProtocol):
         """Say in OpenAI's shape that the bytes were no HTTP request."""
         error = BadRequest(f"{msg} The bytes that came are not HTTP/1.1.")
         headers, body = error_reply(error, encode("req", self.front.ids.next()))
-        self.transport.write(_whole(400, headers + b"connection: close\r\n", body))
+        self.transport.write(_whole(400, headers + _CLOSING, body))
         self.transport.close()
 
     async def _answer(self, cycle: _Cycle) -> None:
         try:
-            await answer(self.front, self.router.find, cycle.incoming, _Reply(self, cycle))
+            await answer(self.front, self.router.find, cycle.incoming, cycle)
         finally:
             if cycle.task is not None:
                 self.tasks.discard(cycle.task)
@@ -148,7 +185,7 @@ class NativeProtocol(HttpToolsProtocol):
         headers, body = error_reply(error, encode("req", self.front.ids.next()))
         cycle.response_complete = True
         cycle.body = []
-        self.transport.write(_whole(413, headers + b"connection: close\r\n", body))
+        self.transport.write(_whole(413, headers + _CLOSING, body))
         self.transport.close()
 
     def complete(self, cycle: _Cycle) -> None:
@@ -163,45 +200,6 @@ class NativeProtocol(HttpToolsProtocol):
             self.transport.close()
         if self.pipeline:
             self.on_response_complete()
-
-
-class _Reply:
-    """Writes an answer to the connection of one protocol."""
-
-    __slots__ = ("_cycle", "_protocol")
-
-    def __init__(self, protocol: NativeProtocol, cycle: _Cycle) -> None:
-        self._protocol = protocol
-        self._cycle = cycle
-
-    async def whole(self, status: int, headers: bytes, body: bytes) -> None:
-        if self._cycle.started or self._cycle.response_complete:
-            # The head of another answer is out already: all that is left is to break off.
-            self._protocol.transport.abort()
-            return
-        if self._cycle.incoming.method == b"HEAD":
-            length = b"content-length: %d\r\n" % len(body)
-            self._protocol.transport.write(_head(status, headers + length + self._closing()))
-        else:
-            self._protocol.transport.write(_whole(status, headers + self._closing(), body))
-        self._protocol.complete(self._cycle)
-
-    async def begin(self, status: int, headers: bytes) -> None:
-        self._cycle.started = True
-        head = _head(status, headers + self._closing())[:-2]
-        self._protocol.transport.write(head + _CHUNKED)
-
-    async def write(self, data: bytes) -> None:
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        if self._protocol.flow.write_paused:
-            await self._protocol.flow.drain()
-
-    async def end(self) -> None:
-        self._protocol.transport.write(b"0\r\n\r\n")
-        self._protocol.complete(self._cycle)
-
-    def _closing(self) -> bytes:
-        return b"" if self._cycle.keep_alive else b"connection: close\r\n"
 
 
 def _head(status: int, headers: bytes) -> bytes:

@@ -27,12 +27,16 @@ PREFIXES = ("/v1", "/api/v1")
 
 
 class Router:
-    """Finds handlers by method and path; `{id}` takes the rest of a path, slashes included."""
+    """Finds handlers by method and path; `{id}` takes the rest of a path, slashes included.
+
+    `plain` holds the paths of routes without `{id}` by the request target that is just that path.
+    """
 
     def __init__(self) -> None:
         self._exact: dict[tuple[bytes, str], Handler] = {}
         self._open: list[tuple[str, bytes, Handler]] = []
         self._methods: dict[str, set[str]] = {}
+        self.plain: dict[bytes, str] = {}
         for prefix in PREFIXES:
             for method, path, handler in DATA_PLANE:
                 self._add(method, prefix + path, handler)
@@ -45,6 +49,7 @@ class Router:
             self._open.append((stem, method.encode(), handler))
         else:
             self._exact[method.encode(), path] = handler
+            self.plain[path.encode()] = path
             self._methods.setdefault(path, set()).add(method)
 
     def find(self, method: bytes, path: str) -> Handler:

@@ -16,14 +16,14 @@ class Request(NamedTuple):
 
     id: int
     endpoint: Endpoint
-    model: str
-    fields: Fields
-    stream: bool
-    prompt: Prompt
-    hints: Hints
     principal: Principal
     arrived: float
-    others: tuple[str, ...] = ()
+    model: str
+    others: tuple[str, ...]
+    stream: bool
+    fields: Fields
+    prompt: Prompt
+    hints: Hints
     max_tokens_field: str = "max_tokens"
     annotate: bool = True
     include_usage: bool = True

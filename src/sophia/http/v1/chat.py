@@ -52,21 +52,7 @@ def as_request(
     arrived: float,
 ) -> Request:
     """Return what serving is asked."""
-    return Request(
-        front.ids.next(),
-        endpoint,
-        understood.model,
-        understood.fields,
-        understood.stream,
-        understood.prompt,
-        understood.hints,
-        principal,
-        arrived,
-        understood.others,
-        understood.max_tokens_field,
-        understood.annotate,
-        understood.include_usage,
-    )
+    return Request(front.ids.next(), endpoint, principal, arrived, *understood)
 
 
 async def _whole(answer: Answer, reply: Reply) -> None:

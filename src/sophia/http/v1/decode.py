@@ -35,7 +35,10 @@ _shallow = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Understood(NamedTuple):
-    """A body in Sophia's terms; `fields` are the client's own, ready to be sent on."""
+    """A body in Sophia's terms; `fields` are the client's own, ready to be sent on.
+
+    In the order of `serving.request.Request`, whose second half this is.
+    """
 
     model: str
     others: tuple[str, ...]
@@ -68,7 +71,8 @@ def chat(body: bytes, headers: Headers) -> Understood:
     read = decoded(_chat, body)
     fields = _fields(body)
     form = read.response_format.type if read.response_format else ""
-    prompt = _prompt(read, form, _size(fields.get("tools")) + _size(fields.get("response_format")))
+    extra = _size(fields.get("tools")) + _size(fields.get("response_format"))
+    prompt = _prompt(read, form, extra, len(body))
     options = read.stream_options
     return _understood(
         read,
@@ -85,7 +89,8 @@ def completion(body: bytes, headers: Headers) -> Understood:
     read = decoded(_completion, body)
     texts = [read.prompt] if isinstance(read.prompt, str) else read.prompt
     _check_texts("prompt", texts)
-    prompt = _of_texts(texts, read.max_tokens, (read.n or 1) * len(texts))
+    choices = max(read.n or 1, read.best_of or 1) * len(texts)
+    prompt = _of_texts(texts, read.max_tokens, choices)
     options = read.stream_options
     return _understood(
         read,
@@ -164,10 +169,10 @@ def _check_texts(name: str, texts: list[str]) -> None:
 class _Parts:
     """What the parts of messages add up to beside their text."""
 
-    __slots__ = ("audio", "files", "images")
+    __slots__ = ("audio", "bytes", "files", "images")
 
     def __init__(self) -> None:
-        self.images = self.files = self.audio = 0
+        self.images = self.files = self.audio = self.bytes = 0
 
     def text(self, parts: list[Part]) -> str:
         """Count `parts` and return their text."""
@@ -176,10 +181,13 @@ class _Parts:
             self.images += kind == "image_url" or kind == "input_image"
             self.audio += kind == "input_audio"
             self.files += kind == "file" or kind == "video_url"
+            if kind != "text":
+                media = (part.image_url, part.input_audio, part.file, part.video_url)
+                self.bytes += sum(map(_size, media))
         return "\n".join([part.text for part in parts if part.text])
 
 
-def _prompt(read: ChatBody, form: str, extra_bytes: int) -> Prompt:
+def _prompt(read: ChatBody, form: str, extra_bytes: int, body_bytes: int) -> Prompt:
     """Return what routing may see. Raises BadRequest for an empty user message."""
     chars, size = 0, extra_bytes
     text = system = ""
@@ -216,8 +224,9 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int) -> Prompt:
         form == "json_object",
         bool(read.logprobs),
         read.reasoning is not None or (effort is not None and effort != "none"),
-        read.max_completion_tokens or read.max_tokens,
+        max(read.max_completion_tokens or 0, read.max_tokens or 0) or None,
         read.n or 1,
+        body_bytes - parts.bytes,
     )
 
 
@@ -250,7 +259,7 @@ def _hinted(headers: Headers) -> SophiaHints | None:
             hint = name[len(_HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
             if hint in SophiaHints.__struct_fields__:
                 text = value.decode("latin-1").strip()
-                given[hint] = text.split(",") if hint == "models" else text
+                given[hint] = [part.strip() for part in text.split(",")] if hint == "models" else text
     if not given:
         return None
     try:

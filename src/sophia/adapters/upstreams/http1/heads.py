@@ -41,20 +41,26 @@ class RequestHead:
         lines: header lines, each ending with CRLF.
     """
 
-    __slots__ = ("_block", "_target")
+    __slots__ = ("_block", "_known", "_start", "_target")
 
     def __init__(self, target: str, authority: str, lines: bytes) -> None:
         self._target = target.encode()
         self._block = b" HTTP/1.1\r\nHost: " + authority.encode() + b"\r\n" + lines
+        self._known = (b"", b"")
+        self._start = b""
 
     def render(self, method: bytes, path: bytes, size: int | None, lines: bytes) -> bytes:
         """Return the head with its blank line; `size` is the body's, None if there is no body.
 
         Raises ValueError if `path`, `method` or `lines` would break the request apart.
         """
-        if _TARGET.fullmatch(path) is None or not method.isalpha():
-            raise ValueError("A request path must be printable ASCII that starts with a slash.")
+        if self._known != (method, path):
+            # Nearly every call goes where the last one went: one check and one join do for all.
+            if _TARGET.fullmatch(path) is None or not method.isalpha():
+                raise ValueError("A request path must be printable ASCII that starts with a slash.")
+            self._start = b"".join((method, b" ", self._target, path, self._block))
+            self._known = method, path
         if lines and (lines[-2:] != b"\r\n" or b"\r\n\r\n" in lines or b"\0" in lines):
             raise ValueError("Extra header lines must each end with CRLF and hold no blank line.")
         length = b"\r\n" if size is None else b"Content-Length: %d\r\n\r\n" % size
-        return b"".join((method, b" ", self._target, path, self._block, lines, length))
+        return b"".join((self._start, lines, length))
