@@ -1,6 +1,6 @@
 """The seams: each Protocol has two real implementations and one contract battery run on both."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from sophia.core.calls import Call, Piece, Usage
@@ -57,7 +57,7 @@ class Store(Protocol):
     after and is never dropped; until then the attempt counts as an open hold.
     """
 
-    async def reserve(self, intent: Intent) -> None: ...
+    def reserve(self, intent: Intent) -> Awaitable[None]: ...
 
     def settle(self, outcome: Outcome) -> None: ...
 

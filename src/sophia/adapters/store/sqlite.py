@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,9 +53,9 @@ class SqliteStore:
         self._reading = threading.Lock()
         self._judging = asyncio.Lock()
 
-    async def reserve(self, intent: Intent) -> None:
+    def reserve(self, intent: Intent) -> Awaitable[None]:
         """Make `intent` durable. Raises Unavailable when the ledger cannot take it."""
-        await self._writer.write(_INTENT, intent)
+        return self._writer.write(_INTENT, intent)
 
     def settle(self, outcome: Outcome) -> None:
         """Hand an outcome over; it becomes durable with the next batch and is never dropped."""

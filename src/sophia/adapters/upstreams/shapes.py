@@ -146,8 +146,11 @@ def nano(cost: object) -> int | None:
     """Return a reported cost in US dollars as nano-dollars, or None when it is none."""
     if (type(cost) is not float and type(cost) is not int) or not 0 <= cost < 1e6:
         return None
+    scaled = cost * 1e9
+    if scaled == int(scaled):
+        return int(scaled)
     # Three decimals of a nano-dollar absorb the error of the binary fraction before rounding up.
-    return ceil(round(cost * 1e9, 3))
+    return ceil(round(scaled, 3))
 
 
 def failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:
