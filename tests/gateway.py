@@ -34,7 +34,9 @@ NEMO = "mistralai/mistral-nemo"
 CODER = "qwen/qwen3-coder"
 SONNET = "anthropic/claude-sonnet-4.5"
 NO_TIMERS = CatalogueSettings(refresh_hours=0)
-SHORT = Clocks(connect_s=1.0, content_s=0.4, stall_s=0.3, total_s=5.0, request_s=5.0)
+SHORT = Clocks(
+    connect_s=1.0, content_s=0.4, whole_s=0.4, stall_s=0.3, total_s=5.0, request_s=5.0
+)
 
 
 def chat(model: str = MINI, text: str = "Why is the sky blue?", **more: Any) -> dict[str, Any]:

@@ -73,7 +73,9 @@ class Clocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_s: Seconds = 2.0
     """To a connection, TLS included."""
     content_s: Seconds = 60.0
-    """From dispatch to the first content."""
+    """From dispatch to the first content of a streamed answer."""
+    whole_s: Seconds = 300.0
+    """From dispatch to the end of a whole answer, which comes only once all of it is written."""
     stall_s: Seconds = 30.0
     """Between two pieces of content."""
     total_s: Seconds = 600.0

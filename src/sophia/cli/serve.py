@@ -50,18 +50,20 @@ def run(config: Path | None, overrides: Mapping[tuple[str, ...], object]) -> Non
 async def _serve(settings: Settings) -> None:
     sophia = await compose(settings, os.environ)
     try:
-        first_key = await _first_start(sophia, settings)
         listen = settings.server
         server = Server(sophia.front, listen.host, listen.port, listen.drain_s)
+        try:
+            address = server.bind()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}; "
+                "`sophia serve --port N` takes another"
+            ) from None
+        first_key = await _first_start(sophia, settings)
         settle_memory()
         welcome = asyncio.create_task(_welcome(server, settings, sophia, first_key))
-        await server.serve()
+        await server.serve(sockets=[address])
         welcome.cancel()
-        if not server.started:
-            raise ConfigError(
-                f"cannot listen on {settings.server.host}:{settings.server.port}; "
-                "is it taken? `sophia serve --port N` takes another"
-            )
     finally:
         await sophia.close()
 

@@ -35,6 +35,7 @@ from sophia.core.ports import Sink, Upstream
 from sophia.http.front import Front
 from sophia.jobs.heartbeat import Heartbeat
 from sophia.jobs.reload import CatalogueRefresh, RulesReload
+from sophia.jobs.resolve import ResolveDoubts
 from sophia.jobs.timer import every
 from sophia.serving.desk import Desk
 from sophia.serving.knowledge import Limits, Upstreams
@@ -63,6 +64,8 @@ __all__ = [
 
 _KEYS_SECONDS = 1.0
 _RULES_SECONDS = 1.0
+_RESOLVE_SECONDS = 60.0
+_FIRST_RESOLVE_SECONDS = 5.0
 _FIRST_REFRESH_SECONDS = 2.0
 
 
@@ -176,6 +179,7 @@ def _limits(settings: Settings) -> Limits:
         settings.routing.max_attempts,
         budget.price_headroom_percent,
         Deadlines(clocks.connect_s, clocks.content_s, clocks.stall_s, clocks.total_s),
+        Deadlines(clocks.connect_s, clocks.whole_s, clocks.stall_s, clocks.total_s),
         clocks.request_s,
     )
 
@@ -213,6 +217,8 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
         sophia.jobs.append(asyncio.get_running_loop().create_task(timer))
 
     start(_KEYS_SECONDS, "reading keys", read_keys)
+    resolve = ResolveDoubts(desk.books, {upstream.name: upstream for upstream in sophia.upstreams})
+    start(_RESOLVE_SECONDS, "asking for open bills", resolve, _FIRST_RESOLVE_SECONDS)
     if settings.routing.rules:
         start(_RULES_SECONDS, "reading rules", RulesReload(desk, Path(settings.routing.rules)))
     hours = settings.catalogue.refresh_hours

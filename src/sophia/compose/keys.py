@@ -30,9 +30,15 @@ def pepper(data: Path) -> bytes:
 
 def write_secret(path: Path, content: bytes) -> None:
     """Write a new file that only its owner may read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    # Whole or not at all: half a pepper would lock every key out.
+    fresh.rename(path)
 
 
 def new_key(

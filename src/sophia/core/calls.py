@@ -34,7 +34,8 @@ class Call(NamedTuple):
     """What an upstream is asked: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
-    Sophia's own hints. `max_tokens` is set when the purse clamps the answer.
+    Sophia's own hints. `max_tokens` is set when the purse clamps the answer. `choices` is how many
+    answers were asked for.
     """
 
     request_id: str
@@ -46,7 +47,7 @@ class Call(NamedTuple):
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
     price_ceiling: PriceCeiling | None = None
-    session_id: str | None = None
+    choices: int = 1
 
 
 class Usage(NamedTuple):

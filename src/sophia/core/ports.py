@@ -5,7 +5,7 @@ from typing import Protocol
 
 from sophia.core.calls import Call, Piece, Usage
 from sophia.core.events import Settled
-from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
 
 class Exchange(Protocol):
@@ -20,9 +20,10 @@ class Exchange(Protocol):
 
 
 class Upstream(Protocol):
-    """A place that answers OpenAI-shaped calls."""
+    """A place that answers OpenAI-shaped calls; `bills` says that `bill` can tell past costs."""
 
     name: str
+    bills: bool
 
     async def open(self, call: Call) -> Exchange:
         """Dispatch `call` and wait for an accepting answer's head. Raises UpstreamFailure."""
@@ -78,6 +79,8 @@ class Store(Protocol):
     async def decision(self, request_id: int) -> Intent | None: ...
 
     async def attempts(self, request_id: int) -> Sequence[Outcome]: ...
+
+    async def unresolved(self, since_ms: int) -> Sequence[Doubt]: ...
 
     async def by_generation(self, generation_id: str) -> Outcome | None: ...
 

@@ -50,6 +50,14 @@ class Outcome(NamedTuple):
     at_ms: int
 
 
+class Doubt(NamedTuple):
+    """An outcome whose real cost an upstream may still tell, and what is held for it."""
+
+    outcome: Outcome
+    upstream: str
+    held_nano: int
+
+
 class KeyRow(NamedTuple):
     """One API key: its public id and a keyed digest, never the key itself."""
 

@@ -34,8 +34,18 @@ class _NoEvent:
 class _Cycle:
     """One request and the reply to it; has the attributes that uvicorn's protocol reads."""
 
-    __slots__ = ("body", "chunked", "disconnected", "incoming", "keep_alive", "protocol", "response_complete",
-                 "size", "started", "task")
+    __slots__ = (
+        "body",
+        "chunked",
+        "disconnected",
+        "incoming",
+        "keep_alive",
+        "protocol",
+        "response_complete",
+        "size",
+        "started",
+        "task",
+    )
     message_event = _NoEvent
 
     def __init__(

@@ -1,6 +1,7 @@
 """The server: uvicorn with our protocol, and the moments at which it is ready."""
 
 import asyncio
+import socket
 
 import uvicorn
 
@@ -42,6 +43,18 @@ class Server(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             close_idle(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
         return await super().on_tick(counter)
+
+    def bind(self) -> socket.socket:
+        """Take the address. Raises OSError when somebody else has it."""
+        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
+        taken = socket.socket(family)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((self.config.host, self.config.port))
+        except OSError:
+            taken.close()
+            raise
+        return taken
 
     async def listening(self) -> int:
         """Wait until it listens; return the port, which the system chose if it was 0."""

@@ -1,6 +1,6 @@
 """What an attempt costs: the upstream's own figure, else priced tokens, else an estimate."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from sophia.catalogue.prices import Prices
 from sophia.core.calls import Usage
@@ -9,7 +9,7 @@ from sophia.core.rows import CostSource
 CHARS_PER_TOKEN = 4
 
 
-class Cost(NamedTuple):
+class Cost(Struct, frozen=True):
     """A bill in nano-dollars, where it comes from, and Sophia's own price of the same tokens."""
 
     nano: int

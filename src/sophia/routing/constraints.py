@@ -1,7 +1,8 @@
 """Which models are able to serve a request, and one sentence for each that is not."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.routing.nouns import Excluded, Features, Hints, Prompt
@@ -9,7 +10,7 @@ from sophia.routing.nouns import Excluded, Features, Hints, Prompt
 _TEXT = frozenset({"text"})
 
 
-class Needs(NamedTuple):
+class Needs(Struct, frozen=True):
     """What a request demands of any model, worked out once per request.
 
     `inputs` are modalities, `max_tokens` the answer length asked for, `today` an ISO date.

@@ -128,7 +128,7 @@ def max_prompt_tokens(prompt: Prompt) -> int:
     Attachments are not text; their bounds are allowances, and so is what a provider adds for tools.
     """
     chars, size = prompt.chars, prompt.utf8_bytes
-    bound = (chars if chars > size else size) + MESSAGE_BOUND * (prompt.turns + 2)
+    bound = max(chars, size, prompt.body_bytes) + MESSAGE_BOUND * (prompt.turns + 2)
     if prompt.tools or prompt.schema:
         bound += TOOLING_BOUND
     if prompt.images or prompt.files or prompt.audio:

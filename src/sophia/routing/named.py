@@ -58,12 +58,11 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
             continue
         cause = able(one, features, needs)
         if cause is None:
-            _, _, expected, held, max_tokens, _ = offer = quote(
-                seat_of(one), features.task_type, bounds, purse
-            )
+            offer = quote(seat_of(one), features.task_type, bounds, purse)
+            held = offer.held
             if held is not None:
                 reason = _FIRST if one is model else _SUBSTITUTE
-                attempts[one.id] = Attempt(one.id, reason, expected, held, max_tokens)
+                attempts[one.id] = Attempt(one.id, reason, offer.expected, held, offer.max_tokens)
                 continue
             cause = Excluded(one.id, too_dear(offer, purse), "too_dear")
         excluded[one.id] = cause

@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 TaskType = Literal["coding", "analysis", "creative", "general"]
 TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
 Tradeoff = Literal["balanced", "cheap", "fast", "best"]
@@ -12,6 +14,7 @@ class Prompt(NamedTuple):
 
     `text` holds at most 2,000 characters of the last user message, `system` at most 500 of the
     system prompt. `chars` counts all text of all messages; `utf8_bytes` bounds it from above.
+    `body_bytes` bounds everything that may become prompt tokens, attachments left out.
     """
 
     text: str
@@ -29,6 +32,7 @@ class Prompt(NamedTuple):
     reasoning: bool = False
     max_tokens: int | None = None
     choices: int = 1
+    body_bytes: int = 0
 
 
 class Hints(NamedTuple):
@@ -47,7 +51,7 @@ class Hints(NamedTuple):
     policy: str | None = None
 
 
-class Features(NamedTuple):
+class Features(Struct, frozen=True, array_like=True):
     """The plan's feature vector and a little more; token counts are estimates."""
 
     task_type: TaskType
@@ -68,11 +72,8 @@ class Features(NamedTuple):
     cost_sensitive: bool
 
 
-class Candidate(NamedTuple):
-    """A model that was able to serve the request, with what it was expected to give and cost.
-
-    A tuple, because every decision makes one for each model and a dataclass costs twice the time.
-    """
+class Candidate(Struct, frozen=True, array_like=True):
+    """A model that was able to serve the request, with what it was expected to give and cost."""
 
     model: str
     quality: float
@@ -81,7 +82,7 @@ class Candidate(NamedTuple):
     worst_nano: int
 
 
-class Excluded(NamedTuple):
+class Excluded(Struct, frozen=True, array_like=True):
     """A model that was not able, and the sentence that says why."""
 
     model: str
@@ -89,7 +90,7 @@ class Excluded(NamedTuple):
     code: str
 
 
-class Attempt(NamedTuple):
+class Attempt(Struct, frozen=True, array_like=True):
     """One step of a plan: try `model`, paying at most `held_nano`.
 
     `max_tokens` is set only when the purse clamps the answer below what the caller and the model
@@ -103,7 +104,7 @@ class Attempt(NamedTuple):
     max_tokens: int | None = None
 
 
-class Plan(NamedTuple):
+class Plan(Struct, frozen=True, array_like=True):
     """A decision: ordered attempts and everything that explains them."""
 
     attempts: tuple[Attempt, ...]

@@ -1,7 +1,8 @@
 """What each candidate may cost, what the purse pays, and whom to prefer for the money."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.prices import Tier
 from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
@@ -15,14 +16,14 @@ MAX_COST_OWNER = "the request's max_cost_usd"
 _UNIT = 100 * TOKENS_PER_PRICE_UNIT
 
 
-class Purse(NamedTuple):
+class Purse(Struct, frozen=True):
     """The most one attempt may cost, in nano-dollars, and in words whose limit that is."""
 
     nano: int | None
     owner: str
 
 
-class Bounds(NamedTuple):
+class Bounds(Struct, frozen=True):
     """Sizes of a request in tokens; `choices` answers of at most `requested` tokens each."""
 
     prompt: int
@@ -34,7 +35,7 @@ class Bounds(NamedTuple):
     headroom: int
 
 
-class Offer(NamedTuple):
+class Offer(Struct, frozen=True):
     """A candidate with its costs in nano-dollars.
 
     `held` is the most that the attempt can cost after the answer was clamped to `max_tokens` (None:
@@ -104,15 +105,17 @@ def _longest(room: int, completion: int, cap: int) -> int:
 
 def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
     """Return what `seat` may cost for a request of `bounds`, clamped to `purse`."""
-    prompt, max_prompt, output, requested, choices, images, percent = bounds
+    prompt, max_prompt = bounds.prompt, bounds.max_prompt
+    requested, choices, percent = bounds.requested, bounds.choices, bounds.headroom
     tier, ceiling, model_max = seat.base, seat.ceiling, seat.output_bound
-    if images:
-        max_prompt += images * seat.image_surplus
+    if bounds.images:
+        max_prompt += bounds.images * seat.image_surplus
     if max_prompt >= seat.dearer_from:
         tier = seat.model.prices.tier(prompt)
         ceiling = seat.model.prices.ceiling(max_prompt)
     cap = model_max if requested is None or requested > model_max else requested
-    likely = min(cap, output)
+    likely = bounds.output
+    likely = min(likely, cap)
     quality = seat.quality.get(task, UNKNOWN_QUALITY)
     fixed = seat.request
     inbound, outbound = ceiling.prompt * percent, ceiling.completion * percent * choices

@@ -45,7 +45,18 @@ def plan(request: RouteRequest) -> Plan:
         choice.rule,
         choice.reason,
         features,
-        tuple([_candidate(offer) for offer in field.offers.values()]),
+        tuple(
+            [
+                Candidate(
+                    offer.seat.id,
+                    offer.quality,
+                    offer.seat.latency_ms,
+                    offer.expected,
+                    offer.held or 0,
+                )
+                for offer in field.offers.values()
+            ]
+        ),
         tuple(field.excluded.values()),
         1.0,
         choice.notes,
@@ -151,11 +162,6 @@ def _last_resort(field: Field) -> Offer | None:
         if offer is not None:
             return offer
     return field.offer_of_role("fallback")
-
-
-def _candidate(offer: Offer) -> Candidate:
-    seat = offer.seat
-    return Candidate(seat.id, offer.quality, seat.latency_ms, offer.expected, offer.held or 0)
 
 
 def _floor(hints: Hints) -> float:

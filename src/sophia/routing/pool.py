@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import Tier
@@ -16,7 +17,7 @@ UNKNOWN_LATENCY_MS = 2000
 _DEAR_IMAGES = {"openai/gpt-4o-mini": 50_000}
 
 
-class Seat(NamedTuple):
+class Seat(Struct, frozen=True):
     """One model of a pool; `base` and `ceiling` hold for prompts below `dearer_from` tokens."""
 
     model: Model

@@ -1,7 +1,8 @@
 """What a decision is given: the request's counts and hints, the models, and the key's limits."""
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.routing.nouns import Hints, Prompt
@@ -12,7 +13,7 @@ from sophia.routing.rules import RuleBook
 POLICIES = ("heuristic", "cheap", "fast", "best")
 
 
-class Limits(NamedTuple):
+class Limits(Struct, frozen=True):
     """What the key behind a request may spend and use.
 
     Money in nano-dollars, None for no limit; `price_headroom` is a percentage put on every listed
@@ -29,7 +30,7 @@ class Limits(NamedTuple):
 NO_RULES = RuleBook()
 
 
-class RouteRequest(NamedTuple):
+class RouteRequest(Struct, frozen=True):
     """Everything that a decision may depend on.
 
     `find` resolves a name that a rule, a hint or `fallbacks` uses; `today` is an ISO date;

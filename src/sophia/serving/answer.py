@@ -32,6 +32,7 @@ class Record:
         self.desk = desk
         self.request = request
         self.decision = decision
+        self.knowledge = desk.knowledge
         self.outcomes: list[Outcome] = []
 
     @property

@@ -1,7 +1,8 @@
 """Ask routing for a plan: the one place where a request meets the catalogue and the rules."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.catalogue import Resolved
 from sophia.core.errors import UnknownModel
@@ -13,7 +14,7 @@ from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Request
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True):
     """A plan, the upstream ids of models that were asked for by another name, and a warning."""
 
     plan: Plan

@@ -76,7 +76,7 @@ def as_error(tried: Sequence[Tried], *, told: bool) -> SophiaError:
     attempts = [_describe(one) for one in tried]
     if told:
         return _callers(last, attempts)
-    causes = "; ".join(f"{one.model}: {one.failure.message}" for one in tried)
+    causes = "; ".join(f"{one.model}: {_said(one.failure)}" for one in tried)
     whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} models tried"
     error = AllAttemptsFailed(
         f"{whole} failed. {causes}"[:2000],
@@ -118,12 +118,19 @@ def _wait(tried: Sequence[Tried]) -> float | None:
     return 1.0 if all(one.failure.status in _NO_CAPACITY for one in tried) else None
 
 
+def _said(failure: UpstreamFailure) -> str:
+    """Return what may be repeated: a refusal of Sophia's own key could quote that key."""
+    if failure.status in (401, 402) or (failure.status == 403 and not failure.error_type):
+        return f"the upstream refused Sophia's own account (HTTP {failure.status})"
+    return failure.message
+
+
 def _describe(one: Tried) -> dict[str, object]:
     failure = one.failure
     return {
         "model": one.model,
         "cause": str(failure.kind),
         "status": failure.status,
-        "message": failure.message,
+        "message": _said(failure),
         "provider": failure.provider,
     }

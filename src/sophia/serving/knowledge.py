@@ -70,6 +70,7 @@ class Limits:
     max_attempts: int = 3
     price_headroom: int = 25
     deadlines: Deadlines = field(default_factory=Deadlines)
+    whole_deadlines: Deadlines = field(default_factory=lambda: Deadlines(content=300.0))
     request_seconds: float = 600.0
 
 

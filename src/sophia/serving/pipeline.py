@@ -24,7 +24,9 @@ async def serve(desk: Desk, request: Request) -> Answer:
 
 def admit(desk: Desk, request: Request) -> Payer:
     """Return whose budget pays for the request."""
-    return desk.books.payer(request.principal.key_id, limit_of(desk, request.principal))
+    own = request.principal.per_request_nano
+    each = desk.limits.per_request_nano if own is None else own
+    return desk.books.payer(request.principal.key_id, limit_of(desk, request.principal), each)
 
 
 def limit_of(desk: Desk, principal: Principal) -> int | None:
@@ -36,9 +38,8 @@ def limit_of(desk: Desk, principal: Principal) -> int | None:
 def choose(desk: Desk, request: Request, payer: Payer) -> Decision:
     """Return how to serve the request within what its key may spend. Raises SophiaError."""
     spent, held = desk.books.coordinator.standing(payer.key_id, payer.window)
-    per_request = request.principal.per_request_nano
     limits = RouteLimits(
-        desk.limits.per_request_nano if per_request is None else per_request,
+        payer.per_request,
         Account(spent, held).left(payer.limit),
         desk.limits.max_attempts,
         desk.limits.price_headroom,

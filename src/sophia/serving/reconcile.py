@@ -28,13 +28,13 @@ class Reconciler:
         self, upstream: Upstream, tab: Tab, answered: Answered, closed: Callable[[], None]
     ) -> None:
         try:
-            for delay in self._delays if answered.generation_id else ():
+            for delay in self._delays if upstream.bills and answered.generation_id else ():
                 await asyncio.sleep(delay)
                 answered.usage = await upstream.bill(answered.generation_id or "")
                 if answered.usage is not None:
                     break
         finally:
-            # A shutdown ends the waiting too: what is not known by then is kept as a doubt.
+            # A shutdown ends the waiting too. A guess is not the last word: `jobs.resolve` asks on.
             if answered.usage is not None or answered.chars:
                 tab.settle(answered)
             else:

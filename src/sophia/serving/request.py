@@ -1,13 +1,13 @@
 """One request as serving sees it: who asks, what for, and the untouched rest."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from sophia.core.calls import Endpoint, Fields
 from sophia.routing.nouns import Hints, Prompt
 from sophia.tenants.keys import Principal
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True):
     """A request that was understood. `arrived` is in monotonic seconds.
 
     `model` is what the caller wrote; `others` are the substitutes that the caller allows.

@@ -1,7 +1,8 @@
 """One attempt's money: held and durable before dispatch, settled exactly once after it."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.core.calls import Usage
@@ -13,12 +14,13 @@ from sophia.routing.nouns import Attempt
 from sophia.tenants.budget import day_window
 
 
-class Payer(NamedTuple):
-    """Whose budget pays: a key, its limit in nano-dollars and the window that is charged."""
+class Payer(Struct, frozen=True):
+    """Whose budget pays: a key, its limits in nano-dollars and the window that is charged."""
 
     key_id: str
     limit: int | None
     window: str
+    per_request: int | None = None
 
 
 @dataclass(slots=True)
@@ -31,13 +33,13 @@ class Books:
     _day: int = -1
     _window: str = ""
 
-    def payer(self, key_id: str, limit: int | None) -> Payer:
+    def payer(self, key_id: str, limit: int | None, per_request: int | None = None) -> Payer:
         """Return who pays for a request that arrives now."""
         now = self.clock.wall()
         day = int(now // 86400)
         if day != self._day:
             self._day, self._window = day, day_window(now)
-        return Payer(key_id, limit, self._window)
+        return Payer(key_id, limit, self._window, per_request)
 
     async def open(self, payer: Payer, request_id: int, number: int, bid: "Bid") -> "Tab":
         """Hold the worst case of an attempt and make the intent durable.
@@ -68,7 +70,7 @@ class Books:
         return tab
 
 
-class Bid(NamedTuple):
+class Bid(Struct, frozen=True):
     """An attempt about to be made: the plan's step, its model's facts, and where it goes.
 
     The first one of a request brings the plan as JSON, to be kept.

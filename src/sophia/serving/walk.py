@@ -1,5 +1,6 @@
 """Try a plan's attempts in order until one of them says something; chooses nothing."""
 
+import asyncio
 from collections import deque
 from dataclasses import replace
 
@@ -25,12 +26,14 @@ async def walk(desk: Desk, record: Record, payer: Payer) -> Answer:
     tried: list[Tried] = []
     attempts = record.decision.plan.attempts
     for number, attempt in enumerate(attempts):
+        if tried and _exceeds(payer.per_request, record.cost_nano + attempt.held_nano):
+            continue
         step = _Attempt(desk, record, attempt)
         try:
             tab = await desk.books.open(payer, record.request.id, number, step.bid)
         except SophiaError as error:
-            record.close(error.status, error.error_type)
-            raise
+            # Out of money in mid-failover: what failed before is the better news.
+            raise _closed(record, as_error(tried, told=False) if tried else error) from error
         try:
             committed = await step.run(tab, last=number == len(attempts) - 1)
         except UpstreamFailure as failure:
@@ -39,12 +42,19 @@ async def walk(desk: Desk, record: Record, payer: Payer) -> Answer:
             if next_step(failure) is Step.TELL:
                 raise _closed(record, as_error(tried, told=True)) from failure
             continue
+        except asyncio.CancelledError:
+            step.abandoned(tab, 499, "client_gone")
+            raise
         except BaseException:
-            step.abandoned(tab)
+            step.abandoned(tab, 500, "internal")
             raise
         return Answer(record, committed)
     told = next_step(tried[-1].failure) is Step.TELL
     raise _closed(record, as_error(tried, told=told))
+
+
+def _exceeds(limit: int | None, amount: int) -> bool:
+    return limit is not None and amount > limit
 
 
 def _closed(record: Record, error: SophiaError) -> SophiaError:
@@ -57,9 +67,9 @@ class _Attempt:
 
     def __init__(self, desk: Desk, record: Record, attempt: Attempt) -> None:
         request, plan = record.request, record.decision.plan
-        model = desk.knowledge.find(attempt.model)
+        model = record.knowledge.find(attempt.model)
         if model is None:
-            raise LookupError(f"{attempt.model} left the catalogue between plan and walk")
+            raise LookupError(f"{attempt.model} is planned, but not in the catalogue of the plan")
         self._desk = desk
         self._record = record
         self._exchange: Exchange | None = None
@@ -76,9 +86,10 @@ class _Attempt:
             _deadlines(desk, record),
             attempt.max_tokens,
             request.max_tokens_field,
-            desk.knowledge.price_ceiling(
+            record.knowledge.price_ceiling(
                 model, plan.features.max_prompt_tokens, desk.limits.price_headroom
             ),
+            request.prompt.choices,
         )
 
     async def run(self, tab: Tab, *, last: bool) -> Committed:
@@ -113,9 +124,9 @@ class _Attempt:
             return tab.doubt(answered)
         return tab.release(answered.failure, answered)
 
-    def abandoned(self, tab: Tab) -> None:
-        """The caller left before anything came: cancel, and settle when the bill is known."""
-        self._answered.failure = "client_gone"
+    def abandoned(self, tab: Tab, status: int, cause: str) -> None:
+        """Nobody waits any more: cancel, and settle when the bill is known."""
+        self._answered.failure = cause
         record = self._record
         if self._exchange is not None:
             self._exchange.close()
@@ -123,7 +134,7 @@ class _Attempt:
         def closed() -> None:
             if tab.outcome is not None:
                 record.outcomes.append(tab.outcome)
-            record.close(499, "client_gone")
+            record.close(status, cause)
 
         self._desk.reconciler.later(self._upstream, tab, self._answered, closed)
 
@@ -135,7 +146,7 @@ def _cause(failure: UpstreamFailure) -> str:
 def _deadlines(desk: Desk, record: Record) -> Deadlines:
     """Return the clocks of the next attempt, inside what is left of the request's own."""
     limits, request = desk.limits, record.request
-    clocks = limits.deadlines
+    clocks = limits.deadlines if request.stream else limits.whole_deadlines
     if not record.outcomes and request.deadline is None and clocks.total <= limits.request_seconds:
         return clocks
     spent = desk.books.clock.monotonic() - request.arrived

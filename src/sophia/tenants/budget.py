@@ -1,10 +1,11 @@
 """Budget arithmetic: `spent + held <= limit`, in whole nano-dollars, for each key and window."""
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+
+from msgspec import Struct
 
 
-class Account(NamedTuple):
+class Account(Struct, frozen=True):
     """One key's standing in one window."""
 
     spent: int = 0

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from sophia.core.errors import Unavailable
-from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.ids import first_id
+from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
 
 class MemoryStore:
@@ -27,8 +28,10 @@ class MemoryStore:
         self._intents[intent.attempt_id] = intent
 
     def settle(self, outcome: Outcome) -> None:
-        """Keep an outcome; the first one of an attempt stands."""
-        self._outcomes.setdefault(outcome.attempt_id, outcome)
+        """Keep an outcome; the first one of an attempt stands, unless it was a guess."""
+        known = self._outcomes.setdefault(outcome.attempt_id, outcome)
+        if known.cost_source == "estimated" and outcome.cost_source == "upstream":
+            self._outcomes[outcome.attempt_id] = outcome
 
     async def keys(self) -> Sequence[KeyRow]:
         """Return every key, revoked ones included."""
@@ -82,6 +85,18 @@ class MemoryStore:
         """Return the outcomes of a request's attempts, in the order they were tried."""
         ids = sorted(id for id in self._outcomes if request_id <= id <= request_id | 15)
         return [self._outcomes[id] for id in ids]
+
+    async def unresolved(self, since_ms: int) -> Sequence[Doubt]:
+        """Return guesses since `since_ms` that have a generation id, newest first."""
+        found = [
+            Doubt(row, self._intents[id].upstream, self._intents[id].held_nano)
+            for id, row in self._outcomes.items()
+            if id >= first_id(since_ms)
+            and id in self._intents
+            and row.cost_source == "estimated"
+            and row.generation_id is not None
+        ]
+        return sorted(found, key=lambda doubt: -doubt.outcome.attempt_id)
 
     async def by_generation(self, generation_id: str) -> Outcome | None:
         """Return the outcome that carries an upstream's generation id."""

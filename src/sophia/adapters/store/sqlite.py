@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, connect
 from sophia.core.ids import first_id
-from sophia.core.rows import Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
 
 _T = TypeVar("_T")
 _GENERATION = re.compile(r"gen-(\d{10})-")
@@ -32,7 +32,13 @@ def _insert(table: str, row: type[tuple[Any, ...]], *, conflict: str = "ABORT") 
 
 
 _INTENT = _insert("intents", Intent)
-_OUTCOME = _insert("outcomes", Outcome, conflict="IGNORE")
+_OUTCOME = (
+    _insert("outcomes", Outcome)
+    # The first word stands, unless it was a guess and this is what the upstream billed.
+    + " ON CONFLICT (attempt_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in Outcome._fields)
+    + " WHERE outcomes.cost_source = 'estimated' AND excluded.cost_source = 'upstream'"
+)
 _KEY = _insert("keys", KeyRow)
 _FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
 _COLUMNS = {row: _names(row) for row in (Intent, Outcome, KeyRow, Feedback)}
@@ -124,6 +130,19 @@ class SqliteStore:
             (request_id, request_id | 15),
         )
         return [Outcome(*row) for row in rows]
+
+    async def unresolved(self, since_ms: int) -> Sequence[Doubt]:
+        """Return guesses since `since_ms` that have a generation id, newest first."""
+        await self._writer.flush()
+        names = ", ".join(f"o.{name}" for name in Outcome._fields)
+        rows = await self._read(
+            f"SELECT {names}, i.upstream, i.held_nano FROM outcomes o"  # noqa: S608
+            " JOIN intents i USING (attempt_id) WHERE o.attempt_id >= ?"
+            " AND o.cost_source = 'estimated' AND o.generation_id IS NOT NULL"
+            " ORDER BY o.attempt_id DESC LIMIT 1000",
+            (first_id(since_ms),),
+        )
+        return [Doubt(Outcome(*row[:-2]), row[-2], row[-1]) for row in rows]
 
     async def by_generation(self, generation_id: str) -> Outcome | None:
         """Return the outcome that carries an upstream's generation id.

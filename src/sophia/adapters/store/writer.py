@@ -1,6 +1,7 @@
 """Group commit: one thread and one connection write; callers wait for the batch they are in."""
 
 import asyncio
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 from sophia.adapters.store.driver import sqlite
 from sophia.core.errors import Unavailable
+
+log = logging.getLogger("sophia.ledger")
 
 _SPACING = 0.001
 """Seconds between the starts of two commits: bounds what a busy second spends on syncing."""
@@ -145,17 +148,16 @@ class GroupCommit:
                         connection.executemany(statement, rows)
                     connection.execute("COMMIT")
                 break
-            except driver.Error as error:
+            except Exception as error:  # noqa: BLE001 - the thread's border: it outlives any row
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 # A settled bill must not be lost: who waits is refused, the rows are retried.
                 self._tell(batch.waiters, 0, Unavailable(f"The ledger cannot be written: {error}"))
                 batch.waiters = []
-                if isinstance(error, driver.IntegrityError):
-                    # A row that can never be kept would keep all others waiting for ever.
-                    batch.rows = {_lenient(sql): rows for sql, rows in batch.rows.items()}
-                else:
+                if isinstance(error, driver.OperationalError):
                     time.sleep(_RETRY)
+                else:
+                    batch.rows = _without_misfits(connection, batch.rows)
         self._tell(batch.waiters, batch.size, None)
 
     def _tell(
@@ -178,8 +180,20 @@ class GroupCommit:
                     waiter.set_exception(error)
 
 
-def _lenient(statement: str) -> str:
-    return statement.replace("INSERT OR ABORT ", "INSERT OR IGNORE ", 1)
+def _without_misfits(connection: Any, rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the rows that can be kept; one that never can would keep all others waiting."""
+    kept: dict[str, list[Row]] = {}
+    for statement, candidates in rows.items():
+        for row in candidates:
+            connection.execute("BEGIN")
+            try:
+                connection.execute(statement, row)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with this row
+                log.critical("a row cannot be kept in the ledger and is left out: %s", error)
+            else:
+                kept.setdefault(statement, []).append(row)
+            connection.execute("ROLLBACK")
+    return kept
 
 
 def connect(path: Path, *, read_only: bool = False) -> Any:

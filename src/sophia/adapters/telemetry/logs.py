@@ -71,4 +71,7 @@ class RequestLog:
             "duration_ms": round(event.duration_s * 1000, 3),
             "attempts": len(event.attempts),
         }
-        self._stream.write(encode(line).decode() + "\n")
+        try:
+            self._stream.write(encode(line).decode() + "\n")
+        except (OSError, ValueError):
+            return  # whoever read the log is gone, which is no reason to fail a request

@@ -12,7 +12,6 @@ from sophia.adapters.upstreams.stream import ChunkReader
 from sophia.adapters.upstreams.whole import read_answer
 from sophia.core.calls import Call, Deadlines, Piece, Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.core.money import nano_from_usd
 
 _ERROR_BYTES = 64 * 1024
 _ANSWER_BYTES = 64 * 1024 * 1024
@@ -145,7 +144,7 @@ class HttpUpstream:
         self._pool = pool
         self._dialect = dialect
         self._now = now
-        self._billed_by_generation = billed_by_generation
+        self.bills = billed_by_generation
 
     async def open(self, call: Call) -> WholeExchange | StreamExchange:
         """Dispatch `call`; return once an accepting answer's head is here.
@@ -175,20 +174,19 @@ class HttpUpstream:
 
     async def bill(self, generation_id: str) -> Usage | None:
         """Return what an earlier call cost, or None when the server cannot say."""
-        if not self._billed_by_generation:
+        if not self.bills:
             return None
         try:
             data = shapes.read(await self.get(f"/generation?id={generation_id}")).get("data")
         except UpstreamFailure:
             return None
-        cost = data.get("total_cost") if isinstance(data, dict) else None
-        if not isinstance(data, dict) or not isinstance(cost, int | float):
+        if not isinstance(data, dict):
             return None
-        return Usage(
-            prompt_tokens=data.get("tokens_prompt") or 0,
-            completion_tokens=data.get("tokens_completion") or 0,
-            cost_nano=nano_from_usd(cost),
+        cost = shapes.nano(data.get("total_cost"))
+        prompt, completion = (
+            shapes.count(data.get(name)) or 0 for name in ("tokens_prompt", "tokens_completion")
         )
+        return None if cost is None else Usage(prompt, completion, cost_nano=cost)
 
     async def close(self) -> None:
         """Close every connection."""

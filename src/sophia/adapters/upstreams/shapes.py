@@ -119,17 +119,17 @@ def usage(value: object) -> Usage | None:
     """
     if not isinstance(value, dict):
         return None
-    prompt = _count(value.get("prompt_tokens"))
-    completion = _count(value.get("completion_tokens"))
+    prompt = count(value.get("prompt_tokens"))
+    completion = count(value.get("completion_tokens"))
     if prompt is None or completion is None:
-        total = _count(value.get("total_tokens"))
+        total = count(value.get("total_tokens"))
         if prompt is None or total is None:
             return None
         completion = max(total - prompt, 0)
     details = value.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else 0
     details = value.get("completion_tokens_details")
-    thought = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    thought = count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
     value["prompt_tokens"] = prompt
     value["completion_tokens"] = completion
     value["total_tokens"] = prompt + completion
@@ -138,7 +138,8 @@ def usage(value: object) -> Usage | None:
     )
 
 
-def _count(value: object) -> int | None:
+def count(value: object) -> int | None:
+    """Return a reported number of tokens, or None when it is absurd or none."""
     return value if type(value) is int and 0 <= value < 10**9 else None
 
 

@@ -5,11 +5,14 @@ bytes around that string are remembered, and events that match them skip the JSO
 else is read in full again. Both ways give the same bytes (see tests/property/test_stream.py).
 """
 
+import logging
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
 from sophia.core.calls import Call, Piece
 from sophia.core.failures import FailureKind, UpstreamFailure
+
+log = logging.getLogger("sophia.upstreams")
 
 _CONTENT = b'"content":"'
 
@@ -52,6 +55,8 @@ class ChunkReader:
         self._created = now
         self._model = call.model
         self._provider = provider
+        self._choices = call.choices
+        self._begun: set[int] = set()
         self._roles: set[int] = set()
         self._ended: set[int] = set()
         self._tools: dict[tuple[int, str], int] = {}
@@ -64,8 +69,9 @@ class ChunkReader:
 
     @property
     def complete(self) -> bool:
-        """Whether every choice that began has told its end."""
-        return bool(self._ended) and self._roles <= self._ended
+        """Whether every choice has told its end: those asked for, or with `[DONE]` those begun."""
+        told = len(self._ended) >= self._choices or (self.done and bool(self._ended))
+        return told and self._begun <= self._ended
 
     def read(self, payloads: list[bytes]) -> Piece:
         """Return what `payloads` say. Raises UpstreamFailure for an in-band error.
@@ -100,6 +106,7 @@ class ChunkReader:
             self.malformed += 1
             if self.malformed > 1:
                 raise
+            log.warning("%s: left a malformed event out of %s", self._model, self._call.request_id)
             return
         if chunk.get("error") is not None:
             raise shapes.failure(chunk["error"], FailureKind.IN_BAND)
@@ -152,8 +159,9 @@ class ChunkReader:
     def _choice(self, choice: dict[str, Any], position: int) -> tuple[bool, int]:
         if type(choice.get("index")) is not int:
             choice["index"] = position
+        self._begun.add(choice["index"])
         reason = shapes.finish(choice)
-        if reason == "error":
+        if reason == "error" or choice.get("error") is not None:
             raise shapes.failure(
                 choice.get("error") or "the provider stopped with an error", FailureKind.IN_BAND
             )

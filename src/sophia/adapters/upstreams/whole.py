@@ -19,10 +19,9 @@ def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
     answer = shapes.read(body.lstrip())
     data = answer.get("data")
     choices = answer.get("choices")
+    if answer.get("error") is not None:
+        raise shapes.failure(answer["error"], FailureKind.IN_BAND)
     if not isinstance(data if call.endpoint == "embeddings" else choices, list):
-        error = answer.get("error")
-        if error is not None:
-            raise shapes.failure(error, FailureKind.IN_BAND)
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
     if call.endpoint == "embeddings":
         return _embeddings(answer, call, provider)
@@ -52,7 +51,7 @@ def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Pie
             raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
         if type(choice.get("index")) is not int:
             choice["index"] = position
-        if choice.get("finish_reason") == "error":
+        if choice.get("finish_reason") == "error" or choice.get("error") is not None:
             error = choice.get("error") or "the provider stopped with an error"
             raise shapes.failure(error, FailureKind.IN_BAND)
         value = choice.get(key)

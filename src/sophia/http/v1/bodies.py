@@ -14,6 +14,10 @@ class Part(Struct):
 
     type: str = "text"
     text: str | None = None
+    image_url: dict[str, Raw] | str | None = None
+    input_audio: dict[str, Raw] | None = None
+    file: dict[str, Raw] | None = None
+    video_url: dict[str, Raw] | str | None = None
 
 
 class Message(Struct):
@@ -93,6 +97,7 @@ class CompletionBody(Common, kw_only=True):
     prompt: str | Annotated[list[str], Meta(min_length=1)]
     max_tokens: Positive | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Share | None = None
     logprobs: int | None = None

@@ -1,7 +1,7 @@
 """Read a body: the fields Sophia acts on, checked; everything else, as it came."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -25,6 +25,36 @@ TEXT_CHARS = 2000
 SYSTEM_CHARS = 500
 _T = TypeVar("_T")
 _HEADER_PREFIX = b"x-sophia-"
+_FRAME_BYTES = len('{"role":"","content":""}') - 4
+_NO_PROMPT = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "n",
+        "seed",
+        "stop",
+        "stream_options",
+        "user",
+        "session_id",
+        "logprobs",
+        "top_logprobs",
+        "frequency_penalty",
+        "presence_penalty",
+        "reasoning",
+        "reasoning_effort",
+        "provider",
+        "usage",
+        "metadata",
+        "trace",
+        "logit_bias",
+        "tool_choice",
+        "parallel_tool_calls",
+        "service_tier",
+    }
+)
 _NOT_FORWARDED = ("model", "models", "route", "stream", "sophia")
 _WHERE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
@@ -72,7 +102,7 @@ def chat(body: bytes, headers: Headers) -> Understood:
     fields = _fields(body)
     form = read.response_format.type if read.response_format else ""
     extra = _size(fields.get("tools")) + _size(fields.get("response_format"))
-    prompt = _prompt(read, form, extra, len(body))
+    prompt = _prompt(read, form, extra, _prompt_bytes(fields, len(read.messages)))
     options = read.stream_options
     return _understood(
         read,
@@ -154,6 +184,22 @@ def _size(raw: object) -> int:
     return len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
 
 
+def _prompt_bytes(fields: Mapping[str, msgspec.Raw], messages: int) -> int:
+    """Return the bytes of all fields that a provider may make prompt tokens of."""
+    size = -_FRAME_BYTES * messages
+    for name, raw in fields.items():
+        if name not in _NO_PROMPT:
+            size += len(memoryview(raw))
+    return size
+
+
+def _weight(medium: dict[str, msgspec.Raw] | str | None) -> int:
+    """Return the bytes of an attachment, which are no text for a tokenizer."""
+    if isinstance(medium, dict):
+        return sum(map(_size, medium.values()))
+    return len(medium) if medium else 0
+
+
 def _empty(number: int) -> BadRequest:
     return BadRequest(
         f"`messages[{number}].content` is empty; a user message needs text or parts.",
@@ -183,7 +229,7 @@ class _Parts:
             self.files += kind == "file" or kind == "video_url"
             if kind != "text":
                 media = (part.image_url, part.input_audio, part.file, part.video_url)
-                self.bytes += sum(map(_size, media))
+                self.bytes += sum(map(_weight, media))
         return "\n".join([part.text for part in parts if part.text])
 
 
@@ -259,7 +305,8 @@ def _hinted(headers: Headers) -> SophiaHints | None:
             hint = name[len(_HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
             if hint in SophiaHints.__struct_fields__:
                 text = value.decode("latin-1").strip()
-                given[hint] = [part.strip() for part in text.split(",")] if hint == "models" else text
+                several = [part.strip() for part in text.split(",")]
+                given[hint] = several if hint == "models" else text
     if not given:
         return None
     try:

@@ -74,7 +74,7 @@ def account(answer: Answer, outcome: Outcome) -> Account:
     saved = None
     if plan.candidates:
         best = max(plan.candidates, key=_standing)
-        model = record.desk.knowledge.find(best.model)
+        model = record.knowledge.find(best.model)
         if model is not None:
             there = model.prices.cost(outcome.prompt_tokens, outcome.completion_tokens)
             saved = usd(max(there - record.cost_nano, 0))

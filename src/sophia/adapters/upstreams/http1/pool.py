@@ -12,6 +12,7 @@ from sophia.core.calls import Deadlines
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 _SWEEP_SECONDS = 0.05
+_STALE_SECONDS = 0.25
 _DEFAULT_LIMITS = Limits()
 
 
@@ -75,8 +76,11 @@ class Pool:
                 await connection.exchange(answer, head, body)
             except UpstreamFailure as failure:
                 # A kept connection may have been closed while it was idle; the request has then
-                # not been read, and one try on a fresh connection is invisible.
+                # not been read, and one try on a fresh connection is invisible. A reset that comes
+                # later may come from a server that has read it, and bills it.
                 if failure.kind is not FailureKind.RESET or connection.heard:
+                    raise
+                if loop.time() - now > _STALE_SECONDS:
                     raise
             else:
                 return answer
