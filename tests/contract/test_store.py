@@ -250,3 +250,15 @@ def test_what_was_acknowledged_survives_a_kill(folder: Path, acked: int) -> None
     intact = database.execute("PRAGMA integrity_check").fetchone()
     database.close()
     assert len(promised) >= acked and promised <= kept and intact == ("ok",)
+
+
+async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> None:
+    """What feedback said is not forgotten with the process."""
+    await store.reserve(Intent(NOW, "k", DAY, "acme/m", "up", 1, 1))
+    store.settle(outcome(NOW, cost=1))
+    for number, score in enumerate((1.0, 0.5)):
+        await store.add_feedback(
+            Feedback(f"k:{number}", NOW, "k", score, None, 0, None, "api", number)
+        )
+    await store.attempts(NOW)
+    assert list(await store.scores()) == [("acme/m", 0.75, 2)]

@@ -120,7 +120,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     coordinator = LocalCoordinator(
         await store.spends(day_window(clock.wall())), await store.open_holds()
     )
-    metrics = PrometheusSink(await store.costs())
+    metrics = PrometheusSink(await store.costs(), await store.scores())
     metrics.gauge(
         "sophia_ledger_queue_rows", "Rows waiting to be durable.", lambda: float(store.depth)
     )

@@ -69,6 +69,15 @@ class MemoryStore:
             costs[row.model] = costs.get(row.model, 0) + row.cost_nano
         return list(costs.items())
 
+    async def scores(self) -> Sequence[tuple[str, float, int]]:
+        """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
+        given: dict[str, list[float]] = {}
+        for verdict in self._feedback.values():
+            for row in await self.attempts(verdict.decision_id):
+                if row.failure is None and verdict.score is not None:
+                    given.setdefault(row.model, []).append(verdict.score)
+        return [(model, sum(each) / len(each), len(each)) for model, each in given.items()]
+
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and whose bill is not known yet."""
         return [

@@ -104,6 +104,15 @@ class SqliteStore:
         rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
         return [(str(model), int(nano)) for model, nano in rows]
 
+    async def scores(self) -> Sequence[tuple[str, float, int]]:
+        """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
+        rows = await self._read(
+            "SELECT o.model, AVG(f.score), COUNT(*) FROM feedback f JOIN outcomes o"
+            " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | 15"
+            " WHERE f.score IS NOT NULL AND o.failure IS NULL GROUP BY o.model"
+        )
+        return [(str(model), float(mean), int(count)) for model, mean, count in rows]
+
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and whose bill is not known yet."""
         rows = await self._read(

@@ -60,12 +60,16 @@ class _Tally:
 class PrometheusSink(Collector):
     """Counts settled requests. `spent`: the ledger's earlier costs, nano-dollars by model."""
 
-    def __init__(self, spent: Iterable[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        spent: Iterable[tuple[str, int]] = (),
+        scores: Iterable[tuple[str, float, int]] = (),
+    ) -> None:
         self.registry = CollectorRegistry()
         self._spent = dict(spent)
         self._tallies: dict[str, _Tally] = {}
         self._failures: dict[tuple[str, str], int] = {}
-        self._scores: dict[str, tuple[float, int]] = {}
+        self._scores = {model: (mean, count) for model, mean, count in scores}
         self.registry.register(self)
 
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> None:

@@ -93,7 +93,7 @@ def _generation(id: str, outcome: Outcome) -> dict[str, object]:
         "cancelled": outcome.failure == "client_gone",
         "provider_name": outcome.provider,
         "latency": outcome.first_content_ms,
-        "generation_time": outcome.total_ms,
+        "generation_time": outcome.total_ms - (outcome.first_content_ms or 0.0),
         "finish_reason": outcome.finish_reason,
         "native_finish_reason": outcome.finish_reason,
         "tokens_prompt": outcome.prompt_tokens,

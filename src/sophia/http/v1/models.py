@@ -30,9 +30,12 @@ async def listing(front: Front, incoming: Incoming, reply: Reply) -> None:
     query = parse_qs(incoming.query.decode("latin-1"))
     offset, limit = _number(query, "offset", 0), _number(query, "limit", _PAGE)
     rows = _rows(front.desk.knowledge)
-    body = b'{"object":"list","data":[%b],"total_count":%d,"links":{"next":null}}' % (
-        b",".join(rows[offset : offset + limit]),
+    after = offset + limit
+    following = f"{incoming.path}?offset={after}&limit={limit}" if after < len(rows) else None
+    body = b'{"object":"list","data":[%b],"total_count":%d,"links":{"next":%b}}' % (
+        b",".join(rows[offset:after]),
         len(rows),
+        encode(following),
     )
     await reply.whole(200, JSON, body)
 
