@@ -232,6 +232,32 @@ async def test_a_reset_on_a_fresh_connection_is_a_failure() -> None:
         assert server.connections == 1
 
 
+@pytest.mark.parametrize(("wait", "requests"), [(0.0, 3), (0.3, 2)])
+async def test_only_a_reset_at_once_on_a_reused_connection_is_retried(
+    wait: float, requests: int
+) -> None:
+    """A later one may come from a server that has read the request, and bills it."""
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await read_request(reader))[1])
+        writer.write(OK)
+        seen.append((await read_request(reader))[1])
+        await asyncio.sleep(wait)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with serving(script) as server, pooled(server) as pool:
+        await post(pool, b"1")
+        if wait:
+            failure = await failing(post(pool, b"2"))
+            assert (failure.kind, failure.sent) == (FailureKind.RESET, True)
+        else:
+            assert await post(pool, b"2") == b"ok"
+        assert seen == [b"1", b"2", b"2"][:requests]
+
+
 async def test_a_full_pool_fails_at_once() -> None:
     """Waiting in line is not the client's to decide."""
     async with (

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -262,3 +263,58 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
         )
     await store.attempts(NOW)
     assert list(await store.scores()) == [("acme/m", 0.75, 2)]
+
+
+@pytest.mark.parametrize("state", ["unknown", "settled"])
+async def test_an_upstreams_bill_replaces_a_guess(store: Store, state: AttemptState) -> None:
+    guess = outcome(NOW, state, 50)._replace(cost_source="estimated")
+    bill = outcome(NOW, "settled", 7)
+    await store.reserve(intent(NOW))
+    for row in (guess, bill, guess._replace(cost_nano=60), bill._replace(cost_nano=9)):
+        store.settle(row)
+    assert await store.attempts(NOW) == [bill]
+    assert await store.open_holds() == []
+    assert await store.spends(DAY) == [Spend("k", DAY, 7)]
+
+
+async def test_another_guess_does_not_replace_the_first(store: Store) -> None:
+    guess = outcome(NOW, cost=50)._replace(cost_source="estimated")
+    store.settle(guess)
+    for source in ("estimated", "priced", "none"):
+        store.settle(outcome(NOW, cost=60)._replace(cost_source=source))  # type: ignore[arg-type]
+    assert await store.attempts(NOW) == [guess]
+
+
+async def test_open_guesses_are_found_newest_first(store: Store) -> None:
+    for number in range(5):
+        await store.reserve(intent(NOW + 16 * number, held=number))
+    guesses = [
+        outcome(NOW + 16 * n, "unknown", n, generation=f"g{n}")._replace(cost_source="estimated")
+        for n in range(4)
+    ]
+    guesses[1] = guesses[1]._replace(generation_id=None)
+    for row in guesses:
+        store.settle(row)
+    store.settle(outcome(NOW + 64, generation="g4"))
+    found = await store.unresolved(NOW // first_id(1))
+    assert [(row.outcome, row.upstream, row.held_nano) for row in found] == [
+        (guesses[n], "up", n) for n in (3, 2, 0)
+    ]
+    assert await store.unresolved(NOW // first_id(1) + 60_000) == []
+
+
+async def test_a_number_that_no_ledger_holds_costs_only_its_own_row(folder: Path) -> None:
+    store = SqliteStore(folder / "sophia.db")
+    store.settle(outcome(NOW, cost=1))
+    store.settle(outcome(NOW + 1, cost=2**63))
+    store.settle(outcome(NOW + 2, cost=3))
+    async with asyncio.timeout(3):
+        # Who waits for the same batch may be refused once; the rows are kept all the same.
+        with suppress(Unavailable):
+            await store.attempts(NOW)
+        assert [row.cost_nano for row in await store.attempts(NOW)] == [1, 3]
+        with pytest.raises(SophiaError):
+            await store.reserve(intent(NOW + 16, held=2**63))
+        await store.reserve(intent(NOW + 32))
+        assert await store.decision(NOW + 32) == intent(NOW + 32)
+    await store.close()

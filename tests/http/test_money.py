@@ -206,3 +206,84 @@ async def test_neither_prompts_nor_keys_are_written_down(sophia: Gateway) -> Non
     files = [path for path in sophia.folder.iterdir() if path.name != "first.key"]
     kept = b"".join(path.read_bytes() for path in files)
     assert secret.encode() not in kept and sophia.client.key.encode() not in kept
+
+
+TWO = [SONNET, MINI]
+
+
+async def test_the_per_request_limit_spans_all_attempts(start: Any) -> None:
+    """What is in doubt counts: a substitute that does not fit beside it is not asked."""
+    async with start(deadlines=SHORT, budget=Budget(per_request_usd=0.001)) as gateway:
+        gateway.up.script(SONNET, Step(no_answer="hang"))
+        answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
+        assert answer.status == 504
+        assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [SONNET]
+        assert len(gateway.up.requests) == 1
+        (row,) = await gateway.rows("intents")
+        assert await gateway.standing() == (0.0, row["held_nano"] / 1e9)
+
+
+async def test_an_attempt_that_cost_nothing_leaves_the_per_request_limit_whole(start: Any) -> None:
+    async with start(deadlines=SHORT, budget=Budget(per_request_usd=0.001)) as gateway:
+        gateway.up.script(SONNET, Step(status=503))
+        answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
+        assert answer.status == 200 and answer.json["model"] == MINI
+
+
+async def test_running_out_of_budget_in_mid_failover_is_the_upstreams_failure(start: Any) -> None:
+    budget = Budget(daily_usd=0.001, per_request_usd=None)
+    async with start(deadlines=SHORT, budget=budget) as gateway:
+        gateway.up.script(SONNET, Step(no_answer="hang"))
+        answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
+        assert answer.status == 504 and answer.error["metadata"]["fault"] == "upstream"
+        assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [SONNET]
+        assert len(gateway.up.requests) == 1
+        spent, held = await gateway.standing()
+        assert spent + held <= 0.001
+
+
+BULK = "wörd " * 4000
+SAID = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "And?"},
+]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [SAID[0], SAID[1] | {"reasoning_details": [{"text": BULK}]}, SAID[2]]},
+        {"messages": [SAID[0], SAID[1] | {"reasoning": BULK}, SAID[2]]},
+        {"functions": [{"name": "f", "description": BULK}]},
+        {"prediction": {"type": "content", "content": BULK}},
+    ],
+    ids=["reasoning_details", "reasoning", "functions", "prediction"],
+)
+async def test_the_hold_covers_every_byte_that_may_become_prompt(
+    sophia: Gateway, more: dict[str, Any]
+) -> None:
+    body = {"model": MINI, "max_tokens": 20, "messages": SAID}
+    for asked in (body, body | more):
+        assert (await sophia.client.post("/v1/chat/completions", asked)).status == 200
+    small, large = [row["held_nano"] for row in await sophia.rows("intents")]
+    assert large - small >= len(BULK.encode()) * 150
+
+
+async def test_the_hold_covers_every_candidate_of_best_of(sophia: Gateway) -> None:
+    body = {"model": MINI, "prompt": "Once", "max_tokens": 1000}
+    for more in ({}, {"best_of": 4}, {"n": 4}):
+        assert (await sophia.client.post("/v1/completions", body | more)).status == 200
+    one, best, several = [row["held_nano"] for row in await sophia.rows("intents")]
+    assert best == several and best - one >= 3 * 1000 * 600
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_both_names_of_the_answers_length_are_clamped(start: Any, stream: bool) -> None:
+    async with start(budget=Budget(per_request_usd=0.001)) as gateway:
+        lengths = {"max_tokens": 50_000, "max_completion_tokens": 60_000}
+        assert (await gateway.client.chat(SONNET, stream=stream, **lengths)).status == 200
+        sent = gateway.up.requests[-1].json()
+        for name in lengths:
+            assert name not in sent or 16 <= sent[name] < 0.001 / 15e-6
+        assert set(lengths) & set(sent)
