@@ -533,3 +533,63 @@ async def test_a_request_has_one_deadline_over_all_attempts(start: Any) -> None:
         answer = await asked(gateway, False)
         assert answer.status == 504
         assert asyncio.get_running_loop().time() - begun < 1.0
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_stream_cut_before_the_second_choice_began_is_cut(
+    gateway: Gateway, path: str
+) -> None:
+    """One choice has ended, `[DONE]` never came: the other one is missing, not empty."""
+    choices = (
+        {"index": 0, "delta": {"content": "a"}, "text": "a", "finish_reason": None},
+        {"index": 0, "delta": {}, "text": "", "finish_reason": "stop"},
+    )
+    said = [json.dumps({"id": "gen-x", "choices": [choice]}) for choice in choices]
+    gateway.up.script(MINI, sse(*said))
+    more = chat(stream=True, n=2) | ({} if "chat" in path else {"prompt": "Once"})
+    if "chat" not in path:
+        del more["messages"]
+    answer = await gateway.client.post(path, more)
+    assert answer.status == 200 and answer.complete and not answer.done
+    assert answer.chunks[-1]["error"]["metadata"]["cause"] == "cut"
+
+
+ERROR = {"code": 502, "message": "gone"}
+SPOKEN = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+SAID = {"index": 0, "delta": {"content": "a"}, "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": ERROR, "choices": []},
+        {"error": ERROR, "choices": [SPOKEN]},
+        {"choices": [SPOKEN | {"error": ERROR}]},
+    ],
+    ids=["no-choices", "beside-choices", "in-a-choice"],
+)
+async def test_an_error_inside_an_answer_is_never_an_answer(
+    gateway: Gateway, body: dict[str, Any]
+) -> None:
+    gateway.up.script(MINI, Step(body={"id": "gen-x", "object": "chat.completion"} | body))
+    check_clean(await asked(gateway, False))
+    first, _ = await gateway.settled(2)
+    assert first.failure == "in_band:502"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": ERROR, "choices": []},
+        {"error": ERROR, "choices": [SAID]},
+        {"choices": [SAID | {"error": ERROR}]},
+    ],
+    ids=["no-choices", "beside-choices", "in-a-choice"],
+)
+async def test_an_error_inside_the_first_event_is_never_an_answer(
+    gateway: Gateway, body: dict[str, Any]
+) -> None:
+    gateway.up.script(MINI, sse(json.dumps({"id": "gen-x"} | body), "[DONE]"))
+    check_clean(await asked(gateway, True))
+    first, _ = await gateway.settled(2)
+    assert first.failure == "in_band:502"
