@@ -318,3 +318,40 @@ async def test_a_number_that_no_ledger_holds_costs_only_its_own_row(folder: Path
         await store.reserve(intent(NOW + 32))
         assert await store.decision(NOW + 32) == intent(NOW + 32)
     await store.close()
+
+
+async def test_a_ledger_that_cannot_be_written_refuses_at_once_and_recovers(tmp_path: Path) -> None:
+    """Nobody hangs on a broken ledger: who waits is told, and so is who comes later."""
+    path = tmp_path / "ledger.db"
+    store = SqliteStore(path)
+    other = sqlite().connect(str(path), isolation_level=None)
+    other.execute("ALTER TABLE intents RENAME TO away")
+    for number in range(3):
+        with pytest.raises(Unavailable, match="cannot be written"):
+            await asyncio.wait_for(
+                store.reserve(Intent(NOW + 16 * number, "k", DAY, "m", "up", 1, 1)), 2.0
+            )
+    assert "intents" in store.problem
+    other.execute("ALTER TABLE away RENAME TO intents")
+    other.close()
+    while store.problem:
+        await asyncio.sleep(0.02)
+    await store.reserve(Intent(NOW + 160, "k", DAY, "m", "up", 1, 1))
+    assert NOW + 160 in {hold.attempt_id for hold in await store.open_holds()}
+    await store.close()
+
+
+async def test_a_broken_ledger_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    """What is not kept then counts as a hold at the next start."""
+    path = tmp_path / "ledger.db"
+    store = SqliteStore(path)
+    await store.reserve(Intent(NOW, "k", DAY, "m", "up", 5, 1))
+    other = sqlite().connect(str(path), isolation_level=None)
+    other.execute("ALTER TABLE outcomes RENAME TO away")
+    store.settle(outcome(NOW, cost=1))
+    await asyncio.wait_for(store.close(), 20.0)
+    other.execute("ALTER TABLE away RENAME TO outcomes")
+    other.close()
+    again = SqliteStore(path)
+    assert [hold.held_nano for hold in await again.open_holds()] == [5]
+    await again.close()

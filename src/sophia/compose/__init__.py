@@ -140,6 +140,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         Ids(lambda: time.time_ns() // 1_000_000),
         metrics.render,
         lambda: "",
+        lambda: store.problem,
         settings.server.max_body_bytes,
         scored=metrics.score,
     )

@@ -23,7 +23,8 @@ _KEY_REFRESH_SECONDS = 1.0
 class Front:
     """The standing parts of the data plane.
 
-    `metrics` renders the Prometheus page; `ready` says why the server is not ready, or nothing;
+    `metrics` renders the Prometheus page; `ready` says why the server is not ready, or nothing, and
+    `troubled` why the ledger is not;
     `scored` hears of each model's score from feedback.
     """
 
@@ -32,6 +33,7 @@ class Front:
     ids: Ids
     metrics: Callable[[], bytes]
     ready: Callable[[], str]
+    troubled: Callable[[], str]
     max_body_bytes: int = 10 * 1024 * 1024
     scored: Callable[[str, float], None] = lambda model, score: None
     keys_read_at: float = field(default=float("-inf"))

@@ -187,6 +187,11 @@ class SqliteStore:
         return [Feedback(*row) for row in rows]
 
     @property
+    def problem(self) -> str:
+        """Why nothing can be written now, or nothing."""
+        return self._writer.problem
+
+    @property
     def depth(self) -> int:
         """Rows that wait to become durable."""
         return self._writer.depth

@@ -17,6 +17,8 @@ log = logging.getLogger("sophia.ledger")
 _SPACING = 0.001
 """Seconds between the starts of two commits: bounds what a busy second spends on syncing."""
 _RETRY = 0.25
+_LAST_TRIES = 20
+"""Tries at the end of the process; what is not kept then counts as a hold at the next start."""
 _LINGER = 0.02
 
 Row = tuple[Any, ...]
@@ -30,6 +32,8 @@ class Batch:
     rows: dict[str, list[Row]] = field(default_factory=dict)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     size: int = 0
+    failures: int = 0
+    ended: bool = False
 
 
 class GroupCommit:
@@ -48,6 +52,7 @@ class GroupCommit:
         self._pushing = False
         self._lingering = False
         self._depth = 0
+        self.problem = ""
         # Opened here, so that a database that cannot be opened fails the start and not the thread.
         self._connection = connect(path)
         self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)
@@ -64,6 +69,8 @@ class GroupCommit:
         Raises:
             Unavailable: too many rows wait already.
         """
+        if self.problem:
+            raise Unavailable(self.problem, retry_after=1)
         if self._depth >= self._limit:
             raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
         future = self._loop.create_future()
@@ -103,28 +110,27 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Write what waits and end the thread."""
-        await self.flush()
+        self._push()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
         connection = self._connection
         last = 0.0
-        while True:
+        batch = Batch()
+        while not batch.ended:
             items = self._queue.get()
             pause = _SPACING - (time.monotonic() - last)
             if pause > 0:
                 time.sleep(pause)
             batch = Batch()
-            ended = self._gather(items, batch)
+            self._gather(items, batch)
             last = time.monotonic()
             self._commit(connection, batch)
-            if ended:
-                connection.close()
-                return
+        connection.close()
 
-    def _gather(self, items: list[Item] | None, batch: Batch) -> bool:
-        """Take everything that waits into `batch`; return whether the end was told."""
+    def _gather(self, items: list[Item] | None, batch: Batch) -> None:
+        """Take `items` and everything else that waits into `batch`."""
         while items is not None:
             batch.size += len(items)
             for statement, row, waiter in items:
@@ -135,30 +141,42 @@ class GroupCommit:
             try:
                 items = self._queue.get_nowait()
             except Empty:
-                return False
-        return True
+                return
+        batch.ended = True
 
     def _commit(self, connection: Any, batch: Batch) -> None:
-        driver = sqlite()
-        while True:
+        """Write `batch`, however long it takes; who waits meanwhile is refused."""
+        while not batch.ended or batch.failures < _LAST_TRIES:
             try:
                 if batch.rows:
                     connection.execute("BEGIN IMMEDIATE")
                     for statement, rows in batch.rows.items():
                         connection.executemany(statement, rows)
                     connection.execute("COMMIT")
-                break
             except Exception as error:  # noqa: BLE001 - the thread's border: it outlives any row
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                # A settled bill must not be lost: who waits is refused, the rows are retried.
-                self._tell(batch.waiters, 0, Unavailable(f"The ledger cannot be written: {error}"))
-                batch.waiters = []
-                if isinstance(error, driver.OperationalError):
-                    time.sleep(_RETRY)
-                else:
-                    batch.rows = _without_misfits(connection, batch.rows)
+                self._refuse(connection, batch, error)
+            else:
+                self.problem = ""
+                break
         self._tell(batch.waiters, batch.size, None)
+
+    def _refuse(self, connection: Any, batch: Batch, error: Exception) -> None:
+        """Tell who waits that it failed. The rows stay: a settled bill must not be lost."""
+        problem = f"The ledger cannot be written: {error}"
+        batch.failures += 1
+        if isinstance(error, sqlite().OperationalError):
+            if not self.problem:
+                log.error("%s; trying again until it can", problem)
+            self.problem = problem
+            time.sleep(_RETRY)
+            if not batch.ended and not self._queue.empty():
+                self._gather(self._queue.get(), batch)
+        else:
+            batch.rows = _without_misfits(connection, batch.rows)
+        self._tell(batch.waiters, 0, Unavailable(problem, retry_after=1))
+        batch.waiters = []
 
     def _tell(
         self, waiters: list[asyncio.Future[None]], done: int, error: Exception | None

@@ -21,7 +21,7 @@ async def live(front: Front, incoming: Incoming, reply: Reply) -> None:
 
 async def ready(front: Front, incoming: Incoming, reply: Reply) -> None:
     """Answer `GET /health/ready`: 200, or 503 with the reason."""
-    reason = front.ready()
+    reason = front.ready() or front.troubled()
     if reason:
         raise Unavailable(reason, retry_after=1)
     await reply.whole(200, JSON, b'{"status":"ready"}')
