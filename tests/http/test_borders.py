@@ -1,0 +1,50 @@
+"""Where a mistake of our own must stop: the request and the job."""
+
+import asyncio
+import logging
+
+import pytest
+
+from gateway import Gateway
+from sophia.core.events import Settled
+from sophia.jobs.timer import every
+
+
+class _Broken:
+    def emit(self, event: Settled) -> None:
+        raise RuntimeError(f"no sink for {event.model}")
+
+
+async def test_our_own_mistake_is_a_clean_500_and_a_full_log(
+    sophia: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller gets an id to report, the log the traceback, and the next request its answer."""
+    desk = sophia.sophia.front.desk
+    sinks, desk.sinks = desk.sinks, (_Broken(),)
+    answer = await sophia.client.chat()
+    assert answer.status == 500 and answer.error["metadata"]["fault"] == "sophia"
+    told = answer.error["metadata"]["request_id"]
+    (record,) = [one for one in caplog.records if one.name == "sophia.http"]
+    assert record.levelno == logging.ERROR and record.exc_info is not None
+    assert vars(record)["request_id"] == told
+    assert "no sink" not in answer.body.decode()
+    desk.sinks = sinks
+    assert (await sophia.client.chat()).status == 200
+
+
+async def test_a_job_that_fails_comes_again(caplog: pytest.LogCaptureFixture) -> None:
+    """One bad turn of a timer is logged and does not end it."""
+    turns = asyncio.Queue[int]()
+    done: list[int] = []
+
+    async def work() -> None:
+        done.append(1)
+        turns.put_nowait(len(done))
+        if len(done) == 1:
+            raise RuntimeError("not today")
+
+    timer = asyncio.create_task(every(0.001, "the job", work))
+    assert [await turns.get(), await turns.get()] == [1, 2]
+    timer.cancel()
+    await asyncio.gather(timer, return_exceptions=True)
+    assert "the job failed" in caplog.text and "not today" in caplog.text
