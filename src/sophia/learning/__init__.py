@@ -1,0 +1,1 @@
+"""Getting better off the hot path: outcomes, training, evaluation, promotion, replay."""

@@ -1,0 +1,1 @@
+"""Learned and fixed ways of rating models for a request, all behind one interface."""
