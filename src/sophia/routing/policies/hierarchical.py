@@ -1,0 +1,319 @@
+"""The learned policy: a difficulty that all arms share, and a small deviation of each arm."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+from msgspec import Struct, msgpack
+
+from sophia.routing.policies.bulk import Bulk
+from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
+from sophia.routing.policies.tenancy import Tenancy
+from sophia.routing.policies.widths import Settings, posterior, tune
+
+FEATURE_CAP = 3.0
+
+
+class Shape(Struct, frozen=True):
+    """How long a Sight's vectors are, and how many components the projected embedding has."""
+
+    tasks: int
+    embedding: int
+    features: int
+
+
+class Projection(Struct, frozen=True):
+    """Turns an embedding, (D,), into few components of about unit variance: e @ matrix - centre.
+
+    Attributes:
+        matrix: shape (D, K).
+        centre: shape (K,).
+    """
+
+    matrix: Matrix
+    centre: Vector
+
+
+class _State(Struct, frozen=True, array_like=True):
+    """What a snapshot holds; arrays are bytes with their shapes."""
+
+    shape: Shape
+    settings: Settings
+    arms: list[str]
+    arrays: list[Frozen]
+    projected: bool
+    counts: tuple[float, float]
+    tenancy: bytes
+
+
+class Hierarchical:
+    """y = s(x) + d_arm(x): a Bayesian line s of all arms, and small deviations around priors.
+
+    Everything is closed form, and exact given the widths: an outcome of one arm teaches the line,
+    and by it how hard a request is for the others. `fit` also re-estimates the widths.
+    """
+
+    name = "hierarchical"
+
+    def __init__(
+        self,
+        shape: Shape,
+        settings: Settings | None = None,
+        priors: Mapping[str, Prior] | None = None,
+        projection: Projection | None = None,
+    ) -> None:
+        """Know the arms of `priors`; without `projection` the embedding is not looked at.
+
+        Raises:
+            ValueError: the projection does not fit the shape.
+        """
+        if projection is not None and projection.matrix.shape[0] != shape.embedding:
+            raise ValueError("the projection has another dimension than the embedding")
+        self._shape = shape
+        self._settings = settings or Settings()
+        self._projection = projection
+        width = projection.matrix.shape[1] if projection is not None else 0
+        tasks = 1 + shape.tasks
+        self._own = tasks + width
+        self._terms = self._own + shape.features
+        self._groups = (
+            slice(0, 1),
+            slice(1, tasks),
+            slice(tasks, self._own),
+            slice(self._own, self._terms),
+        )
+        self._factors = np.ones((2, 4))
+        self._rows: dict[str, int] = {}
+        self._expected = np.zeros((0, shape.tasks))
+        self._doubts = np.zeros((0, shape.tasks))
+        self._joint = Joint(self._line_variance(), self._own)
+        self._tenancy = Tenancy(shape.tasks, self._settings)
+        self._forget_noise()
+        for arm, prior in (priors or {}).items():
+            self.add(arm, prior)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are known."""
+        return tuple(self._rows)
+
+    def add(self, arm: str, prior: Prior | None = None) -> None:
+        """Get to know an arm; one that is known already stays as it is.
+
+        Without a prior it is expected to be as good as the others are on average.
+        """
+        if arm in self._rows:
+            return
+        prior = prior or self._stranger()
+        self._rows[arm] = len(self._rows)
+        self._expected = np.concatenate([self._expected, prior.mean[None]])
+        self._doubts = np.concatenate([self._doubts, prior.sd[None]])
+        self._joint.add(self._arm_variances()[-1])
+
+    def remove(self, arm: str) -> None:
+        """Forget an arm, if it is known; what it taught about requests stays."""
+        row = self._rows.pop(arm, None)
+        if row is None:
+            return
+        self._rows = {name: at - (at > row) for name, at in self._rows.items()}
+        self._expected = np.delete(self._expected, row, axis=0)
+        self._doubts = np.delete(self._doubts, row, axis=0)
+        self._joint.remove(row)
+        self._tenancy.remove(arm)
+
+    def widen(self, arm: str, task: int | None, factor: float) -> None:
+        """Doubt an arm as if `factor` times its prior variance were new: its past counts less.
+
+        With a `task` only that task's effect is doubted, else the arm as a whole.
+        """
+        row = self._rows.get(arm)
+        if row is None:
+            return
+        variance = self._arm_variances()[row] * factor
+        if task is not None:
+            only = np.zeros_like(variance)
+            only[1 + task] = variance[0] + variance[1 + task]
+            variance = only
+        self._joint.widen(row, variance)
+        self._tenancy.widen(arm, task, factor)
+
+    def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings:
+        """Return what to expect of `arms`; unknown ones are rated like the average, widely."""
+        quality, own, loading = self._expect(sight, arms)
+        quality, own = self._tenancy.shift(sight, arms, quality, own)
+        if len(arms) > 1:
+            loading = loading - loading.sum(axis=0) / len(arms)
+            own = own + ((loading @ self._joint.cov) * loading).sum(axis=1)
+        else:
+            own = own + 0.0
+        return Ratings(np.clip(quality, 0.0, 1.0), np.sqrt(np.maximum(own, 0.0)))
+
+    def learn_one(self, lesson: Lesson) -> None:
+        """Take in one outcome; an arm that is not known yet is added."""
+        self.add(lesson.arm)
+        row = self._rows[lesson.arm]
+        sight = lesson.sight
+        phi = self._design(sight)
+        prior = float(self._expected[row] @ sight.tasks)
+        mean, variance = self._joint.at(row, phi, phi[: self._own])
+        expected = prior + mean + self._tenancy.expect(sight, lesson.arm)
+        noise = self._noise_of(expected)
+        if lesson.weight <= 0.0:
+            return
+        self._note_noise(lesson, expected, variance)
+        heard = self._tenancy.heard(lesson)
+        if heard > 0.0:
+            self._joint.learn(
+                row, phi, phi[: self._own], lesson.quality - prior, noise / (lesson.weight * heard)
+            )
+        if heard < 1.0:
+            self._tenancy.learn(lesson, prior + mean, noise / (1.0 - heard))
+
+    def fit(self, lessons: Sequence[Lesson]) -> None:
+        """Forget what was learned and learn from `lessons` alone; the widths are re-estimated.
+
+        Arms and their priors stay known. Tenants' lessons go to their own levels, in order.
+        """
+        self._tenancy = Tenancy(self._shape.tasks, self._settings)
+        self._forget_noise()
+        self._factors = np.ones((2, 4))
+        for lesson in lessons:
+            self.add(lesson.arm)
+        common = [lesson for lesson in lessons if not lesson.sight.tenant and lesson.weight > 0.0]
+        self._joint = Joint(self._line_variance(), self._own)
+        for variance in self._arm_variances():
+            self._joint.add(variance)
+        if common:
+            self._fit_common(common)
+        for lesson in lessons:
+            if lesson.sight.tenant:
+                self.learn_one(lesson)
+
+    def snapshot(self) -> bytes:
+        """Return the whole state; the same state always gives the same bytes."""
+        arrays = [self._expected, self._doubts, self._factors, *self._joint.arrays]
+        projection = self._projection
+        if projection is not None:
+            arrays += [projection.matrix, projection.centre]
+        return msgpack.encode(
+            _State(
+                self._shape,
+                self._settings,
+                list(self._rows),
+                [freeze(array) for array in arrays],
+                projection is not None,
+                (self._errors, self._chance),
+                self._tenancy.snapshot(),
+            )
+        )
+
+    @classmethod
+    def restore(cls, snapshot: bytes) -> Self:
+        """Return the policy that `snapshot` was taken of.
+
+        Raises:
+            msgspec.DecodeError: the bytes are not a snapshot of this policy.
+        """
+        state = msgpack.decode(snapshot, type=_State)
+        arrays = [thaw(frozen) for frozen in state.arrays]
+        projection = Projection(arrays[-2], arrays[-1]) if state.projected else None
+        policy = cls(state.shape, state.settings, None, projection)
+        policy._rows = {arm: row for row, arm in enumerate(state.arms)}
+        policy._expected, policy._doubts, policy._factors = arrays[:3]
+        policy._joint = Joint.of(arrays[3:8])
+        policy._errors, policy._chance = state.counts
+        policy._tenancy = Tenancy.restore(state.shape.tasks, state.settings, state.tenancy)
+        return policy
+
+    def _design(self, sight: Sight) -> Vector:
+        """Return what the line sees, (S,); its beginning is what an arm's deviation sees."""
+        phi = np.empty(self._terms)
+        phi[0] = 1.0
+        phi[self._groups[1]] = sight.tasks
+        if self._projection is not None:
+            components = sight.embedding @ self._projection.matrix - self._projection.centre
+            phi[self._groups[2]] = components * (1.0 - sight.novelty)
+        if self._shape.features:
+            phi[self._groups[3]] = np.clip(sight.features, -FEATURE_CAP, FEATURE_CAP)
+        return phi
+
+    def _expect(self, sight: Sight, arms: Sequence[str]) -> tuple[Vector, Vector, Matrix]:
+        """Return means, own variances and loadings, (A, S), of `arms` by what all tenants share."""
+        phi = self._design(sight)
+        means = self._joint.expect(phi, phi[: self._own])
+        quality = means.mean + self._expected @ sight.tasks
+        own, loading = means.own, means.loading
+        rows = [self._rows.get(arm, -1) for arm in arms]
+        if -1 in rows:
+            stranger = self._stranger()
+            quality = np.append(quality, stranger.mean @ sight.tasks + phi @ self._joint.mean)
+            own = np.append(own, (stranger.sd @ sight.tasks) ** 2)
+            loading = np.concatenate([loading, phi[None]])
+        if rows != list(range(len(quality))):
+            quality, own, loading = quality[rows], own[rows], loading[rows]
+        if sight.novelty > 0.0:
+            own = own + (sight.novelty * self._settings.novelty_sd) ** 2
+        return quality, own, loading
+
+    def _stranger(self) -> Prior:
+        """Return what is believed of an arm of which nothing is known."""
+        tasks = self._shape.tasks
+        mean = self._expected.mean(axis=0) if self._rows else np.full(tasks, self._settings.flat)
+        return Prior(mean, np.full(tasks, self._settings.unknown_sd))
+
+    def _line_variance(self) -> Vector:
+        settings = self._settings
+        widths = (
+            settings.shared_bias_sd,
+            settings.shared_task_sd,
+            settings.shared_embedding_sd,
+            settings.shared_feature_sd,
+        )
+        variance: Vector = np.empty(self._terms)
+        for group, width, factor in zip(self._groups, widths, self._factors[0], strict=True):
+            variance[group] = width * width * factor
+        return variance
+
+    def _arm_variances(self) -> Matrix:
+        """Return the prior variance of each arm's terms, (A, P), from what its prior doubts."""
+        settings = self._settings
+        bias, task = settings.bias_sd**2, settings.task_sd**2
+        share = bias / (bias + task)
+        doubts = self._doubts**2
+        variances = np.empty((len(doubts), self._own))
+        variances[:, 0] = share * doubts.mean(axis=1)
+        variances[:, self._groups[1]] = (1.0 - share) * doubts
+        variances[:, self._groups[2]] = settings.embedding_sd**2
+        for group, factor in zip(self._groups[:3], self._factors[1], strict=False):
+            variances[:, group] *= factor
+        return variances
+
+    def _forget_noise(self) -> None:
+        self._chance = self._settings.noise_weight
+        self._errors = self._chance * self._settings.noise
+
+    def _noise_of(self, expected: float) -> float:
+        """Return the variance of one score around `expected`."""
+        chance = max(expected * (1.0 - expected), self._settings.calm)
+        return self._errors / self._chance * chance
+
+    def _note_noise(self, lesson: Lesson, expected: float, variance: float) -> None:
+        # An error is noise plus what is not known yet, so the latter is taken out.
+        chance = max(expected * (1.0 - expected), self._settings.calm)
+        excess = (lesson.quality - expected) ** 2 - variance
+        least = 0.01 * self._chance
+        self._errors = max(self._errors + lesson.weight * excess / chance, least)
+        self._chance += lesson.weight
+
+    def _fit_common(self, lessons: Sequence[Lesson]) -> None:
+        settings = self._settings
+        bulk = Bulk(lessons, self._rows, self._expected, self._design)
+        expected = bulk.guess()
+        line, own = self._line_variance(), self._arm_variances()
+        for _ in range(2):
+            outcomes = bulk.outcomes(expected, self._errors / self._chance, settings.calm)
+            self._factors = tune(outcomes, line, own, self._groups, settings.steadiness)
+            self._joint = posterior(outcomes, self._line_variance(), self._arm_variances())
+            expected = bulk.expected(self._joint)
+            self._errors, self._chance = bulk.noise(expected, settings)

@@ -1,0 +1,168 @@
+"""One tenant's departures from what all tenants share: the same model, one level deeper."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from msgspec import Struct, msgpack
+
+from sophia.routing.policies.joint import Frozen, Joint, freeze, thaw
+from sophia.routing.policies.policy import Lesson, Sight, Vector
+from sophia.routing.policies.widths import Settings
+
+
+class _Tenant:
+    """A line and deviations over [1, tasks], of the arms that the tenant has outcomes of."""
+
+    __slots__ = ("counts", "joint", "rows")
+
+    def __init__(self, joint: Joint, rows: dict[str, int], counts: dict[str, float]) -> None:
+        self.joint = joint
+        self.rows = rows
+        self.counts = counts
+
+
+class _Saved(Struct, frozen=True, array_like=True):
+    tenant: str
+    rows: list[str]
+    counts: list[float]
+    arrays: list[Frozen]
+
+
+class Tenancy:
+    """The departures of the tenants who have outcomes; the longest silent ones are forgotten.
+
+    Memory is bounded: `Settings.tenant_blocks` pairs of tenant and arm are kept in all, of about
+    2·(1+T)² numbers each.
+    """
+
+    def __init__(self, tasks: int, settings: Settings) -> None:
+        self._settings = settings
+        self._line = np.full(1 + tasks, settings.tenant_shared_sd**2)
+        self._own = np.full(1 + tasks, settings.tenant_task_sd**2)
+        self._own[0] = settings.tenant_bias_sd**2
+        self._tenants: dict[str, _Tenant] = {}
+        self._blocks = 0
+
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """The tenants that are remembered, the most recently heard last."""
+        return tuple(self._tenants)
+
+    def heard(self, lesson: Lesson) -> float:
+        """Return the share of a lesson, 0 to 1, that all tenants learn from.
+
+        It falls as the tenant says more of the same arm, so that all it ever says adds up to
+        `voice` at most: nobody moves the others by talking much. Nobody in particular is trusted.
+        """
+        sight = lesson.sight
+        if not sight.tenant:
+            return 1.0
+        voice = self._settings.voice
+        if voice <= 0.0:
+            return 0.0
+        tenant = self._tenants.get(sight.tenant)
+        said = tenant.counts.get(lesson.arm, 0.0) if tenant else 0.0
+        return 1.0 / (1.0 + said / voice) ** 2
+
+    def expect(self, sight: Sight, arm: str) -> float:
+        """Return what the tenant's outcomes add to the expected score of `arm`."""
+        tenant = self._tenants.get(sight.tenant)
+        if tenant is None:
+            return 0.0
+        design = _design(sight)
+        row = tenant.rows.get(arm)
+        if row is None:
+            return float(design @ tenant.joint.mean)
+        return tenant.joint.at(row, design, design)[0]
+
+    def shift(
+        self, sight: Sight, arms: Sequence[str], quality: Vector, own: Vector
+    ) -> tuple[Vector, Vector]:
+        """Return the qualities and variances of `arms` with the tenant's departures added."""
+        tenant = self._tenants.get(sight.tenant)
+        if tenant is None:
+            return quality, own
+        design = _design(sight)
+        means = tenant.joint.expect(design, design)
+        rows = [tenant.rows.get(arm, -1) for arm in arms]
+        unheard = float((design * design) @ self._own)
+        mean = np.append(means.mean, design @ tenant.joint.mean)
+        variance = np.append(means.own, unheard)
+        return quality + mean[rows], own + variance[rows]
+
+    def learn(self, lesson: Lesson, expected: float, noise: float) -> None:
+        """Take in what differs from `expected`, the score that all tenants' outcomes promise."""
+        name, arm = lesson.sight.tenant, lesson.arm
+        tenant = self._tenants.pop(name, None)
+        if tenant is None:
+            tenant = _Tenant(Joint(self._line, len(self._own)), {}, {})
+        self._tenants[name] = tenant
+        if arm not in tenant.rows:
+            tenant.rows[arm] = len(tenant.rows)
+            tenant.joint.add(self._own)
+            self._blocks += 1
+            self._forget_silent()
+        tenant.counts[arm] = tenant.counts.get(arm, 0.0) + lesson.weight
+        design = _design(lesson.sight)
+        tenant.joint.learn(
+            tenant.rows[arm], design, design, lesson.quality - expected, noise / lesson.weight
+        )
+
+    def widen(self, arm: str, task: int | None, factor: float) -> None:
+        """Doubt what every tenant knows of `arm`, as the policy does."""
+        variance = self._own * factor
+        if task is not None:
+            only = np.zeros_like(variance)
+            only[1 + task] = variance[0] + variance[1 + task]
+            variance = only
+        for tenant in self._tenants.values():
+            if arm in tenant.rows:
+                tenant.joint.widen(tenant.rows[arm], variance)
+
+    def remove(self, arm: str) -> None:
+        """Forget `arm` for every tenant."""
+        for tenant in self._tenants.values():
+            row = tenant.rows.pop(arm, None)
+            if row is not None:
+                tenant.counts.pop(arm)
+                tenant.rows = {name: at - (at > row) for name, at in tenant.rows.items()}
+                tenant.joint.remove(row)
+                self._blocks -= 1
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+        return msgpack.encode(
+            [
+                _Saved(
+                    name,
+                    list(tenant.rows),
+                    [tenant.counts[arm] for arm in tenant.rows],
+                    [freeze(array) for array in tenant.joint.arrays],
+                )
+                for name, tenant in self._tenants.items()
+            ]
+        )
+
+    @classmethod
+    def restore(cls, tasks: int, settings: Settings, snapshot: bytes) -> Self:
+        """Return the level that `snapshot` was taken of."""
+        tenancy = cls(tasks, settings)
+        for saved in msgpack.decode(snapshot, type=list[_Saved]):
+            arrays = [thaw(frozen) for frozen in saved.arrays]
+            tenancy._tenants[saved.tenant] = _Tenant(
+                Joint.of(arrays),
+                {arm: row for row, arm in enumerate(saved.rows)},
+                dict(zip(saved.rows, saved.counts, strict=True)),
+            )
+            tenancy._blocks += len(saved.rows)
+        return tenancy
+
+    def _forget_silent(self) -> None:
+        while self._blocks > self._settings.tenant_blocks and len(self._tenants) > 1:
+            silent = next(iter(self._tenants))
+            self._blocks -= len(self._tenants.pop(silent).rows)
+
+
+def _design(sight: Sight) -> Vector:
+    return np.concatenate([np.ones(1), sight.tasks])
