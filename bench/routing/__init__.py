@@ -1,0 +1,1 @@
+"""Routing measured on real outcomes: which policy to trust, and how much."""

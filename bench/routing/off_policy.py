@@ -1,0 +1,290 @@
+"""How far off-policy estimates are from the truth, on tables where every arm's score is known.
+
+A softmax logger with a floor answers requests drawn from a table; the estimators see its log only,
+and the table tells how right they were: for requests like these (`rmse`) and for these very ones
+(`replay_rmse`). `least` is the error below which no unbiased estimator can get on requests to come
+when it knows the task, the length and the exact propensities (the semiparametric efficiency bound).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sophia.learning.off_policy import Assessment, Log, Refused, assess
+
+Matrix = NDArray[np.float64]
+
+SOURCES = ("mix", "mmlu_pro")
+LOGS, SEEDS = 4000, 200
+FLOOR, HEAT, LABELS = 0.05, 0.08, 20
+METHODS = ("ips", "snips", "dr", "clipped")
+
+
+class Table(NamedTuple):
+    """Every arm's score for every request: contexts (N, F), scores (N, A), tasks (N,)."""
+
+    name: str
+    contexts: Matrix
+    scores: Matrix
+    tasks: NDArray[np.intp]
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One target on one source, over all seeds. Errors and coverage are of those not refused."""
+
+    source: str
+    target: str
+    seeds: int
+    refused: int
+    ess: float
+    max_weight: float
+    outside: float
+    truth: float
+    least: float
+    rmse: dict[str, float]
+    replay_rmse: dict[str, float]
+    coverage: dict[str, float]
+    bias: dict[str, float]
+    half_width: float
+
+
+class Result(msgspec.Struct, frozen=True):
+    """All lines, and the goals' figures: over lines with an effective sample size >= 1,000."""
+
+    logs: int
+    seeds: int
+    lines: list[Line]
+    worst_rmse: float
+    worst_replay_rmse: float
+    mean_rmse: float
+    mean_replay_rmse: float
+    least_coverage: float
+    mean_coverage: float
+    refusals_right: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/routing"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--logs", type=int, default=LOGS)
+    options = parser.parse_args()
+    result = run(options.data, seeds=options.seeds, logs=options.logs)
+    show(result)
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+
+
+def run(data: Path, *, seeds: int = SEEDS, logs: int = LOGS, progress: bool = True) -> Result:
+    """Measure the estimators on `mix` and `mmlu_pro` below `data`, or on what there is."""
+    tables = [table for name in SOURCES if (table := read(data, name))]
+    if not tables:
+        names = sorted(path.parent.name for path in data.glob("*/outcomes.parquet"))
+        tables = [table for name in names if (table := read(data, name))]
+    lines = [line for table in tables for line in measure(table, seeds, logs, progress)]
+    fit = [line for line in lines if line.ess >= 1000 and line.refused < line.seeds]
+    sure = [line for line in lines if line.refused == 0]
+    return Result(
+        logs=logs,
+        seeds=seeds,
+        lines=lines,
+        worst_rmse=max((line.rmse["dr"] for line in fit), default=np.nan),
+        worst_replay_rmse=max((line.replay_rmse["dr"] for line in fit), default=np.nan),
+        mean_rmse=float(np.mean([line.rmse["dr"] for line in fit] or [np.nan])),
+        mean_replay_rmse=float(np.mean([line.replay_rmse["dr"] for line in fit] or [np.nan])),
+        least_coverage=min((line.coverage["dr"] for line in sure), default=np.nan),
+        mean_coverage=float(np.mean([line.coverage["dr"] for line in sure] or [np.nan])),
+        refusals_right=all(
+            (line.refused == line.seeds) == (line.outside > 0.05 or line.ess < 200)
+            for line in lines
+            if abs(line.ess - 200) > 20
+        ),
+    )
+
+
+def read(data: Path, name: str) -> Table | None:
+    """Return a table, or None when its files are not there; requests with a gap are left out."""
+    import pyarrow.parquet as pq
+
+    parts = [name]
+    shared: list[str] | None = None
+    if name == "mix":
+        parts = ["zeroeval", "bfcl"]
+        names = data / "priors" / "mix2024.json"
+        shared = sorted(json.loads(names.read_text())) if names.exists() else None
+        if shared is None:
+            return None
+    if not all((data / part / "outcomes.parquet").exists() for part in parts):
+        return None
+    tasks: dict[str, str] = {}
+    chars: dict[str, int] = {}
+    cells: dict[tuple[str, str], float] = {}
+    for part in parts:
+        asked = pq.read_table(data / part / "queries.parquet", columns=["query_id", "task", "query_text"])
+        for row in asked.to_pylist():
+            id = f"{part}/{row['query_id']}"
+            tasks[id], chars[id] = f"{part}/{row['task']}", len(row["query_text"] or "")
+        told = pq.read_table(data / part / "outcomes.parquet", columns=["query_id", "model", "score"])
+        for query, model, score in zip(*(told[c].to_pylist() for c in told.column_names), strict=True):
+            if score is not None:
+                cells[f"{part}/{query}", model] = score
+    return matrix(name, tasks, chars, cells, shared)
+
+
+def matrix(
+    name: str,
+    tasks: dict[str, str],
+    chars: dict[str, int],
+    cells: dict[tuple[str, str], float],
+    arms: list[str] | None,
+) -> Table:
+    ids = sorted(tasks)
+    if arms is None:
+        told: dict[str, int] = {}
+        for _, model in cells:
+            told[model] = told.get(model, 0) + 1
+        arms = sorted(model for model, n in told.items() if n >= 0.95 * len(ids))
+    rows = [id for id in ids if all((id, arm) in cells for arm in arms)]
+    scores = np.array([[cells[id, arm] for arm in arms] for id in rows])
+    kinds = sorted({tasks[id] for id in rows})
+    task = np.array([kinds.index(tasks[id]) for id in rows])
+    length = np.log1p([chars[id] for id in rows])
+    contexts = np.hstack([np.eye(len(kinds))[task], length[:, None], length[:, None] ** 2])
+    return Table(name, contexts, scores, task)
+
+
+def softmax(values: Matrix, heat: float) -> Matrix:
+    raised = np.exp((values - values.max(axis=1, keepdims=True)) / heat)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def floored(chances: Matrix, floor: float) -> Matrix:
+    return (1 - floor) * chances + floor / chances.shape[1]
+
+
+def guessed(table: Table, rng: np.random.Generator) -> Matrix:
+    """Return (N, A): what 20 labels per task and arm make one believe, different by seed."""
+    belief = np.empty_like(table.scores)
+    for task in np.unique(table.tasks):
+        rows = np.flatnonzero(table.tasks == task)
+        seen = rng.choice(rows, size=(LABELS, table.scores.shape[1]))
+        means = table.scores[seen, np.arange(table.scores.shape[1])].mean(axis=0)
+        belief[rows] = 0.5 * means + 0.5 * means.mean()
+    return belief
+
+
+def targets(table: Table, belief: Matrix, other: Matrix) -> dict[str, Matrix]:
+    arms = table.scores.shape[1]
+    greedy = np.eye(arms)[other.argmax(axis=1)]
+    best = np.eye(arms)[[int(table.scores.mean(axis=0).argmax())] * len(table.scores)]
+    return {
+        "sharper": floored(softmax(belief, HEAT / 1.5), FLOOR / 2),
+        "learned more": floored(softmax((belief + other) / 2, HEAT), FLOOR),
+        "learned anew": floored(softmax(other, HEAT * 1.5), FLOOR),
+        "uniform": np.full_like(belief, 1 / arms),
+        "greedy": floored(greedy, FLOOR),
+        "best fixed": floored(best, FLOOR),
+        "never logged": np.eye(arms)[[arms - 1] * len(belief)],
+    }
+
+
+class Row(NamedTuple):
+    """One log: the verdict, the truth for requests to come and for the logged ones, the bound."""
+
+    verdict: Assessment | Refused
+    truth: float
+    replay: float
+    least: float
+
+
+def bound(target: Matrix, chances: Matrix, scores: Matrix, typical: Matrix) -> float:
+    """Return the least standard deviation per decision of an unbiased estimate."""
+    squares = np.divide(target**2, chances, out=np.zeros_like(target), where=chances > 0)
+    noise = float((squares * (scores - typical) ** 2).sum(axis=1).mean())
+    return float(np.sqrt(noise + (target * typical).sum(axis=1).var()))
+
+
+def measure(table: Table, seeds: int, logs: int, progress: bool) -> list[Line]:
+    told: dict[str, list[Row]] = {}
+    typical = np.empty_like(table.scores)
+    for task in np.unique(table.tasks):
+        typical[table.tasks == task] = table.scores[table.tasks == task].mean(axis=0)
+    for seed in range(seeds):
+        if progress and sys.stderr.isatty():
+            print(f"\r{table.name}: seed {seed + 1} of {seeds}", end="", file=sys.stderr)
+        rng = np.random.default_rng([seed, 7])
+        belief, other = guessed(table, rng), guessed(table, rng)
+        logger = floored(softmax(belief, HEAT), FLOOR)
+        drawn = rng.integers(0, len(table.scores), logs)
+        for name, target in targets(table, belief, other).items():
+            chances = logger.copy()
+            if name == "never logged":
+                chances[:, -1] = 0
+                chances /= chances.sum(axis=1, keepdims=True)
+            draw = rng.random((logs, 1))
+            arms = (chances[drawn].cumsum(axis=1) < draw).sum(axis=1).clip(max=chances.shape[1] - 1)
+            log = Log(table.contexts[drawn], arms, chances[drawn], table.scores[drawn, arms])
+            worth = (target * table.scores).sum(axis=1)
+            verdict = assess(log, target[drawn], seed=seed)
+            least = bound(target, chances, table.scores, typical) / np.sqrt(logs)
+            told.setdefault(name, []).append(Row(verdict, float(worth.mean()), float(worth[drawn].mean()), least))
+    if progress and sys.stderr.isatty():
+        print(file=sys.stderr)
+    return [line(table.name, name, rows) for name, rows in told.items()]
+
+
+def line(source: str, target: str, rows: list[Row]) -> Line:
+    kept = [row for row in rows if isinstance(row.verdict, Assessment)]
+    errors: dict[str, list[tuple[float, float, bool]]] = {method: [] for method in METHODS}
+    for verdict, truth, replay, _ in kept:
+        for method in METHODS:
+            one = getattr(verdict, method)
+            errors[method].append((one.value - truth, one.value - replay, one.low <= truth <= one.high))
+    grounds = [row.verdict.support for row in rows]
+    widths = [row.verdict.dr.high - row.verdict.dr.low for row in kept if isinstance(row.verdict, Assessment)]
+
+    def root(column: int) -> dict[str, float]:
+        return {m: float(np.sqrt(np.mean([e[column] ** 2 for e in told]))) if told else np.nan for m, told in errors.items()}
+
+    return Line(
+        source=source,
+        target=target,
+        seeds=len(rows),
+        refused=len(rows) - len(kept),
+        ess=float(np.median([ground.ess for ground in grounds])),
+        max_weight=float(np.median([ground.max_weight for ground in grounds])),
+        outside=float(np.mean([ground.outside for ground in grounds])),
+        truth=float(np.mean([row.truth for row in rows])),
+        least=float(np.mean([row.least for row in rows])),
+        rmse=root(0),
+        replay_rmse=root(1),
+        coverage={m: float(np.mean([e[2] for e in told])) if told else np.nan for m, told in errors.items()},
+        bias={m: float(np.mean([e[0] for e in told])) if told else np.nan for m, told in errors.items()},
+        half_width=float(np.mean(widths)) / 2 if widths else np.nan,
+    )
+
+
+def show(result: Result) -> None:
+    print(f"{result.logs} logged decisions, {result.seeds} seeds; root mean square error × 1000")
+    print(f"{'source':10}{'target':14}{'ESS':>6}{'w max':>7}{'outside':>8}{'refused':>8}"
+          f"{'IPS':>7}{'SNIPS':>7}{'DR':>7}{'CLIP':>7}{'least':>7}{'DR replay':>10}{'bias':>7}{'cover':>7}{'±':>7}")
+    for one in result.lines:
+        rmse = "".join(f"{one.rmse[m] * 1000:7.1f}" for m in METHODS)
+        print(f"{one.source:10}{one.target:14}{one.ess:6.0f}{one.max_weight:7.1f}{one.outside:8.1%}"
+              f"{one.refused:8d}{rmse}{one.least * 1000:7.1f}{one.replay_rmse['dr'] * 1000:10.1f}{one.bias['dr'] * 1000:7.1f}"
+              f"{one.coverage['dr']:7.1%}{one.half_width * 1000:7.1f}")
+    print(f"ESS >= 1,000: DR error at worst {result.worst_rmse:.4f} (replay {result.worst_replay_rmse:.4f}), "
+          f"mean {result.mean_rmse:.4f} ({result.mean_replay_rmse:.4f}); "
+          f"coverage at least {result.least_coverage:.1%}, mean {result.mean_coverage:.1%}; "
+          f"refusals as promised: {result.refusals_right}")
+
+
+if __name__ == "__main__":
+    main()
