@@ -160,8 +160,9 @@ def best_chances(mean: Vector, sd: Vector) -> Vector:
     low, high = float((mean - REACH * sd).max()), float((mean + REACH * sd).max())
     step = (high - low) / NODES
     if step <= 0.0:
-        equal: Vector = (mean == mean.max()).astype(np.float64)
-        return equal / equal.sum()
+        chances: Vector = np.zeros(len(mean))
+        chances[mean == mean.max()] = 1.0 / np.count_nonzero(mean == mean.max())
+        return chances
     able = mean + REACH * sd >= low
     some_mean, some_sd = mean[able], np.maximum(sd[able], 0.5 * step)
     nodes = np.arange(-1, NODES + 2) * step + low
