@@ -115,6 +115,19 @@ def compare(
     return Comparison(apart, ours, theirs, min(grounds, key=lambda one: one.ess))
 
 
+def paired(challenger: Vector, incumbent: Vector, *, level: float = 0.95) -> Comparison | Refused:
+    """Return the same where the score of every choice is known, as on a table: (N,) scores each."""
+    count = len(challenger)
+    ground = Support(count, count, float(count), 1.0, 0.0)
+    reason = refusal(ground)
+    if reason:
+        return Refused(reason, ground)
+    apart, ours, theirs = (
+        _interval(terms, count, level) for terms in (challenger - incumbent, challenger, incumbent)
+    )
+    return Comparison(apart, ours, theirs, ground)
+
+
 def _foretold(log: Log, seed: int) -> Matrix:
     rng = np.random.default_rng(seed)
     arms = log.propensities.shape[1]
