@@ -67,6 +67,8 @@ class Options(Struct, frozen=True):
         explorable: shape (A,), which arms are healthy and cheap enough to be tried out.
         late: shape (A,), the probability that the answer comes too late; None: nobody is late.
         current: the arm that the conversation is on, if any.
+        trial: the position of an arm on trial and the probability set aside for it, which no bound
+            of `Exploration` limits; None: nobody is on trial.
     """
 
     ratings: Ratings
@@ -74,6 +76,7 @@ class Options(Struct, frozen=True):
     explorable: NDArray[np.bool_]
     late: Vector | None = None
     current: int | None = None
+    trial: tuple[int, float] | None = None
 
 
 class Choice(Struct, frozen=True):
@@ -143,6 +146,10 @@ def choose(options: Options, taste: Taste, exploration: Exploration, draw: float
     chances[chances < LEAST_PROPENSITY] = 0.0
     chances *= _restraint(chances, options.cost, best, exploration)
     chances[best] = 1.0 - chances.sum()
+    if options.trial is not None:
+        position, probability = options.trial
+        chances *= 1.0 - probability
+        chances[position] += probability
     steps = chances.cumsum()
     arm = int(steps.searchsorted(draw * steps[-1], side="right"))
     if arm >= len(chances) or chances[arm] <= 0.0:
