@@ -171,4 +171,13 @@ def _forgets_when_fitted(
     used.fit(lessons[:half])
     for sight in sights_of(6, shape, seed=11):
         one, other = fresh.rate(sight, ARMS), used.rate(sight, ARMS)
-        assert same(one, other), f"{fresh.name} keeps nothing from before a fit"
+        # The order in which arms were met may be remembered, and with it how sums are rounded.
+        alike = one is other if one is None or other is None else _close(one, other)
+        assert alike, f"{fresh.name} keeps nothing from before a fit"
+
+
+def _close(one: Ratings, other: Ratings) -> bool:
+    return bool(
+        np.allclose(one.quality, other.quality, rtol=0.0, atol=1e-6)
+        and np.allclose(one.sd, other.sd, rtol=0.0, atol=1e-6)
+    )

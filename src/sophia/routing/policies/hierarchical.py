@@ -167,8 +167,8 @@ class Hierarchical:
             self._joint.learn(
                 row, phi, phi[: self._own], lesson.quality - prior, noise / (lesson.weight * heard)
             )
-        if heard < 1.0:
-            self._tenancy.learn(lesson, prior + mean, noise / (1.0 - heard))
+        if sight.tenant:
+            self._tenancy.learn(lesson, prior + mean, noise, 1.0 - heard)
 
     def fit(self, lessons: Sequence[Lesson]) -> None:
         """Forget what was learned and learn from `lessons` alone; the widths are re-estimated.

@@ -91,8 +91,11 @@ class Tenancy:
         variance = np.append(means.own, unheard)
         return quality + mean[rows], own + variance[rows]
 
-    def learn(self, lesson: Lesson, expected: float, noise: float) -> None:
-        """Take in what differs from `expected`, the score that all tenants' outcomes promise."""
+    def learn(self, lesson: Lesson, expected: float, noise: float, share: float) -> None:
+        """Take in what differs from `expected`, the score that all tenants' outcomes promise.
+
+        `noise` is one plain outcome's variance, `share` the part of the lesson not `heard` by all.
+        """
         name, arm = lesson.sight.tenant, lesson.arm
         tenant = self._tenants.pop(name, None)
         if tenant is None:
@@ -104,10 +107,12 @@ class Tenancy:
             self._blocks += 1
             self._forget_silent()
         tenant.counts[arm] = tenant.counts.get(arm, 0.0) + lesson.weight
-        design = _design(lesson.sight)
-        tenant.joint.learn(
-            tenant.rows[arm], design, design, lesson.quality - expected, noise / lesson.weight
-        )
+        weight = lesson.weight * share
+        if weight > 0.0:
+            design = _design(lesson.sight)
+            tenant.joint.learn(
+                tenant.rows[arm], design, design, lesson.quality - expected, noise / weight
+            )
 
     def widen(self, arm: str, task: int | None, factor: float) -> None:
         """Doubt what every tenant knows of `arm`, as the policy does."""
