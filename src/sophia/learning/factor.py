@@ -140,7 +140,7 @@ def fit(cells: Cells) -> Factors:
         noise = max(noise * float((missed * weight).sum()) / free, _LEAST)
         moved = float(np.abs(abilities.mean - before).max(initial=0.0))
         before = abilities.mean
-        if moved < 1e-7:
+        if moved < 1e-5:
             break
     family = {
         name: (float(middle[at]), float(1 / certain[at])) for at, name in enumerate(groups)

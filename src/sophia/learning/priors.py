@@ -91,12 +91,14 @@ def prior(book: Book, arm: str, classes: Sequence[Sequence[str]]) -> Prior:
     return Prior(means, sds)
 
 
-def book(
+def book(  # noqa: PLR0913 # what the tables say, and what their names stand for
     cells: Cells,
     kinds: Mapping[str, str],
     heirs: Mapping[str, tuple[str, int]],
     pairs: Sequence[tuple[str, str]],
     listed: Container[str],
+    *,
+    parts: int = 30,
 ) -> Book:
     """Return the priors that benchmark tables come to.
 
@@ -107,8 +109,9 @@ def book(
             for another name of the same model.
         pairs: older and newer arms of one line that were both measured.
         listed: the ids of today; what is measured of them places those that are not.
+        parts: how often the tables are fitted with a part hidden, to see how far off they are.
     """
-    spread = spread_of(held_out(cells))
+    spread = spread_of(held_out(cells, parts=parts))
     made = _Maker(cells, fit(cells), kinds, spread)
     gain, doubt = made.generation(pairs)
     arms = {arm: made.measured(at) for at, arm in enumerate(cells.arms)}
