@@ -13,42 +13,32 @@ class Terms(Struct, frozen=True):
         quota: the number of requests to be tried on it for each main task.
         share: the probability that an open trial takes a request of a main task.
         main: the least share of requests that makes a task a main one.
-        spend: the most that a trial may cost, as a share of all spending while it lasts.
+        spend: the most that a trial may cost above the best-looking arms, as a share of spending.
+        credit: the number of requests whose spending is reckoned with beforehand, so that a trial
+            need not wait until others have paid for it.
         patience: tried only where its answer is expected to cost at most this many times the
             best-looking arm's.
-        advance: how many answers' worth of extra cost a trial may run up before all other spending
-            has made room for it.
     """
 
     quota: int = 40
-    share: float = 0.10
-    main: float = 0.08
+    share: float = 0.25
+    main: float = 0.05
     spend: float = 0.02
-    patience: float = 4.0
-    advance: float = 50.0
+    credit: float = 1000.0
+    patience: float = 5.0
 
 
 class Trial(Struct, frozen=True):
-    """One arm's trial: requests given to it by task (T,), and the money it took.
+    """One arm's trial: requests it answered by task (T,), and the money.
 
-    `extra` is what its answers cost above the best-looking arms', `spent` what all answers cost
-    since the trial began, both in one unit.
+    `extra` is what its answers were expected to cost above the best-looking arms', `spent` what all
+    answers cost since the trial began, both in one unit.
     """
 
     arm: str
     given: tuple[float, ...]
     extra: float = 0.0
     spent: float = 0.0
-
-
-def begin(arm: str, tasks: int) -> Trial:
-    """Return the trial of a new arm, with nothing given yet."""
-    return Trial(arm, (0.0,) * tasks)
-
-
-def main_tasks(shares: Vector, terms: Terms) -> Vector:
-    """Return 1 for the tasks that make up at least `terms.main` of the requests, else 0, (T,)."""
-    return (shares >= terms.main).astype(np.float64)
 
 
 class Request(Struct, frozen=True):
@@ -67,29 +57,39 @@ class Request(Struct, frozen=True):
     best_cost: float
 
 
+def begin(arm: str, tasks: int) -> Trial:
+    """Return the trial of a new arm, with nothing given yet."""
+    return Trial(arm, (0.0,) * tasks)
+
+
 def chance(trial: Trial, request: Request, terms: Terms) -> float:
     """Return the probability that `request` is given to the trial: nought when it cannot pay."""
     extra = request.cost - request.best_cost
     if request.cost > terms.patience * request.best_cost:
         return 0.0
-    if extra > 0.0 and trial.extra + extra > terms.spend * (trial.spent + terms.advance * extra):
+    purse = terms.spend * (trial.spent + terms.credit * request.best_cost)
+    if extra > 0.0 and trial.extra + extra > purse:
         return 0.0
-    open_tasks = main_tasks(request.shares, terms) * (np.array(trial.given) < terms.quota)
-    return terms.share * float(open_tasks @ request.tasks)
+    return terms.share * float(_open(trial, request.shares, terms) @ request.tasks)
 
 
-def give(trial: Trial, tasks: Vector, taken: str, cost: float, best_cost: float) -> Trial:
-    """Return the trial after a request that the arm `taken` answered at `cost`.
-
-    `best_cost` is what the best-looking arm was expected to cost.
-    """
-    if taken != trial.arm:
+def give(trial: Trial, request: Request, arm: str, cost: float) -> Trial:
+    """Return the trial after `arm` has answered `request` at `cost`."""
+    if arm != trial.arm:
         return Trial(trial.arm, trial.given, trial.extra, trial.spent + cost)
-    given = tuple(float(number + part) for number, part in zip(trial.given, tasks, strict=True))
-    extra = trial.extra + max(cost - best_cost, 0.0)
+    given = tuple(
+        float(number + part) for number, part in zip(trial.given, request.tasks, strict=True)
+    )
+    extra = trial.extra + max(request.cost - request.best_cost, 0.0)
     return Trial(trial.arm, given, extra, trial.spent + cost)
 
 
 def is_over(trial: Trial, shares: Vector, terms: Terms) -> bool:
     """Say whether the quota of every main task has been given."""
-    return not np.any(main_tasks(shares, terms) * (np.array(trial.given) < terms.quota))
+    return not _open(trial, shares, terms).any()
+
+
+def _open(trial: Trial, shares: Vector, terms: Terms) -> Vector:
+    """Return 1 for the main tasks whose quota is not used up, else 0, (T,)."""
+    wanting = (shares >= terms.main) & (np.array(trial.given) < terms.quota)
+    return wanting.astype(np.float64)

@@ -26,15 +26,15 @@ class Settings(Struct, frozen=True):
     tenant can ever move the others' ratings with; at 0 nothing crosses from tenant to tenant.
     """
 
-    shared_bias_sd: float = 0.25
-    shared_task_sd: float = 0.20
+    shared_bias_sd: float = 0.60
+    shared_task_sd: float = 0.30
     shared_embedding_sd: float = 0.05
     shared_feature_sd: float = 0.05
     bias_sd: float = 0.08
     task_sd: float = 0.04
-    embedding_sd: float = 0.01
+    embedding_sd: float = 0.007
     noise: float = 0.9
-    calm: float = 0.05
+    calm: float = 0.15
     noise_weight: float = 100.0
     steadiness: float = 6.0
     novelty_sd: float = 0.10
