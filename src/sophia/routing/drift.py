@@ -15,9 +15,9 @@ class Alertness(Struct, frozen=True):
         doubt: the factor that `Hierarchical.widen` should be given.
     """
 
-    slack: float = 0.25
-    threshold: float = 8.0
-    cap: float = 3.0
+    slack: float = 0.4
+    threshold: float = 12.0
+    cap: float = 2.0
     doubt: float = 3.0
 
 
