@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.routing.online_stream import Stream
-from sophia.routing.drift import Alarm, Alertness, Watch, standardised, watch
+from sophia.routing.drift import Alarm, Alertness, Watch, evidence, watch
 from sophia.routing.policies.choose import Choice, Exploration, Options, Taste, choose
 from sophia.routing.policies.hierarchical import Hierarchical, Projection, Shape
 from sophia.routing.policies.linucb import LinUcb
@@ -43,9 +43,9 @@ class Agent:
     def learn(self, lesson: Lesson, expected: float, sd: float) -> None:
         """Take in an outcome; `expected` and `sd` are what was thought of it beforehand."""
         if self.watching is not None and isinstance(self.learner, Hierarchical):
-            residual = standardised(lesson.quality, expected, sd)
+            found = evidence(lesson.quality, expected, sd, self.watching)
             task = int(lesson.sight.tasks.argmax())
-            self.watched, alarm = watch(self.watched, lesson.arm, task, residual, self.watching)
+            self.watched, alarm = watch(self.watched, lesson.arm, task, found, self.watching)
             if alarm is not None:
                 self.alarms.append(alarm)
                 self.learner.widen(alarm.arm, alarm.task, self.watching.doubt)

@@ -1,28 +1,29 @@
-"""Notices an arm that has become worse, arm by arm and task by task (Page–Hinkley)."""
+"""Notices an arm that has become worse, arm by arm and task by task (Page's CUSUM)."""
 
 import math
 
 from msgspec import Struct
+
+LEAST, MOST = 0.05, 0.97
 
 
 class Alertness(Struct, frozen=True):
     """When to raise the alarm.
 
     Attributes:
-        slack: what an outcome may fall short of its expectation unnoticed, in standard deviations.
-        threshold: the accumulated shortfall that raises the alarm, in standard deviations.
-        cap: the most that one outcome counts for, in standard deviations.
+        loss: the share of right answers whose loss is looked for, from 0 to 1.
+        threshold: the logarithm of the odds for a loss that raises the alarm. A steady arm is
+            suspected about once in exp(threshold) outcomes.
         doubt: the factor that `Hierarchical.widen` should be given.
     """
 
-    slack: float = 0.4
-    threshold: float = 12.0
-    cap: float = 2.0
+    loss: float = 0.3
+    threshold: float = 7.0
     doubt: float = 3.0
 
 
 class Watch(Struct, frozen=True):
-    """The accumulated shortfalls by arm and task; the task None stands for all of them."""
+    """The accumulated evidence by arm and task; the task None stands for all of them."""
 
     sums: dict[tuple[str, int | None], float] = {}
 
@@ -34,29 +35,30 @@ class Alarm(Struct, frozen=True):
     task: int | None
 
 
-def standardised(quality: float, expected: float, sd: float, noise: float = 0.9) -> float:
-    """Return how far an outcome is from its expectation, in standard deviations.
+def evidence(quality: float, expected: float, sd: float, alertness: Alertness) -> float:
+    """Return how much likelier an outcome is after a loss than before it, as a logarithm.
 
-    One score of expectation q varies by `noise` × q(1-q), at least by `noise` × 0.05, and the
-    expectation itself by `sd`.
+    A score is taken for a share of right answers. What is not known of the expectation, its `sd`,
+    is in favour of the arm.
     """
-    variance = noise * max(expected * (1.0 - expected), 0.05) + sd * sd
-    return (quality - expected) / math.sqrt(variance)
+    before = min(max(expected - sd, LEAST), MOST)
+    after = before * (1.0 - alertness.loss)
+    right, wrong = math.log(after / before), math.log((1.0 - after) / (1.0 - before))
+    return quality * right + (1.0 - quality) * wrong
 
 
 def watch(
-    state: Watch, arm: str, task: int | None, residual: float, alertness: Alertness
+    state: Watch, arm: str, task: int | None, found: float, alertness: Alertness
 ) -> tuple[Watch, Alarm | None]:
-    """Return the state after a standardised residual, and the alarm that it raises, if any.
+    """Return the state after `evidence` was found, and the alarm that it raises, if any.
 
     Both the arm as a whole and its task are watched; after an alarm that sum begins anew, and with
     an alarm for the whole arm all its sums do.
     """
-    residual = max(residual, -alertness.cap)
     sums = dict(state.sums)
     alarm = None
     for key in ((arm, None),) if task is None else ((arm, None), (arm, task)):
-        total = max(0.0, sums.get(key, 0.0) - residual - alertness.slack)
+        total = max(0.0, sums.get(key, 0.0) + found)
         if total >= alertness.threshold and alarm is None:
             alarm = Alarm(*key)
         sums[key] = total
