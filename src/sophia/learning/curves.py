@@ -11,7 +11,7 @@ Matrix = NDArray[np.float64]
 
 # What a dollar is worth, in units of quality per mean cost of the best single arm.
 WEIGHTS = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 85)])
-TARGETS = 40
+TARGETS = 60
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Points:
     fixed: bool
 
     def curve(self, weights: Vector, floor: tuple[float, float]) -> Curve:
-        """Return the curve for questions counted by `weights`, (N,); `floor` is the cheapest arm."""
+        """Return the curve for questions counted by `weights`, (N,), above the cheapest arm."""
         cost, quality = self.cost @ weights, self.quality @ weights
         if floor[0] < cost.min():
             cost = np.append(cost, floor[0])
@@ -132,15 +132,17 @@ def set_on_others(
     most of all.
     """
     given, paid = pick(quality, chosen), pick(cost, chosen)
+    line = singles(quality.mean(axis=0), cost.mean(axis=0))
+    # A budget is given from outside, so it may be the same on all folds.
+    steps = np.geomspace(1e-3, 1.0, TARGETS) - 1e-3
+    budgets = line.cheapest + steps * (line.cost - line.cheapest)
     points = np.empty((2, TARGETS + 1, len(quality)))
     for fold in np.unique(folds):
         train, held = folds != fold, folds == fold
-        line = singles(quality[train].mean(axis=0), cost[train].mean(axis=0))
         means = paid[:, train].mean(axis=1), given[:, train].mean(axis=1)
         top = hull(*means)
         corner = [int(np.flatnonzero(means[0] == one)[0]) for one in top.cost]
-        steps = np.geomspace(1e-3, 1.0, TARGETS) - 1e-3
-        for number, budget in enumerate(line.cheapest + steps * (line.cost - line.cheapest)):
+        for number, budget in enumerate(budgets):
             place = float(np.interp(budget, top.cost, np.arange(len(corner))))
             low, share = int(place), place - int(place)
             high = min(low + 1, len(corner) - 1)

@@ -1,0 +1,155 @@
+"""What kind of task a request is: a calibrated posterior that can say that it does not know."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from sophia.routing.policies.policy import Vector
+
+Matrix = NDArray[np.float64]
+
+BUCKETS = 2048
+READ_TOKENS = 400
+CLIP = 4.0
+EMBEDDING_SCALE, FEATURE_SCALE, BAG_SCALE = 4.0, 0.5, 4.0
+UNKNOWN = "unknown"
+# A class that was never declared for a prompt keeps a chance, however often others were.
+PROMPT_CONCENTRATION = 4.0
+HINT_TRUST = 0.9
+_HASH = np.uint64(2654435761)
+
+
+class TaskModel(Struct, frozen=True):
+    """A multinomial logistic model as arrays, with what is usual among the texts it learned from.
+
+    Attributes:
+        names: the K classes; the posterior has one more place, for `unknown`.
+        weights: shape (K, D + F + BUCKETS).
+        bias: shape (K,).
+        centre, spread: shape (F,), of the features it learned from.
+        centroids: shape (K, D), unit vectors; zeros for a class without texts.
+        usual, strange: the distance to the nearest centroid at which novelty begins, and is whole.
+    """
+
+    names: tuple[str, ...]
+    weights: NDArray[np.float32]
+    bias: Vector
+    centre: Vector
+    spread: Vector
+    centroids: Matrix
+    temperature: float
+    usual: float
+    strange: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the places of a posterior: the K classes, then `unknown`."""
+        return (*self.names, UNKNOWN)
+
+    def posterior(self, ids: Sequence[int], embedding: Vector, features: Vector) -> Vector:
+        """Return the chance of each class, (K + 1,); what is unlike all classes is `unknown`."""
+        scores = self.scores(ids, embedding, features) / self.temperature
+        chances = np.exp(scores - scores.max())
+        unknown = self.novelty(embedding)
+        result: Vector = np.empty(len(chances) + 1)
+        result[:-1] = chances * ((1.0 - unknown) / chances.sum())
+        result[-1] = unknown
+        return result
+
+    def scores(self, ids: Sequence[int], embedding: Vector, features: Vector) -> Vector:
+        """Return the unnormalised log-chances of the K classes."""
+        dense = len(embedding) + len(features)
+        found = self.weights[:, :dense] @ np.concatenate(
+            [EMBEDDING_SCALE * embedding, self.standard(features)]
+        )
+        places = buckets(ids)
+        if len(places):
+            bag = self.weights[:, dense:].take(places, axis=1).sum(axis=1)
+            found = found + bag * (BAG_SCALE / np.sqrt(len(places)))
+        return np.asarray(found + self.bias, np.float64)
+
+    def standard(self, features: Vector) -> Vector:
+        """Return the features as the weights expect them."""
+        return FEATURE_SCALE * np.clip((features - self.centre) / self.spread, -CLIP, CLIP)
+
+    def novelty(self, embedding: Vector) -> float:
+        """Return 0 for a text like those learned from, up to 1 for one unlike them all."""
+        if not embedding.any():
+            return 1.0
+        distance = 1.0 - float((self.centroids @ embedding).max())
+        return min(max((distance - self.usual) / (self.strange - self.usual), 0.0), 1.0)
+
+    def dump(self) -> bytes:
+        """Return the model as an .npz without pickles; the same model gives the same bytes."""
+        target = BytesIO()
+        np.savez_compressed(
+            target,
+            names=np.frombuffer("\n".join(self.names).encode(), np.uint8),
+            weights=self.weights.astype(np.float16),
+            bias=self.bias,
+            centre=self.centre,
+            spread=self.spread,
+            centroids=self.centroids.astype(np.float16),
+            numbers=np.array([self.temperature, self.usual, self.strange]),
+        )
+        return target.getvalue()
+
+
+def read_tasks(blob: bytes) -> TaskModel:
+    """Return the model written by `TaskModel.dump`; its weights were rounded to half precision."""
+    with np.load(BytesIO(blob), allow_pickle=False) as table:
+        temperature, usual, strange = table["numbers"].tolist()
+        return TaskModel(
+            tuple(table["names"].tobytes().decode().split("\n")),
+            np.ascontiguousarray(table["weights"].astype(np.float32)),
+            table["bias"],
+            table["centre"],
+            table["spread"],
+            table["centroids"].astype(np.float64),
+            temperature,
+            usual,
+            strange,
+        )
+
+
+def buckets(ids: Sequence[int]) -> NDArray[np.intp]:
+    """Return the hashed features of a text: its tokens, their pairs, and its first and last."""
+    if not ids:
+        return np.empty(0, dtype=np.intp)
+    tokens = np.array(ids[:READ_TOKENS], dtype=np.uint64) + np.uint64(1)
+    ends = np.concatenate([tokens[:4], tokens[-3:]])
+    places = np.arange(1, len(ends) + 1, dtype=np.uint64) * np.uint64(1_000_003)
+    keys = np.concatenate(
+        [tokens, tokens[:-1] * np.uint64(31_337) + tokens[1:] * np.uint64(7_919), ends + places]
+    )
+    return np.unique((keys * _HASH >> np.uint64(8)) % np.uint64(BUCKETS)).astype(np.intp)
+
+
+def combine(posterior: Vector, *evidence: Vector) -> Vector:
+    """Return the posterior after further evidence, each the chances of the same classes, (T,)."""
+    result = posterior.copy()
+    for likelihood in evidence:
+        result *= likelihood
+    total = float(result.sum())
+    return result / total if total > 0.0 else posterior
+
+
+def hint(classes: int, declared: int) -> Vector:
+    """Return a caller's declaration as evidence: trusted, but not against all odds."""
+    evidence = np.full(classes, (1.0 - HINT_TRUST) / max(classes - 1, 1))
+    evidence[declared] = HINT_TRUST
+    return evidence
+
+
+def of_prompt(counts: Vector, base: Vector) -> Vector:
+    """Return what a system prompt's history says, as evidence.
+
+    `counts` are the declared or inferred tasks of earlier requests under the same prompt of the
+    same tenant, (T,); `base` is how usual each task is anywhere, which the posterior knows already.
+    """
+    expected = counts + PROMPT_CONCENTRATION * base
+    evidence: Vector = expected / expected.sum() / np.maximum(base, 1e-6)
+    return evidence
