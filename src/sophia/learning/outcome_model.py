@@ -15,9 +15,9 @@ Cube = NDArray[np.float64]
 NOISE = 0.15
 """Variance of a single score about its expectation; scores run from 0 to 1."""
 
-SHARED_SD = 0.3
 BIAS_SD = 0.3
-DEVIATION_SDS = (0.01, 0.03, 0.1)
+WIDTHS = ((0.01, 0.003), (0.3, 0.01), (0.3, 0.03), (0.3, 0.1))
+"""Standard deviations to choose from: of what is shared, and of an arm's departure from it."""
 
 
 def cross_fitted(  # noqa: PLR0913 # what was logged is six columns
@@ -47,12 +47,12 @@ def cross_fitted(  # noqa: PLR0913 # what was logged is six columns
     grams, moments = _sums(design, arms, seen, weights, fold, (folds, count))
     best: Matrix | None = None
     least = np.inf
-    for sd in DEVIATION_SDS:
+    for widths in WIDTHS:
         foretold = np.empty((len(arms), count))
         for part in range(folds):
             inside = fold == part
             gram, moment = grams.sum(axis=0) - grams[part], moments.sum(axis=0) - moments[part]
-            foretold[inside] = design[inside] @ _coefficients(gram, moment, sd).T
+            foretold[inside] = design[inside] @ _coefficients(gram, moment, *widths).T
         np.clip(foretold, 0.0, 1.0, out=foretold)
         missed = seen - foretold[np.arange(len(arms)), arms]
         loss = float(np.sum(weights * missed**2))
@@ -90,10 +90,10 @@ def _sums(  # noqa: PLR0913 # the columns again
     return grams, moments
 
 
-def _coefficients(grams: Cube, moments: Matrix, sd: float) -> Matrix:
+def _coefficients(grams: Cube, moments: Matrix, shared_sd: float, sd: float) -> Matrix:
     """Return (A, F): the shared coefficients plus each arm's shrunk departure from them."""
     width = grams.shape[-1]
-    easy = np.full(width, NOISE / SHARED_SD**2)
+    easy = np.full(width, NOISE / shared_sd**2)
     easy[0] = 1e-6
     shared = np.linalg.solve(grams.sum(axis=0) + np.diag(easy), moments.sum(axis=0))
     held = np.full(width, NOISE / sd**2)

@@ -55,6 +55,21 @@ def test_what_is_expected_of_everybody_may_be_off() -> None:
     assert learned["judge"].slip == pytest.approx(0.10, abs=0.09)
 
 
+def test_what_is_expected_of_each_arm_helps_where_channels_are_weak() -> None:
+    """Two channels alone cannot tell who errs; that one arm is good and another bad can."""
+    rng = np.random.default_rng(7)
+    expected = rng.choice([0.05, 0.95], size=6000)
+    good = rng.random(6000) < expected
+    ballots = np.stack(
+        [np.where(good, rng.random(6000) < 0.6, rng.random(6000) < slip) for slip in (0.2, 0.4)],
+        axis=1,
+    ).astype(float)
+    learned = calibrate(ballots, expected, ["thumb", "judge"])
+    assert learned["thumb"].hit == pytest.approx(0.6, abs=0.03)
+    assert learned["thumb"].slip == pytest.approx(0.2, abs=0.03)
+    assert learned["judge"].slip == pytest.approx(0.4, abs=0.03)
+
+
 def test_learned_rates_foretell_the_truth_better() -> None:
     ballots, good, expected = told(2)
     learned = calibrate(*(told(3)[at] for at in (0, 2)), list(TRUE))

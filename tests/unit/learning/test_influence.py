@@ -87,9 +87,9 @@ def test_the_last_word_wins_and_each_turn_costs() -> None:
 
 
 def test_saying_it_again_or_with_many_keys_is_one_vote() -> None:
-    once = sift([said("a", 1, "good", 0.0)], DECISIONS)
-    often = sift([said(str(n), 1, "good", 0.0, at_ms=2000 + n) for n in range(500)], DECISIONS)
-    crowd = sift([said(str(n), 1, "good", 0.0, key=f"k{n}") for n in range(500)], DECISIONS)
+    once = sift([said("a", 1, "good", 1.0)], DECISIONS)
+    often = sift([said(str(n), 1, "good", 1.0, at_ms=2000 + n) for n in range(500)], DECISIONS)
+    crowd = sift([said(str(n), 1, "good", 1.0, key=f"k{n}") for n in range(500)], DECISIONS)
     assert once.votes == often.votes == crowd.votes
     assert len(crowd.keys[1]) == 500
     split = sift([said("a", 1, "good", 0.0), said("b", 1, "good", 1.0, key="other")], DECISIONS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sophia.learning.judging import Pair, choose_judge, corrected, families, kin, measure
+from sophia.learning.judging import Favour, Pair, choose_judge, corrected, families, kin, measure
 
 GPT, CLAUDE, GEMINI = "openai/gpt-5.4-mini", "anthropic/claude-sonnet-4.5", "google/gemini-3.5-flash"
 
@@ -75,6 +75,19 @@ def test_a_relative_is_heard_only_after_correction_and_by_half() -> None:
     assert unsure is not None
     assert unsure.strength < 0.15
     assert corrected(0.8, GEMINI, "google/gemma-4-31b-it", favours) is None
+    both = "deepseek/deepseek-r1-distill-llama-70b"
+    told = {
+        ("meta-llama/llama-4", "meta-llama"): Favour(-0.1, 0.02, 90),
+        ("meta-llama/llama-4", "deepseek"): Favour(0.3, 0.02, 90),
+    }
+    mine = corrected(0.5, "meta-llama/llama-4", both, told)
+    assert mine is not None
+    assert mine.score == pytest.approx(0.6)
+    assert mine.strength == pytest.approx(0.48)
+    merged = corrected(0.5, both, both, {(both, "meta-llama"): Favour(-0.1, 0.02, 9), (both, "deepseek"): Favour(0.3, 0.06, 9)})
+    assert merged is not None
+    assert merged.score == pytest.approx(0.2)
+    assert merged.strength == pytest.approx(0.32)
     low = corrected(0.01, "openai/gpt-5", GPT, favours)
     assert low is not None
     assert low.score == 0

@@ -80,6 +80,19 @@ def test_a_target_that_is_the_logger_scores_what_was_logged() -> None:
     assert verdict.ips.value == pytest.approx(log.rewards.mean())
     assert verdict.snips.value == pytest.approx(log.rewards.mean())
     assert verdict.dr.value == pytest.approx(log.rewards.mean(), abs=0.01)
+    se = log.rewards.std(ddof=1) / 3000**0.5
+    assert verdict.ips.se == pytest.approx(se)
+    assert verdict.snips.se == pytest.approx(se)
+
+
+def test_an_interval_is_student_s_at_what_the_log_is_worth() -> None:
+    log, _, _ = world(3)
+    few = Log(log.contexts[:200], log.arms[:200], log.propensities[:200], log.rewards[:200])
+    one = assessed(few, few.propensities).ips
+    assert (one.high - one.value) / one.se == pytest.approx(1.972, abs=0.001)
+    assert one.value - one.low == pytest.approx(one.high - one.value)
+    wide = assessed(few, few.propensities, level=0.99).ips
+    assert (wide.high - wide.value) / wide.se == pytest.approx(2.601, abs=0.002)
 
 
 def test_dr_is_right_with_a_useless_model_and_with_wrong_propensities() -> None:
@@ -98,6 +111,20 @@ def test_dr_is_right_with_a_useless_model_and_with_wrong_propensities() -> None:
     assert abs(np.mean(blind)) < 0.01
     assert abs(np.mean(informed)) < 0.012
     assert abs(np.mean(plain)) > 0.03
+
+
+def test_self_normalised_weights_forgive_a_scale_and_clipped_ones_are_bounded() -> None:
+    log, truth, _ = world(4)
+    target = 0.8 * greedy(truth) + 0.2 / ARMS
+    halved = Log(log.contexts, log.arms, log.propensities, log.rewards, np.full(3000, 2.0))
+    plain, doubled = assessed(log, target), assessed(halved, target)
+    assert doubled.snips.value == pytest.approx(plain.snips.value)
+    assert doubled.snips.se == pytest.approx(plain.snips.se)
+    assert doubled.ips.value == pytest.approx(2 * plain.ips.value)
+    assert assessed(log, target, clip=1e9).clipped == plain.dr
+    model_alone = assessed(log, target, clip=0.0).clipped
+    assert model_alone.value != plain.dr.value
+    assert model_alone.value == pytest.approx(plain.dr.value, abs=0.05)
 
 
 def test_refuses_a_target_beyond_what_was_logged() -> None:

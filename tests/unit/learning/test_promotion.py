@@ -134,6 +134,16 @@ def test_every_look_asks_for_more() -> None:
     assert looked(later, barely).stage == "shadow"
 
 
+def test_the_bounds_are_student_s_at_what_the_log_is_worth() -> None:
+    """At the first look each side may be wrong with half the error: 97.5 % of Student's t."""
+    contest = looked(fresh(), gain(0.5, 0.1, Support(4000, 4000, 21.0, 5.0, 0.0)))
+    ruling = contest.history[0].evidence
+    assert isinstance(ruling, Ruling)
+    assert (ruling.look, ruling.error) == (1, 0.025)
+    assert ruling.low == pytest.approx(0.5 - 0.1 * 2.086, abs=0.001)
+    assert ruling.high == pytest.approx(0.5 + 0.1 * 2.086, abs=0.001)
+
+
 def test_who_lost_before_must_win_by_more() -> None:
     told = gain(0.0125, 0.005)
     assert looked(fresh(), told).stage == "canary"
@@ -247,6 +257,9 @@ def test_a_broken_challenger_is_out_within_the_stated_number_of_scores(
 def test_the_stated_number_of_scores() -> None:
     assert scores_to_retreat(0.85) < 100
     assert scores_to_retreat(0.4) < 500
+    for gap in (0.2, 0.4, 0.85):
+        count = scores_to_retreat(gap)
+        assert 4 * radius(count, GATE.error / 4) < gap <= 4 * radius(count - 1, GATE.error / 4)
     assert scores_to_retreat(0.01) == GATE.patience
     gate = Gate(patience=300)
     contest = scored(canary(), [0.5] * 300, [0.5] * 300, gate)

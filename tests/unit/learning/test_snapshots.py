@@ -127,6 +127,8 @@ def test_a_history_is_added_to_and_goes_back_step_by_step() -> None:
     onwards = promote(back, "d", 12, "better")
     assert current(rollback(onwards, None, 13)) == "b"
     assert current(rollback(onwards, "c", 13)) == "c"
+    returned = promote(onwards, "a", 13, "better")
+    assert current(rollback(returned, None, 14)) == "d"
     with pytest.raises(UnknownSnapshot):
         rollback(onwards, "z", 14)
     with pytest.raises(UnknownSnapshot):
