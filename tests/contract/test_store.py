@@ -16,7 +16,16 @@ from sophia.adapters.store.writer import GroupCommit
 from sophia.core.errors import SophiaError, Unavailable
 from sophia.core.ids import first_id
 from sophia.core.ports import Store
-from sophia.core.rows import AttemptState, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import (
+    AttemptState,
+    Feedback,
+    Intent,
+    KeyRow,
+    LessonRow,
+    OpenHold,
+    Outcome,
+    Spend,
+)
 from sophia.testing.memory import MemoryStore
 
 NOW = first_id(time.time_ns() // 1_000_000)
@@ -137,6 +146,26 @@ async def test_feedback_is_kept_once_for_each_idempotency_key(store: Store) -> N
     assert await store.add_feedback(verdict("c", decision=NOW + 16, score=None))
     assert await store.feedback(NOW) == [verdict("a", at=1), verdict("b", at=2)]
     assert await store.feedback(NOW + 32) == []
+
+
+async def test_lessons_are_read_back_in_the_order_of_their_numbers(store: Store) -> None:
+    """What was learned can be learned again: every lesson once, none before its turn."""
+    rows = [LessonRow(n, NOW, "k", f"arm-{n}", 0.25 * n, 1.0, "heuristic", n) for n in (1, 2, 3)]
+    for row in (rows[1], rows[0], rows[2], rows[2]._replace(quality=0.0)):
+        await store.add_lesson(row)
+    assert await store.lessons(0, 10) == rows
+    assert await store.lessons(1, 1) == [rows[1]]
+    assert await store.lessons(3, 10) == []
+
+
+async def test_decisions_are_the_intents_with_a_plan_since_a_moment(store: Store) -> None:
+    """Replays read decisions, not the further attempts of a request."""
+    first, second = first_id(1_000), first_id(2_000)
+    for id, plan in ((first, b"1"), (first | 1, None), (second, b"2")):
+        await store.reserve(Intent(id, "k", "2026-01-01", "m", "u", 1, 1, plan))
+    assert [row.attempt_id for row in await store.decisions(0, 10)] == [first, second]
+    assert [row.plan for row in await store.decisions(1_500, 10)] == [b"2"]
+    assert [row.plan for row in await store.decisions(0, 1)] == [b"1"]
 
 
 async def test_feedback_that_comes_twice_at_once_is_kept_once(store: Store) -> None:

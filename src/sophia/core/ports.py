@@ -5,7 +5,16 @@ from typing import Protocol
 
 from sophia.core.calls import Call, Piece, Usage
 from sophia.core.events import Settled
-from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import (
+    Doubt,
+    Feedback,
+    Intent,
+    KeyRow,
+    LessonRow,
+    OpenHold,
+    Outcome,
+    Spend,
+)
 
 
 class Exchange(Protocol):
@@ -89,6 +98,12 @@ class Store(Protocol):
     async def add_feedback(self, feedback: Feedback) -> bool: ...
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]: ...
+
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]: ...
+
+    async def add_lesson(self, lesson: LessonRow) -> None: ...
+
+    async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]: ...
 
     async def close(self) -> None: ...
 

@@ -88,6 +88,22 @@ class OpenHold(NamedTuple):
     held_nano: int
 
 
+class LessonRow(NamedTuple):
+    """What a learned policy was told of a decision: the lessons' numbers say their order.
+
+    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision.
+    """
+
+    number: int
+    decision_id: int
+    key_id: str
+    arm: str
+    quality: float
+    weight: float
+    policy: str
+    at_ms: int
+
+
 class Feedback(NamedTuple):
     """One verdict on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
 

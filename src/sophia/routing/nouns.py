@@ -104,6 +104,48 @@ class Attempt(Struct, frozen=True, array_like=True):
     max_tokens: int | None = None
 
 
+class Rated(Struct, frozen=True, array_like=True):
+    """What a learned policy made of one arm that could be taken.
+
+    `quality` and `sd` are its expectation, `cost_nano` what an answer is expected to cost, `late`
+    the chance that it comes too late, `utility` what is left of the quality then, `propensity` the
+    exact probability that the arm was to be taken with.
+    """
+
+    arm: str
+    quality: float
+    sd: float
+    cost_nano: float
+    late: float
+    explorable: bool
+    utility: float
+    propensity: float
+
+
+class Evidence(Struct, frozen=True, array_like=True):
+    """What a decision rested on, enough to make it again bit by bit; no text of the prompt.
+
+    Attributes:
+        state: the learned state: a snapshot's id, and how many lessons were learned since.
+        sight: the request as numbers, float32; see `sophia.routing.evidence`.
+        draw: the number in [0, 1) that decided.
+        taste: price, reference, lateness and switching; see `choose.Taste`.
+        exploration: mode, temperature, boldness, floor, share and extra; see `choose.Exploration`.
+        rated: the arms in the order they were rated; empty when no learned policy chose.
+        current: the position of the arm that the conversation is on.
+        trial: the position of an arm on trial, and its probability.
+    """
+
+    state: str
+    sight: bytes
+    draw: float
+    taste: tuple[float, ...] = ()
+    exploration: tuple[str | float, ...] = ()
+    rated: tuple[Rated, ...] = ()
+    current: int | None = None
+    trial: tuple[int, float] | None = None
+
+
 class Plan(Struct, frozen=True, array_like=True):
     """A decision: ordered attempts and everything that explains them."""
 
@@ -116,3 +158,4 @@ class Plan(Struct, frozen=True, array_like=True):
     excluded: tuple[Excluded, ...] = ()
     propensity: float = 1.0
     notes: tuple[str, ...] = ()
+    evidence: Evidence | None = None

@@ -8,8 +8,9 @@ from sophia.routing.chains import CHAINS, cut
 from sophia.routing.features import extract
 from sophia.routing.field import Field
 from sophia.routing.heuristic import choose_role
+from sophia.routing.learned import rank
 from sophia.routing.named import plan_named
-from sophia.routing.nouns import Attempt, Candidate, Features, Hints, Plan
+from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Hints, Plan
 from sophia.routing.optimizer import (
     DEFAULT_MIN_QUALITY,
     Offer,
@@ -17,7 +18,7 @@ from sophia.routing.optimizer import (
     wishes,
 )
 from sophia.routing.refusals import nobody
-from sophia.routing.request import POLICIES, Limits, RouteRequest
+from sophia.routing.request import LEARNED, POLICIES, Limits, RouteRequest
 from sophia.routing.rules import Rule, match
 
 __all__ = ["POLICIES", "Limits", "RouteRequest", "plan", "plan_named"]
@@ -36,9 +37,15 @@ def plan(request: RouteRequest) -> Plan:
     rule = _rule_of(request, features)
     policy = _policy_of(request.hints)
     choice = _by_rule(field, rule) if rule else None
+    if choice is None and policy == LEARNED:
+        choice = _by_learned(field)
     if choice is None:
-        choice = _by_policy(field, policy)
+        choice = _by_policy(field, "heuristic" if policy == LEARNED else policy)
     attempts = _attempts(field, choice)
+    evidence = choice.evidence
+    if evidence is None and request.seen is not None:
+        evidence = request.seen.evidence()
+    quality = {} if evidence is None else {one.arm: one.quality for one in evidence.rated}
     return Plan(
         attempts,
         choice.policy,
@@ -49,7 +56,7 @@ def plan(request: RouteRequest) -> Plan:
             [
                 Candidate(
                     offer.seat.id,
-                    offer.quality,
+                    quality.get(offer.seat.id, offer.quality),
                     offer.seat.latency_ms,
                     offer.expected,
                     offer.held or 0,
@@ -58,8 +65,9 @@ def plan(request: RouteRequest) -> Plan:
             ]
         ),
         tuple(field.excluded.values()),
-        1.0,
+        choice.propensity,
         choice.notes,
+        evidence,
     )
 
 
@@ -73,6 +81,8 @@ class _Choice:
     rule: str | None = None
     last: str | None = None
     notes: tuple[str, ...] = ()
+    propensity: float = 1.0
+    evidence: Evidence | None = None
 
 
 def _rule_of(request: RouteRequest, features: Features) -> Rule | None:
@@ -87,7 +97,7 @@ def _rule_of(request: RouteRequest, features: Features) -> Rule | None:
 
 
 def _policy_of(hints: Hints) -> str:
-    policy = hints.policy or "heuristic"
+    policy = hints.policy or LEARNED
     if policy not in POLICIES:
         raise BadRequest(
             f"There is no policy named {policy!r}; take one of {', '.join(POLICIES)}.",
@@ -114,6 +124,28 @@ def _by_rule(field: Field, rule: Rule) -> _Choice | None:
         f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
     )
     return _Choice([last], reason, "rule", rule.name, last.seat.id)
+
+
+def _by_learned(field: Field) -> _Choice | None:
+    """Return what the learned policy says, or None: it knows too little yet, or declines."""
+    request = field.request
+    if request.learned is None or request.seen is None:
+        return None
+    offers = [offer for offer in field.offers.values() if offer.pays]
+    ranking = rank(request.learned, request.seen, offers, request.hints)
+    if ranking is None:
+        return None
+    last = _last_resort(field)
+    return _Choice(
+        ranking.offers,
+        ranking.reason,
+        request.learned.policy.name,
+        None,
+        last.seat.id if last else None,
+        (),
+        ranking.propensity,
+        ranking.evidence,
+    )
 
 
 def _by_policy(field: Field, policy: str) -> _Choice:

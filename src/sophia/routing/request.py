@@ -5,12 +5,14 @@ from collections.abc import Callable, Collection
 from msgspec import Struct
 
 from sophia.catalogue.model import Model
+from sophia.routing.learned import Learned, Seen
 from sophia.routing.nouns import Hints, Prompt
 from sophia.routing.optimizer import DEFAULT_PER_REQUEST_NANO
 from sophia.routing.pool import Pool
 from sophia.routing.rules import RuleBook
 
-POLICIES = ("heuristic", "cheap", "fast", "best")
+LEARNED = "learned"
+POLICIES = ("heuristic", LEARNED, "cheap", "fast", "best")
 
 
 class Limits(Struct, frozen=True):
@@ -34,7 +36,8 @@ class RouteRequest(Struct, frozen=True):
     """Everything that a decision may depend on.
 
     `find` resolves a name that a rule, a hint or `fallbacks` uses; `today` is an ISO date;
-    `unhealthy` holds ids of models that are not to be tried now.
+    `unhealthy` holds ids of models that are not to be tried now; `learned` is the policy that
+    chooses once it has learned enough, `seen` the request as it sees it.
     """
 
     prompt: Prompt
@@ -46,3 +49,5 @@ class RouteRequest(Struct, frozen=True):
     rulebook: RuleBook = NO_RULES
     fallbacks: tuple[str, ...] = ()
     unhealthy: Collection[str] = frozenset()
+    learned: Learned | None = None
+    seen: Seen | None = None

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 from sophia.core.errors import Unavailable
 from sophia.core.ids import first_id
-from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import (
+    Doubt,
+    Feedback,
+    Intent,
+    KeyRow,
+    LessonRow,
+    OpenHold,
+    Outcome,
+    Spend,
+)
 
 
 class MemoryStore:
@@ -20,6 +29,7 @@ class MemoryStore:
         self._intents: dict[int, Intent] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._feedback: dict[str, Feedback] = {}
+        self._lessons: dict[int, LessonRow] = {}
 
     async def reserve(self, intent: Intent) -> None:
         """Keep `intent`. Raises Unavailable when there is no more room."""
@@ -120,6 +130,21 @@ class MemoryStore:
         """Return every verdict on a decision, oldest first."""
         found = [row for row in self._feedback.values() if row.decision_id == decision_id]
         return sorted(found, key=lambda row: row.at_ms)
+
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]:
+        """Return the first `limit` decisions since `since_ms`, oldest first."""
+        first = first_id(since_ms)
+        ids = sorted(id for id, row in self._intents.items() if id >= first and row.plan)
+        return [self._intents[id] for id in ids[:limit]]
+
+    async def add_lesson(self, lesson: LessonRow) -> None:
+        """Keep a lesson; the first one of a number stands."""
+        self._lessons.setdefault(lesson.number, lesson)
+
+    async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
+        """Return the first `limit` lessons behind number `after`, in their order."""
+        numbers = sorted(number for number in self._lessons if number > after)
+        return [self._lessons[number] for number in numbers[:limit]]
 
     async def close(self) -> None:
         """Forget nothing: the object may still be looked at."""

@@ -81,3 +81,16 @@ feedback = Table(
     Column("at_ms", BigInteger, nullable=False),
     Index("feedback_by_decision", "decision_id"),
 )
+
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("decision_id", BigInteger, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("arm", String, nullable=False),
+    Column("quality", Float, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)

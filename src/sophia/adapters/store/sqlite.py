@@ -11,7 +11,16 @@ from typing import Any, TypeVar
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, connect
 from sophia.core.ids import first_id
-from sophia.core.rows import Doubt, Feedback, Intent, KeyRow, OpenHold, Outcome, Spend
+from sophia.core.rows import (
+    Doubt,
+    Feedback,
+    Intent,
+    KeyRow,
+    LessonRow,
+    OpenHold,
+    Outcome,
+    Spend,
+)
 
 _T = TypeVar("_T")
 _GENERATION = re.compile(r"gen-(\d{10})-")
@@ -41,7 +50,8 @@ _OUTCOME = (
 )
 _KEY = _insert("keys", KeyRow)
 _FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
-_COLUMNS = {row: _names(row) for row in (Intent, Outcome, KeyRow, Feedback)}
+_LESSON = _insert("lessons", LessonRow, conflict="IGNORE")
+_COLUMNS = {row: _names(row) for row in (Intent, Outcome, KeyRow, Feedback, LessonRow)}
 
 
 class SqliteStore:
@@ -185,6 +195,28 @@ class SqliteStore:
             (decision_id,),
         )
         return [Feedback(*row) for row in rows]
+
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]:
+        """Return the first `limit` decisions since `since_ms`, oldest first."""
+        rows = await self._read(
+            f"SELECT {_COLUMNS[Intent]} FROM intents"  # noqa: S608
+            " WHERE attempt_id >= ? AND plan IS NOT NULL ORDER BY attempt_id LIMIT ?",
+            (first_id(since_ms), limit),
+        )
+        return [Intent(*row) for row in rows]
+
+    async def add_lesson(self, lesson: LessonRow) -> None:
+        """Make a lesson durable; the first one of a number stands."""
+        await self._writer.write(_LESSON, lesson)
+
+    async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
+        """Return the first `limit` lessons behind number `after`, in their order."""
+        rows = await self._read(
+            f"SELECT {_COLUMNS[LessonRow]} FROM lessons"  # noqa: S608
+            " WHERE number > ? ORDER BY number LIMIT ?",
+            (after, limit),
+        )
+        return [LessonRow(*row) for row in rows]
 
     @property
     def problem(self) -> str:

@@ -68,9 +68,20 @@ def upgrade() -> None:
         sa.Column("at_ms", sa.BigInteger, nullable=False),
     )
     op.create_index("feedback_by_decision", "feedback", ["decision_id"])
+    op.create_table(
+        "lessons",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("decision_id", sa.BigInteger, nullable=False),
+        sa.Column("key_id", sa.String, nullable=False),
+        sa.Column("arm", sa.String, nullable=False),
+        sa.Column("quality", sa.Float, nullable=False),
+        sa.Column("weight", sa.Float, nullable=False),
+        sa.Column("policy", sa.String, nullable=False),
+        sa.Column("at_ms", sa.BigInteger, nullable=False),
+    )
 
 
 def downgrade() -> None:
     """Drop everything that `upgrade` made."""
-    for table in ("feedback", "outcomes", "intents", "keys"):
+    for table in ("lessons", "feedback", "outcomes", "intents", "keys"):
         op.drop_table(table)

@@ -1,0 +1,217 @@
+"""The choice of a learned policy: what it expects, what money and time are worth, and a lot."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import astuple
+
+from sophia.core.money import format_usd
+from sophia.routing.evidence import pack, rated
+from sophia.routing.nouns import Evidence, Hints
+from sophia.routing.optimizer import Offer, wishes
+from sophia.routing.policies.choose import (
+    Choice,
+    Exploration,
+    Options,
+    Taste,
+    choose,
+    price_of,
+    utilities,
+)
+from sophia.routing.policies.policy import Policy, Ratings, Sight, Vector
+from sophia.routing.trial import Request as Tried
+from sophia.routing.trial import Terms, Trial, chance
+
+PATIENCE = 5.0
+SWITCHING = 0.02
+DECLARED_LATENESS = 0.3
+FAST_LATENESS = 0.6
+FAST_MS = 1500
+STEEPNESS = 3.0
+
+
+class Habits(Struct, frozen=True):
+    """How an arm answers: its length against what is expected, and its usual time.
+
+    Attributes:
+        length: completion tokens over the tokens that were expected of it.
+        latency_ms: the median time to the whole answer, None when nothing is known.
+    """
+
+    length: float = 1.0
+    latency_ms: float | None = None
+
+
+class Learned(Struct, frozen=True):
+    """A learned policy as it stands now.
+
+    Attributes:
+        policy: rates the arms.
+        state: names exactly what the policy has learned.
+        exploration: how far a choice may depart from the best-looking arm.
+        habits: by arm; those that are not there are taken at their profile's word.
+        trials: of arms that are new.
+        shares: shape (T,), how requests are spread over the tasks.
+        terms: of a trial.
+    """
+
+    policy: Policy
+    state: str
+    exploration: Exploration
+    habits: Mapping[str, Habits] = {}
+    trials: tuple[Trial, ...] = ()
+    shares: Vector | None = None
+    terms: Terms = Terms()
+
+
+class Seen(Struct, frozen=True):
+    """One request as a learned policy meets it.
+
+    `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
+    conversation is on; `price` what the budget's pace adds to the price of money.
+    """
+
+    sight: Sight
+    draw: float
+    state: str = ""
+    current: str | None = None
+    price: float = 0.0
+
+    def evidence(self) -> Evidence:
+        """Return what to keep of a request that somebody else decided."""
+        return Evidence(self.state, pack(self.sight), self.draw)
+
+
+class Ranking(Struct, frozen=True):
+    """Offers in the order to try them, why the first is, and what it rests on."""
+
+    offers: list[Offer]
+    reason: str
+    propensity: float
+    evidence: Evidence
+
+
+def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) -> Ranking | None:
+    """Return the order of `offers`, or None when the policy declines or nobody is good enough.
+
+    With `min_quality` an arm must be expected to reach it at a standard deviation below.
+    """
+    ratings = _rate(learned, seen, offers)
+    if ratings is not None and hints.min_quality is not None:
+        enough = (ratings.quality - ratings.sd >= hints.min_quality).tolist()
+        offers = [offer for offer, good in zip(offers, enough, strict=True) if good]
+        # What all arms share is left out of a rating, so a smaller field is rated anew.
+        ratings = _rate(learned, seen, offers)
+    if ratings is None:
+        return None
+    arms = [offer.seat.id for offer in offers]
+    habits = [learned.habits.get(arm) or Habits() for arm in arms]
+    cost = np.array(
+        [offer.expected * habit.length for offer, habit in zip(offers, habits, strict=True)]
+    )
+    late = _lateness(offers, habits, hints)
+    reference = max(float(cost[int(ratings.quality.argmax())]), 1.0)
+    taste = _taste(hints, seen, reference)
+    options = Options(
+        ratings,
+        cost,
+        np.ones(len(arms), dtype=np.bool_),
+        late,
+        arms.index(seen.current) if seen.current in arms else None,
+    )
+    worth = utilities(options, taste)
+    best = int(worth.argmax())
+    options = Options(
+        ratings,
+        cost,
+        cost <= PATIENCE * max(float(cost[best]), 1.0),
+        late,
+        options.current,
+        _trial(learned, seen.sight, arms, cost, best),
+    )
+    choice = choose(options, taste, learned.exploration, seen.draw)
+    order = [choice.arm, *(int(at) for at in np.argsort(-choice.utility) if at != choice.arm)]
+    return Ranking(
+        [offers[at] for at in order],
+        _reason(options, choice, arms),
+        choice.propensity,
+        _evidence(learned, seen, options, taste, choice, arms),
+    )
+
+
+def _rate(learned: Learned, seen: Seen, offers: Sequence[Offer]) -> Ratings | None:
+    if not offers:
+        return None
+    return learned.policy.rate(seen.sight, [offer.seat.id for offer in offers])
+
+
+def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
+    wish = wishes(hints)
+    lateness = DECLARED_LATENESS if hints.max_latency_ms is not None else 0.0
+    if wish == "fast":
+        lateness = FAST_LATENESS
+    price = price_of("cheap" if wish == "cheap" else "best" if wish == "best" else "balanced")
+    return Taste(price + seen.price, reference, lateness, SWITCHING)
+
+
+def _lateness(offers: Sequence[Offer], habits: Sequence[Habits], hints: Hints) -> Vector:
+    """Return the chance of each arm to be later than the caller wants, (A,)."""
+    limit = hints.max_latency_ms or FAST_MS
+    times = np.array(
+        [
+            offer.seat.latency_ms if habit.latency_ms is None else habit.latency_ms
+            for offer, habit in zip(offers, habits, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    late: Vector = 1.0 / (1.0 + (limit / np.maximum(times, 1.0)) ** STEEPNESS)
+    return late
+
+
+def _trial(
+    learned: Learned, sight: Sight, arms: list[str], cost: Vector, best: int
+) -> tuple[int, float] | None:
+    if learned.shares is None:
+        return None
+    for trial in learned.trials:
+        if trial.arm in arms:
+            at = arms.index(trial.arm)
+            asked = Tried(sight.tasks, learned.shares, float(cost[at]), float(cost[best]))
+            probability = chance(trial, asked, learned.terms)
+            if probability > 0.0:
+                return at, probability
+    return None
+
+
+def _reason(options: Options, choice: Choice, arms: list[str]) -> str:
+    at, quality, sd = choice.arm, options.ratings.quality, options.ratings.sd
+    told = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f} at {_cost(options, at)}"
+    if options.trial is not None and options.trial[0] == at and at != choice.best:
+        return f"A new model on trial: {told}."
+    if at != choice.best:
+        return (
+            f"Tried out with probability {choice.propensity:.2f} instead of {arms[choice.best]}: "
+            f"{told}."
+        )
+    return f"The best worth for its price by what was learned: {told}."
+
+
+def _cost(options: Options, at: int) -> str:
+    return format_usd(round(float(options.cost[at])))
+
+
+def _evidence(  # noqa: PLR0913 - each is one part of what decided
+    learned: Learned, seen: Seen, options: Options, taste: Taste, choice: Choice, arms: list[str]
+) -> Evidence:
+    return Evidence(
+        learned.state,
+        pack(seen.sight),
+        seen.draw,
+        astuple(taste),
+        astuple(learned.exploration),
+        rated(arms, options, choice),
+        options.current,
+        options.trial,
+    )
+
