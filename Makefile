@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients lint bench docs lock
+.PHONY: help run test test-clients lint bench bench-routing docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +28,9 @@ lint: $(VENV)/.dev ## style, types and import directions
 bench: $(VENV)/.dev ## measure the gateway against nginx and its peers (about 20 minutes)
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.decision
+
+bench-routing: $(VENV)/.dev ## compare routing policies on outcome tables; DATA=folder, ARGS="--sources mix"
+	$(BIN)/python -m bench.routing --data $(DATA) $(ARGS)
 
 docs: $(VENV)/.dev ## write docs/reference from the code
 	$(BIN)/python scripts/build_reference.py

@@ -97,13 +97,22 @@ class Ground:
 def judge(ground: Ground, expected: Matrix, costs: Matrix) -> Verdict:
     """Return all measures of out-of-fold expectations of quality and cost, both (N, A)."""
     fixed, swept = ground.points(expected, costs)
-    quality, draws = ground.quality, ground.draws
+    plain = calibration(expected, ground.quality)
     return Verdict(
-        ground.judge(fixed),
-        ground.judge(swept),
-        Interval(_over_arms(auc, expected, quality)),
-        _resampled(expected, quality, draws),
-        float(((expected - quality) ** 2).mean()),
+        ground.judge(fixed), ground.judge(swept), plain.auc, plain.ece, plain.brier
+    )
+
+
+def calibration(expected: Matrix, quality: Matrix, seed: int = 0) -> Verdict:
+    """Return the measures that need no cost."""
+    count = len(quality)
+    draws = np.ones((RESAMPLES + 1, count)) / count
+    rng = np.random.default_rng(seed)
+    draws[1:] = rng.multinomial(count, np.ones(count) / count, size=RESAMPLES) / count
+    return Verdict(
+        auc=Interval(_over_arms(auc, expected, quality)),
+        ece=_resampled(expected, quality, draws),
+        brier=float(((expected - quality) ** 2).mean()),
     )
 
 
