@@ -20,7 +20,7 @@ from sophia.routing.policies.policy import Prior, Vector
 WINDOW = 50
 WARM = 1000
 LOST = 0.4
-NEWCOMER_SD = 0.12
+NEWCOMER_SD = 0.20
 DEMOTED, PROMOTED = 0.2, 0.5
 THRIFT = 0.01
 HARD = 1.05

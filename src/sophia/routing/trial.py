@@ -21,10 +21,10 @@ class Terms(Struct, frozen=True):
     """
 
     quota: int = 40
-    share: float = 0.25
+    share: float = 0.35
     main: float = 0.05
     spend: float = 0.02
-    credit: float = 1000.0
+    credit: float = 2000.0
     patience: float = 5.0
 
 

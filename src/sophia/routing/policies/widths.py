@@ -28,11 +28,11 @@ class Settings(Struct, frozen=True):
 
     shared_bias_sd: float = 0.60
     shared_task_sd: float = 0.30
-    shared_embedding_sd: float = 0.05
-    shared_feature_sd: float = 0.05
+    shared_embedding_sd: float = 0.03
+    shared_feature_sd: float = 0.10
     bias_sd: float = 0.08
     task_sd: float = 0.04
-    embedding_sd: float = 0.007
+    embedding_sd: float = 0.005
     noise: float = 0.9
     calm: float = 0.15
     noise_weight: float = 100.0
