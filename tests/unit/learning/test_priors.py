@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import yaml
 
 from sophia.learning.factor import Cells, fit, share
 from sophia.learning.held_out import Held, held_out, spread_of
@@ -142,6 +143,59 @@ def test_the_same_tables_give_the_same_book() -> None:
 def gains(cells: Cells) -> list[tuple[float, float]]:
     ability = dict(zip(cells.arms, fit(cells).ability, strict=True))
     return [(ability["x/0"], ability["x/3"]), (ability["x/3"], ability["x/6"])]
+
+
+def test_a_standing_holds_on_a_table_that_nobody_measured() -> None:
+    """The end of the chain: mean and sd of measured arms, against a fresh source of the same kind."""
+    z = []
+    for seed in range(4):
+        cells, _ = made(seed)
+        fresh = np.array([source == "b" for source in cells.sources])
+        measured = np.isfinite(cells.score[~fresh]).any(axis=0)
+        hidden = np.zeros(cells.score.shape, dtype=bool)
+        hidden[fresh] = True
+        hidden[:, ::2] = False
+        one = book(cells.without(hidden), dict.fromkeys(cells.tasks, "k"), {}, [], (), parts=3)
+        found = fit(cells.without(hidden))
+        usual = share(np.median(found.intercept) + np.median(found.loading) * found.ability)
+        for at in np.flatnonzero(measured & np.isfinite(cells.score[fresh]).any(axis=0)):
+            if at % 2:
+                # How hard the fresh tasks are is no matter of the arm's: it is taken off.
+                hard = share(found.intercept[fresh] + found.loading[fresh] * found.ability[at])
+                true = usual[at] + np.nanmean(cells.score[fresh, at] - hard)
+                stands = one.arms[cells.arms[at]]
+                z.append((true - stands.mean[0]) / stands.sd[0])
+    assert len(z) > 30
+    assert 0.3 < np.mean(np.square(z)) < 1.5
+
+
+def test_an_arm_that_is_better_at_one_kind_is_expected_to_be() -> None:
+    """What an arm does on a kind beyond its ability carries over in part, and is surer."""
+    cells, _ = made(4, 30)
+    kinds = {task: "ab"[at % 2] for at, task in enumerate(cells.tasks)}
+    odd = np.array([kinds[task] == "a" for task in cells.tasks])
+    score = cells.score.copy()
+    score[odd, 20] = share(np.log(score[odd, 20] / (1 - score[odd, 20])) + 1.0)
+    lifted = Cells(cells.tasks, cells.sources, cells.arms, cells.families, cells.released, score, cells.error)
+    before, after = (
+        book(one, kinds, {}, [], (), parts=2).arms[cells.arms[20]] for one in (cells, lifted)
+    )
+    gain = np.subtract(after.mean, before.mean)
+    assert 0.08 < gain[0] < 0.25
+    assert gain[1] < 0.6 * gain[0]
+    only_b = np.zeros(score.shape, dtype=bool)
+    only_b[odd, 20] = True
+    half = book(cells.without(only_b), kinds, {}, [], (), parts=2).arms[cells.arms[20]]
+    assert half.sd[0] > before.sd[0]
+    unsure = book(cells, kinds, {"x/n": ("x/0", 1)}, [("x/0", "x/3"), ("x/3", "x/6")], (), parts=2)
+    assert np.mean(unsure.arms["x/n"].sd) > np.mean(unsure.arms["x/0"].sd)
+
+
+def test_every_class_of_the_taxonomy_is_like_kinds_that_were_measured() -> None:
+    shipped = decode(SHIPPED)
+    taxonomy = yaml.safe_load(files("sophia.routing").joinpath("data/taxonomy.yaml").read_text())
+    for name, described in taxonomy.items():
+        assert set(described["kinds"]) <= set(shipped.kinds), name
 
 
 def test_the_shipped_book_says_honestly_how_much_it_knows() -> None:
