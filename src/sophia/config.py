@@ -60,6 +60,21 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many model names are remembered with what they stand for."""
 
 
+class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How Sophia learns from outcomes which model does what well."""
+
+    enabled: bool = True
+    """Learn from feedback, and let the learned policy choose once it knows enough."""
+    after: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    """Outcomes to learn from before the learned policy chooses; until then the heuristic does."""
+    explore: bool = True
+    """Now and then try a model that may be better than it looks. Without it nothing new is found,
+    and what another policy would have scored cannot be told from the ledger."""
+    share_keys: bool = False
+    """Whether all keys belong to one team and learn together. Otherwise no key's feedback moves
+    what another key gets."""
+
+
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the list of models is kept fresh; 0 switches the timer off."""
 
@@ -156,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     budget: Budget = Budget()
     routing: Routing = Routing()
+    learning: Learning = Learning()
     catalogue: CatalogueSettings = CatalogueSettings()
     deadlines: Clocks = Clocks()
     telemetry: Telemetry = Telemetry()

@@ -17,6 +17,7 @@ from sophia.adapters.store.sqlite import SqliteStore
 from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
+from sophia.compose.learning import Learner, learner_of
 from sophia.compose.listing import catalogue_of, keep_listing, knowledge_from, listed, listing_age
 from sophia.compose.places import (
     by_model,
@@ -64,6 +65,7 @@ __all__ = [
 
 _KEYS_SECONDS = 1.0
 _RULES_SECONDS = 1.0
+_LEARNED_SECONDS = 5.0
 _RESOLVE_SECONDS = 60.0
 _FIRST_RESOLVE_SECONDS = 5.0
 _FIRST_REFRESH_SECONDS = 2.0
@@ -80,6 +82,7 @@ class Sophia:
     jobs: list[asyncio.Task[None]] = field(default_factory=list)
     sinks: tuple[Sink, ...] = ()
     sandbox: SandboxProcess | None = None
+    learner: Learner | None = None
 
     async def close(self) -> None:
         """Stop the jobs, settle what is open, write what waits, close everything."""
@@ -93,6 +96,8 @@ class Sophia:
         for sink in self.sinks:
             if (end := getattr(sink, "close", None)) is not None:
                 end()
+        if self.learner is not None:
+            self.learner.keeper.keep("stopped")
         await self.store.close()
         if self.sandbox is not None:
             await self.sandbox.close()
@@ -124,7 +129,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     metrics.gauge(
         "sophia_ledger_queue_rows", "Rows waiting to be durable.", lambda: float(store.depth)
     )
-    sinks = (metrics, *_sinks(settings, environ))
+    sinks: tuple[Sink, ...] = (metrics, *_sinks(settings, environ))
     desk = Desk(
         knowledge,
         Upstreams(default, by_model(places, built)),
@@ -144,13 +149,28 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         settings.server.max_body_bytes,
         scored=metrics.score,
     )
+    learner = None
+    if settings.learning.enabled:
+        learner = await learner_of(
+            settings.learning, data, store, clock, lambda: desk.knowledge.pool
+        )
+        desk.insight, front.teacher = learner.insight, learner.teacher
+        desk.sinks = (*sinks, learner.insight)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",
         "Longest time that the event loop did not turn since the last scrape.",
         heartbeat.longest,
     )
-    sophia = Sophia(front, store, tuple(built.values()), heartbeat, sinks=sinks, sandbox=sandbox)
+    sophia = Sophia(
+        front,
+        store,
+        tuple(built.values()),
+        heartbeat,
+        sinks=desk.sinks,
+        sandbox=sandbox,
+        learner=learner,
+    )
     _start_jobs(sophia, settings, default, data)
     return sophia
 
@@ -222,6 +242,8 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
     start(_RESOLVE_SECONDS, "asking for open bills", resolve, _FIRST_RESOLVE_SECONDS)
     if settings.routing.rules:
         start(_RULES_SECONDS, "reading rules", RulesReload(desk, Path(settings.routing.rules)))
+    if sophia.learner is not None:
+        start(_LEARNED_SECONDS, "keeping what was learned", sophia.learner.keeper)
     hours = settings.catalogue.refresh_hours
     if hours and sophia.sandbox is None:
         refresh = CatalogueRefresh(desk, upstream, partial(keep_listing, data))

@@ -26,3 +26,4 @@ class Settled(NamedTuple):
     duration_s: float
     first_content_s: float | None
     attempts: tuple[Outcome, ...] = ()
+    expected_tokens: int = 0

@@ -1,5 +1,6 @@
 """Rows that the store keeps: append-only facts about money, choices and keys."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 CostSource = Literal["upstream", "priced", "estimated", "none"]
@@ -48,6 +49,23 @@ class Outcome(NamedTuple):
     first_content_ms: float | None
     total_ms: float
     at_ms: int
+
+
+RUBRIC = "rubric"
+"""Finish reason of an attempt that judged an answer instead of giving one."""
+REJECTED = "check:"
+"""How the failure of an answer begins that came whole, but failed its checks."""
+
+
+def served(made: Sequence[Outcome]) -> Outcome | None:
+    """Return the attempt whose answer the caller got, of a request's attempts in their order.
+
+    It is the last that did not fail. When all did, it is the last that came whole, else the last.
+    """
+    tried = [one for one in made if one.finish_reason != RUBRIC]
+    good = [one for one in tried if one.failure is None]
+    whole = [one for one in tried if (one.failure or "").startswith(REJECTED)]
+    return next((some[-1] for some in (good, whole, tried) if some), None)
 
 
 class Doubt(NamedTuple):

@@ -10,6 +10,7 @@ from sophia.core.ids import Ids, encode
 from sophia.http.errors import error_reply
 from sophia.http.wire import Incoming, Reply
 from sophia.serving.desk import Desk
+from sophia.serving.teach import Teacher
 from sophia.tenants.keys import KeyRing, Principal
 
 log = logging.getLogger("sophia.http")
@@ -25,7 +26,7 @@ class Front:
 
     `metrics` renders the Prometheus page; `ready` says why the server is not ready, or nothing, and
     `troubled` why the ledger is not;
-    `scored` hears of each model's score from feedback.
+    `scored` hears of each model's score from feedback, `teacher` of every verdict.
     """
 
     desk: Desk
@@ -36,6 +37,7 @@ class Front:
     troubled: Callable[[], str]
     max_body_bytes: int = 10 * 1024 * 1024
     scored: Callable[[str, float], None] = lambda model, score: None
+    teacher: Teacher | None = None
     keys_read_at: float = field(default=float("-inf"))
     reading_keys: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -127,13 +127,14 @@ class Live:
                 self._trials[arm] = begin(arm, len(prior.mean))
         return bool(fresh)
 
-    def learned(self, lot: float) -> Learned | None:
+    def learned(self, lot: float, *, asked: bool = False) -> Learned | None:
         """Return the policy for a request, or None when it is not its turn.
 
-        `lot` is uniform in [0, 1).
+        `lot` is uniform in [0, 1); with `asked` the caller wants the learned policy by name.
         """
         contest = self._contest
-        if contest is None or lot >= share(contest, self._settings.gate):
+        served = 0.0 if contest is None else share(contest, self._settings.gate)
+        if lot >= served and not asked:
             return None
         total = float(self._tasks.sum())
         return Learned(

@@ -32,7 +32,7 @@ def plan(request: RouteRequest) -> Plan:
         NoCandidate: no model satisfies the constraints; `details` lists why not, by model.
         BudgetExceeded: models are able, but the budget does not pay a minimal answer of any.
     """
-    features = extract(request.prompt, request.hints)
+    features = request.features or extract(request.prompt, request.hints)
     field = Field(request, features)
     rule = _rule_of(request, features)
     policy = _policy_of(request.hints)

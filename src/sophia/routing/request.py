@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.routing.learned import Learned, Seen
-from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.nouns import Features, Hints, Prompt
 from sophia.routing.optimizer import DEFAULT_PER_REQUEST_NANO
 from sophia.routing.pool import Pool
 from sophia.routing.rules import RuleBook
@@ -37,7 +37,8 @@ class RouteRequest(Struct, frozen=True):
 
     `find` resolves a name that a rule, a hint or `fallbacks` uses; `today` is an ISO date;
     `unhealthy` holds ids of models that are not to be tried now; `learned` is the policy that
-    chooses once it has learned enough, `seen` the request as it sees it.
+    chooses once it has learned enough, `seen` the request as it sees it. `features`
+    spare a second look at the prompt, when somebody has looked already.
     """
 
     prompt: Prompt
@@ -51,3 +52,4 @@ class RouteRequest(Struct, frozen=True):
     unhealthy: Collection[str] = frozenset()
     learned: Learned | None = None
     seen: Seen | None = None
+    features: Features | None = None

@@ -1,13 +1,16 @@
 """A committed answer: pieces for the caller, and a bill that is settled whatever happens."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sophia.core.calls import Piece, Usage
 from sophia.core.events import Settled
 from sophia.core.failures import UpstreamFailure
+from sophia.core.ids import MAX_ATTEMPTS
 from sophia.core.ports import Exchange, Upstream
 from sophia.core.rows import Outcome
+from sophia.routing.nouns import Attempt
 from sophia.serving.decide import Decision
 from sophia.serving.desk import Desk
 from sophia.serving.request import Request
@@ -66,6 +69,7 @@ class Record:
             desk.books.clock.monotonic() - request.arrived,
             None if first is None else first / 1000,
             tuple(self.outcomes),
+            plan.features.output_tokens,
         )
         for sink in desk.sinks:
             sink.emit(event)
@@ -91,6 +95,61 @@ class Answer:
         """Why the answer ended, known once it has."""
         return self._committed.answered.finish_reason
 
+    @property
+    def attempt(self) -> Attempt:
+        """The step of the plan that answers."""
+        return self._committed.tab.bid.attempt
+
+    @property
+    def number(self) -> int:
+        """Which attempt of the request this is, from 0."""
+        return self._committed.tab.id & MAX_ATTEMPTS
+
+    @property
+    def cost_nano(self) -> int:
+        """What the answer costs, as far as it came, in nano-dollars."""
+        return self._committed.tab.bill(self._committed.answered).nano
+
+    @property
+    def held(self) -> Sequence[Piece]:
+        """What was read ahead and not given out yet."""
+        return self._committed.opening
+
+    async def hold(self, most: int) -> bool:
+        """Read ahead to the end, so that the answer can be looked at before it is given out.
+
+        Returns:
+            Whether all of it is `held`; False when it is longer than `most` bytes.
+
+        Raises:
+            UpstreamFailure: the answer broke off; nothing is settled yet.
+        """
+        committed = self._committed
+        size = sum(len(chunk) for piece in committed.opening for chunk in piece.chunks)
+        while size <= most:
+            piece = await committed.exchange.next()
+            if piece is None:
+                return True
+            note(committed.answered, piece)
+            committed.opening.append(piece)
+            size += sum(map(len, piece.chunks))
+        return False
+
+    def reject(self, cause: str, *, broken: bool = False) -> None:
+        """Settle an answer in whose place another one is asked for; what is held stays readable.
+
+        What broke off without a bill stays in doubt, with its hold charged.
+        """
+        committed = self._committed
+        self._open = False
+        committed.exchange.close()
+        answered = committed.answered
+        answered.failure = cause
+        answered.generation_id = answered.generation_id or committed.exchange.generation_id
+        doubtful = broken and answered.usage is None
+        self.outcome = (committed.tab.doubt if doubtful else committed.tab.settle)(answered)
+        self.record.outcomes.append(self.outcome)
+
     async def next(self) -> Piece | None:
         """Return what came next; None after a complete answer, which is settled by then.
 
@@ -100,6 +159,8 @@ class Answer:
         committed = self._committed
         if committed.opening:
             return committed.opening.popleft()
+        if self.outcome is not None:
+            return None
         try:
             piece = await committed.exchange.next()
         except UpstreamFailure as failure:

@@ -7,26 +7,39 @@ from msgspec import Struct
 from sophia.catalogue.catalogue import Resolved
 from sophia.core.errors import UnknownModel
 from sophia.routing import target
+from sophia.routing.features import extract
+from sophia.routing.learned import Seen
 from sophia.routing.nouns import Plan
 from sophia.routing.plan import POLICIES, RouteRequest, plan, plan_named
 from sophia.routing.request import Limits
+from sophia.serving.insight import Insight
 from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Request
 
 
 class Decision(Struct, frozen=True):
-    """A plan, the upstream ids of models that were asked for by another name, and a warning."""
+    """A plan, the upstream ids of models that were asked for by another name, and a warning.
+
+    `seen` is what learned policies saw of the request, if one looked.
+    """
 
     plan: Plan
     served_ids: Mapping[str, str]
     warning: str | None = None
+    seen: Seen | None = None
 
 
 _AS_NAMED: Mapping[str, str] = {}
 
 
-def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
-    """Return how to serve `request`.
+def decide(
+    request: Request,
+    knowledge: Knowledge,
+    limits: Limits,
+    today: str,
+    insight: Insight | None = None,
+) -> Decision:
+    """Return how to serve `request`; with `insight` what was learned has a say.
 
     Raises:
         SophiaError: the name is unknown, or no model is able, allowed and affordable.
@@ -41,6 +54,9 @@ def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -
         )
     hints = wanted.apply(request.hints, POLICIES)
     _check_rule(hints.rule, request.model, knowledge)
+    learned, seen, features = None, None, extract(request.prompt, hints)
+    if insight is not None:
+        learned, seen = insight.of(request, features, hints)
     chosen = plan(
         RouteRequest(
             request.prompt,
@@ -51,9 +67,12 @@ def decide(request: Request, knowledge: Knowledge, limits: Limits, today: str) -
             today,
             knowledge.rulebook,
             knowledge.fallbacks,
+            learned=learned,
+            seen=seen,
+            features=features,
         )
     )
-    return Decision(chosen, _AS_NAMED)
+    return Decision(chosen, _AS_NAMED, None, seen)
 
 
 def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sophia.core.ports import Sink
 from sophia.routing.nouns import Plan
+from sophia.serving.insight import Insight
 from sophia.serving.knowledge import Knowledge, Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
 from sophia.serving.tab import Books
@@ -14,7 +15,8 @@ from sophia.serving.tab import Books
 class Desk:
     """The standing parts; `knowledge` and `limits` are replaced whole when they change.
 
-    `encode` turns a plan into JSON bytes for the ledger.
+    `encode` turns a plan into JSON bytes for the ledger; `insight` is what learning adds to a
+    decision.
     """
 
     knowledge: Knowledge
@@ -24,3 +26,4 @@ class Desk:
     reconciler: Reconciler
     encode: Callable[[Plan], bytes]
     sinks: tuple[Sink, ...] = field(default=())
+    insight: Insight | None = None

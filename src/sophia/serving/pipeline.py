@@ -19,6 +19,8 @@ async def serve(desk: Desk, request: Request) -> Answer:
     """
     payer = admit(desk, request)
     decision = choose(desk, request, payer)
+    if desk.insight is not None and decision.seen is not None:
+        desk.insight.note(request, decision.plan, decision.seen)
     return await walk(desk, Record(desk, request, decision), payer)
 
 
@@ -44,4 +46,4 @@ def choose(desk: Desk, request: Request, payer: Payer) -> Decision:
         desk.limits.max_attempts,
         desk.limits.price_headroom,
     )
-    return decide(request, desk.knowledge, limits, payer.window)
+    return decide(request, desk.knowledge, limits, payer.window, desk.insight)

@@ -115,9 +115,12 @@ class Tab:
 
     def settle(self, answered: Answered) -> Outcome:
         """Close the tab at what the answer cost."""
+        return self._close("settled", answered, self.bill(answered))
+
+    def bill(self, answered: Answered) -> cost.Cost:
+        """Return what the answer costs, as far as it came."""
         bid = self.bid
-        bill = cost.settle(answered.usage, bid.model.prices, bid.prompt_tokens, answered.chars)
-        return self._close("settled", answered, bill)
+        return cost.settle(answered.usage, bid.model.prices, bid.prompt_tokens, answered.chars)
 
     def doubt(self, answered: Answered) -> Outcome:
         """Close the tab as unknown: the upstream may bill, so the hold stays charged."""

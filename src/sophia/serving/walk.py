@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sophia.core.calls import Call, Deadlines, Piece
@@ -17,25 +18,34 @@ from sophia.serving.failures import Step, Tried, as_error, may_bill, next_step
 from sophia.serving.tab import Answered, Bid, Payer, Tab
 
 
-async def walk(desk: Desk, record: Record, payer: Payer) -> Answer:
+async def walk(
+    desk: Desk, record: Record, payer: Payer, instead: Sequence[Attempt] = (), first: int = 0
+) -> Answer:
     """Return the first attempt that answers, committed at its first content.
+
+    Args:
+        desk: the standing parts.
+        record: where the request's outcomes are put down.
+        payer: whose budget pays.
+        instead: attempts in place of the plan's.
+        first: the number of the first of these attempts; numbers are not used twice.
 
     Raises:
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     tried: list[Tried] = []
-    attempts = record.decision.plan.attempts
-    for number, attempt in enumerate(attempts):
+    attempts = instead or record.decision.plan.attempts
+    for number, attempt in enumerate(attempts, first):
         if tried and _exceeds(payer.per_request, record.cost_nano + attempt.held_nano):
             continue
-        step = _Attempt(desk, record, attempt)
+        step = _Attempt(desk, record, attempt, keep_plan=number == 0)
         try:
             tab = await desk.books.open(payer, record.request.id, number, step.bid)
         except SophiaError as error:
             # Out of money in mid-failover: what failed before is the better news.
             raise _closed(record, as_error(tried, told=False) if tried else error) from error
         try:
-            committed = await step.run(tab, last=number == len(attempts) - 1)
+            committed = await step.run(tab, last=attempt is attempts[-1])
         except UpstreamFailure as failure:
             record.outcomes.append(step.failed(tab, failure))
             tried.append(Tried(attempt.model, failure))
@@ -65,7 +75,7 @@ def _closed(record: Record, error: SophiaError) -> SophiaError:
 class _Attempt:
     """One dispatch of a walk."""
 
-    def __init__(self, desk: Desk, record: Record, attempt: Attempt) -> None:
+    def __init__(self, desk: Desk, record: Record, attempt: Attempt, *, keep_plan: bool) -> None:
         request, plan = record.request, record.decision.plan
         model = record.knowledge.find(attempt.model)
         if model is None:
@@ -75,7 +85,7 @@ class _Attempt:
         self._exchange: Exchange | None = None
         self._answered = Answered()
         self._upstream, served = desk.upstreams.serving(attempt.model)
-        kept = None if record.outcomes else desk.encode(plan)
+        kept = desk.encode(plan) if keep_plan else None
         self.bid = Bid(attempt, model, self._upstream.name, plan.features.prompt_tokens, kept)
         self._call = Call(
             encode("req", request.id),

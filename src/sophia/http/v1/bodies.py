@@ -121,5 +121,5 @@ class FeedbackBody(Struct, forbid_unknown_fields=True):
     label: Annotated[str, Meta(max_length=64)] | None = None
     preferred_model: Name | None = None
     comment: Annotated[str, Meta(max_length=4000)] | None = None
-    channel: Annotated[str, Meta(max_length=32)] = "api"
+    channel: Annotated[str, Meta(max_length=32)] | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

@@ -65,23 +65,26 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
     score = body.score
     if score is None and body.thumbs is not None:
         score = 1.0 if body.thumbs == "up" else 0.0
-    given = body.idempotency_key or f"{body.decision_id}:{body.channel}"
-    fresh = await front.desk.books.store.add_feedback(
-        Feedback(
-            f"{row.key_id}:{given}",
-            row.attempt_id,
-            row.key_id,
-            score,
-            body.label,
-            len(body.comment or ""),
-            body.preferred_model,
-            body.channel,
-            now,
-        )
+    channel = body.channel or ("thumb" if body.score is None and body.thumbs else "score")
+    given = body.idempotency_key or f"{body.decision_id}:{channel}"
+    verdict = Feedback(
+        f"{row.key_id}:{given}",
+        row.attempt_id,
+        row.key_id,
+        score,
+        body.label,
+        len(body.comment or ""),
+        body.preferred_model,
+        channel,
+        now,
     )
+    fresh = await front.desk.books.store.add_feedback(verdict)
     if fresh and score is not None:
         made = await front.desk.books.store.attempts(row.attempt_id)
-        front.scored(made[-1].model if made else row.model, score)
+        answered_by = made[-1].model if made else row.model
+        front.scored(answered_by, score)
+        if front.teacher is not None:
+            await front.teacher.hear(row, verdict, answered_by)
     told = {"object": "sophia.feedback", "decision_id": body.decision_id, "stored": fresh}
     await reply.whole(200, JSON, encode(told))
 

@@ -1,0 +1,78 @@
+"""What learning adds to a decision: the request as numbers, and the policy whose turn it is."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sophia.core.events import Settled
+from sophia.learning.live import Live
+from sophia.routing.evidence import rounded
+from sophia.routing.learned import Learned, Seen
+from sophia.routing.nouns import Features, Hints, Plan, Prompt
+from sophia.routing.policies.policy import Sight
+from sophia.routing.request import LEARNED
+from sophia.serving.request import Request
+
+Look = Callable[[Prompt, Features, Hints, str], Sight]
+
+CONVERSATIONS = 10_000
+_MASK = (1 << 64) - 1
+
+
+class Insight:
+    """Looks at requests for the learned policy, and remembers what it was given.
+
+    Args:
+        live: the policy that learns while it serves.
+        look: turns a request of a tenant into numbers.
+    """
+
+    def __init__(self, live: Live, look: Look) -> None:
+        self.live = live
+        self._look = look
+        self._conversations: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def of(self, request: Request, features: Features, hints: Hints) -> tuple[Learned | None, Seen]:
+        """Return the learned policy, if it is its turn, and the request as it sees it."""
+        lot, draw = lots(request.id)
+        learned = self.live.learned(lot, asked=hints.policy == LEARNED)
+        sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
+        return learned, Seen(sight, draw, self.live.state, self._current(request, hints))
+
+    def note(self, request: Request, plan: Plan, seen: Seen) -> None:
+        """Remember a decision that is being carried out."""
+        chosen = plan.attempts[0].model
+        if request.hints.session_id:
+            place = (request.principal.key_id, request.hints.session_id)
+            self._conversations[place] = chosen
+            self._conversations.move_to_end(place)
+            if len(self._conversations) > CONVERSATIONS:
+                self._conversations.popitem(last=False)
+        evidence = plan.evidence
+        if evidence is not None and evidence.rated:
+            best = max(evidence.rated, key=lambda one: one.utility).arm
+            cost = {one.arm: one.cost_nano for one in evidence.rated}
+            self.live.dealt(seen.sight.tasks, chosen, cost, best)
+
+    def emit(self, event: Settled) -> None:
+        """Hear how long an answer was and how long it took."""
+        if event.status == 200 and event.model in self.live.learner.arms:
+            self.live.answered(
+                event.model, event.expected_tokens, event.completion_tokens, event.duration_s * 1000
+            )
+
+    def _current(self, request: Request, hints: Hints) -> str | None:
+        if not hints.session_id:
+            return None
+        return self._conversations.get((request.principal.key_id, hints.session_id))
+
+
+def lots(request_id: int) -> tuple[float, float]:
+    """Return two numbers in [0, 1) that follow from a request's id alone (SplitMix64)."""
+    return _lot(request_id), _lot(request_id + 1)
+
+
+def _lot(seed: int) -> float:
+    state = (seed * 0x9E3779B97F4A7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((state ^ (state >> 31)) >> 11) / (1 << 53)
