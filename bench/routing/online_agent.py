@@ -17,7 +17,7 @@ Priors = dict[str, Prior]
 Make = Callable[[Stream, Priors], "Agent"]
 
 BOLDNESS = 0.25
-OPTIMISM = 1.0
+OPTIMISM = 0.1
 
 
 @dataclass

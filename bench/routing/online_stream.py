@@ -1,26 +1,25 @@
 """A table of outcomes as a stream of requests: what a router sees, and what each arm would give."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sophia.learning.table_sights import fold_of, projection_of, read_texts
 from sophia.learning.tables import Matrix, OutcomeTable
-from sophia.routing.embedding import ends, read_embedding
 from sophia.routing.policies.hierarchical import Projection
-from sophia.routing.policies.policy import Prior, Sight, Vector
+from sophia.routing.policies.policy import Prior, Sight
+
+Tell = Callable[[float], None]
 
 FOLDS = 5
-COMPONENTS = 25
 PRICE = 0.1
 TASK_WEIGHT = 5.0
 NOISE = 0.06
 PRIOR_SD = 0.06
-EMBEDDING_SCALE = 4.0
 
 
 @dataclass(frozen=True)
@@ -53,48 +52,45 @@ class Stream:
 
     def task_means(self) -> Matrix:
         """Return each arm's mean score by true task, (A, T)."""
-        return np.stack(
-            [self.quality[self.codes == task].mean(axis=0) for task in range(self.task_count)],
-            axis=1,
-        )
+        usual = self.quality.mean(axis=0)
+        kept = [self.quality[self.codes == task] for task in range(self.task_count)]
+        return np.stack([some.mean(axis=0) if len(some) else usual for some in kept], axis=1)
 
 
-def stream_of(table: OutcomeTable) -> Stream:
-    """Return the stream of a table: static embedding, cross-fitted task posterior and costs.
+def stream_of(table: OutcomeTable, tell: Tell = lambda share: None) -> Stream:
+    """Return the stream of a table, each request seen as by a gateway that learned the other folds.
 
-    A task's classifier has seen the other folds only. Without recorded costs all arms cost the
-    same. The projection is made of the texts alone.
+    What is learned there is the task's posterior and the arms' usual cost by task; without
+    recorded costs all arms cost the same. The projection is made of the texts alone.
     """
-    embedding = embed([question.text for question in table.questions])
-    features = _features(table)
-    codes, folds = table.task_codes(), table.folds(FOLDS)
-    posterior = _posterior(np.hstack([EMBEDDING_SCALE * embedding, features]), codes, folds)
+    texts = read_texts(table)
+    folds = table.folds(FOLDS)
+    sights: dict[int, Sight] = {}
+    expected_cost = np.ones_like(table.quality)
+    for number in range(FOLDS):
+        there = folds == number
+        if there.any() and not there.all():
+            fold = fold_of(table, texts, ~there)
+            sights.update((int(row), fold.sights[row]) for row in np.flatnonzero(there))
+            expected_cost[there] = fold.costs[there]
+        tell((number + 1) / FOLDS)
+    seen = tuple(sights[row] for row in range(len(folds)))
     cost = np.ones_like(table.quality) if table.cost is None else table.cost
-    best = int(table.quality.mean(axis=0).argmax())
-    reference = float(cost[:, best].mean())
+    reference = float(cost[:, int(table.quality.mean(axis=0).argmax())].mean())
     utility = table.quality - PRICE * cost / reference
+    posterior = np.stack([sight.tasks for sight in seen])
     return Stream(
         table.name,
         table.arms,
-        tuple(
-            Sight(tasks, vector, surface)
-            for tasks, vector, surface in zip(posterior, embedding, features, strict=True)
-        ),
-        codes,
+        seen,
+        table.task_codes(),
         table.quality,
         cost,
-        _by_task(cost, posterior, folds),
+        expected_cost,
         reference,
         _by_task(utility, posterior, folds).argmax(axis=1),
-        _projection(embedding),
+        projection_of(texts.embeddings),
     )
-
-
-def embed(texts: Sequence[str]) -> Matrix:
-    """Return the shipped static embedding of `texts`, (N, D)."""
-    blob = files("sophia.routing").joinpath("data/embedding.npz").read_bytes()
-    static = read_embedding(blob)
-    return np.stack([static.vector(static.ids(ends(text))) for text in texts])
 
 
 def priors_of(
@@ -124,35 +120,6 @@ def real_priors(folder: Path, name: str) -> Path:
     return folder / "priors" / f"{'mix2024' if name == 'mix' else name}.json"
 
 
-def _features(table: OutcomeTable) -> Matrix:
-    chars = np.array([len(question.text) for question in table.questions])
-    tools = np.array([question.tools for question in table.questions])
-    digits = np.array([sum(map(str.isdigit, question.text)) for question in table.questions])
-    return np.stack(
-        [
-            np.log1p(chars) / 5.0 - 1.2,
-            np.minimum(tools, 8) / 4.0,
-            5.0 * digits / np.maximum(chars, 1),
-        ],
-        axis=1,
-    )
-
-
-def _posterior(design: Matrix, codes: NDArray[np.intp], folds: NDArray[np.intp]) -> Matrix:
-    from sklearn.linear_model import LogisticRegression
-
-    count = int(codes.max()) + 1
-    posterior = np.full((len(codes), count), 1.0 / count)
-    for fold in range(FOLDS):
-        there = folds != fold
-        if len(set(codes[there])) < 2 or there.all():
-            continue
-        model = LogisticRegression(C=3.0, max_iter=300).fit(design[there], codes[there])
-        posterior[~there] = 0.0
-        posterior[np.ix_(~there, model.classes_)] = model.predict_proba(design[~there])
-    return posterior
-
-
 def _by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matrix:
     """Return what to expect by the task posterior, from means of the other folds, (N, A)."""
     expected = np.empty_like(values)
@@ -163,15 +130,3 @@ def _by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matr
         means /= weights.sum(axis=0)[:, None] + TASK_WEIGHT
         expected[~there] = posterior[~there] @ means
     return expected
-
-
-def _projection(embedding: Matrix) -> Projection:
-    """Return the first principal components, scaled to unit variance."""
-    centre: Vector = embedding.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((embedding - centre).T))
-    order = np.argsort(-values)[:COMPONENTS]
-    order = order[values[order] > 1e-9]
-    # The sign of a component is arbitrary, and must not depend on the machine.
-    turned = vectors[:, order] * np.sign(vectors[:, order].sum(axis=0) + 1e-12)
-    matrix = turned / np.sqrt(values[order])
-    return Projection(matrix, centre @ matrix)
