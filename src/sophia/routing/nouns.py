@@ -6,6 +6,7 @@ from msgspec import Struct
 
 TaskType = Literal["coding", "analysis", "creative", "general"]
 TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
+Checks = Literal["off", "check", "strict"]
 Tradeoff = Literal["balanced", "cheap", "fast", "best"]
 
 
@@ -49,6 +50,8 @@ class Hints(NamedTuple):
     tradeoff: Tradeoff = "balanced"
     rule: str | None = None
     policy: str | None = None
+    cascade: Checks | None = None
+    webhook: str | None = None
 
 
 class Features(Struct, frozen=True, array_like=True):
