@@ -177,6 +177,27 @@ def route(
     explain(" ".join(prompt), model, base_url, key, json, data_dir)
 
 
+@app.command("eval")
+def evaluate(
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder with queries.parquet and outcomes.parquet; may be repeated."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Only this policy; may be repeated.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for the curves as PNG and SVG.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="File for everything as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the parts and the resamples.", min=0)] = 0,
+) -> None:
+    """Show what routing policies are worth on outcomes of your own."""
+    from sophia.cli.evaluate import Wanted, show
+
+    show(Wanted(table or (), policy or (), seed, figures, json))
+
+
 @app.command()
 def doctor(data_dir: DataDir = None, config: Config = None) -> None:
     """Check key, upstream, clock, SQLite, ports and data folder, and say how to mend them."""

@@ -14,6 +14,9 @@ from sophia.learning.tables import Matrix, OutcomeTable
 from sophia.learning.two_models import TwoModels, two_models
 
 FOLDS = 5
+_DRAWN = 300
+# The oracle is far off: this many times its lead over the best arm is shown below that arm.
+_BELOW = 2.0
 LEAST_QUESTIONS = 50
 
 Tell = Callable[[str, float], None]
@@ -24,6 +27,19 @@ class Line(Struct, frozen=True):
 
     cost: tuple[float, ...]
     quality: tuple[float, ...]
+
+    def dense(self) -> "Line":
+        """Return the same curve with points so close that it can be drawn on any scale.
+
+        Between two points a coin is tossed: that is straight in dollars, not in their logarithm.
+        """
+        if len(self.cost) < 2 or self.cost[0] <= 0.0:
+            return self
+        between = np.geomspace(self.cost[0], self.cost[-1], _DRAWN)[1:-1]
+        cost = np.union1d(self.cost, between)
+        return Line(
+            tuple(cost.tolist()), tuple(np.interp(cost, self.cost, self.quality).tolist())
+        )
 
 
 class Single(Struct, frozen=True):
@@ -50,7 +66,7 @@ class Judged(Struct, frozen=True):
     measures: dict[str, Interval]
     auc: Interval
     ece: Interval
-    brier: float | None
+    brier: Interval
     two_models: TwoModels | None
     curve: Line | None
     reliability: tuple[Bin, ...]
@@ -80,6 +96,20 @@ class TableReport(Struct, frozen=True):
     told_task: Judged
     policies: tuple[Judged, ...]
     notes: tuple[str, ...] = ()
+
+
+def window(report: TableReport) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Return the costs and the qualities that are worth drawing; None without costs.
+
+    What is far worse than the best arm is left out, with the costs at which nothing is better.
+    """
+    if report.hull is None:
+        return None
+    best, least = report.hull.quality[-1], report.hull.quality[0]
+    lead = report.oracle_quality - best
+    low = max(least, best - _BELOW * lead) if lead > 0.0 else least
+    start = float(np.interp(low, report.hull.quality, report.hull.cost))
+    return (start, report.hull.cost[-1]), (low, report.oracle_quality)
 
 
 class TooSmall(ValueError):
@@ -177,7 +207,7 @@ class _Bench:
             self._measures(verdict),
             verdict.auc,
             verdict.ece,
-            verdict.brier,
+            Interval(verdict.brier),
             two_models(table.arms, expected, table.quality, ground.draws),
             None if self.cost is None else _line(_whole(fixed, ground)),
             reliability(expected, table.quality),
