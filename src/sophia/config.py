@@ -52,6 +52,9 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rules: str | None = None
     """File with routing rules; the bundled ones otherwise. Read again when it changes."""
+    models: tuple[str, ...] = ()
+    """Models to choose from besides those with a profile. One that is new to the learned policy
+    gets a trial: it is tried on some requests that can pay for it."""
     fallback_models: tuple[str, ...] = ()
     """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3

@@ -199,6 +199,44 @@ def evaluate(
 
 
 @app.command()
+def learn(
+    show: Annotated[bool, typer.Option("--list", help="List what was in service when.")] = False,
+    rollback: Annotated[
+        str | None,
+        typer.Option(help="Go back to a snapshot: its id or how it begins, or `previous`."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Learn anew from all lessons, and take the result if it foresees better; or go back."""
+    from sophia.cli import learn
+
+    if show:
+        learn.show(json, config, data_dir)
+    elif rollback is not None:
+        learn.back(rollback, config, data_dir)
+    else:
+        learn.anew(json, config, data_dir)
+
+
+@app.command()
+def replay(
+    decision: Annotated[
+        str | None, typer.Argument(help="A decision's id; without one, all of the last days.")
+    ] = None,
+    days: Annotated[float, typer.Option(help="How many days back.", min=0)] = 7,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Make learned decisions again with what was known then, and compare them bit by bit."""
+    from sophia.cli.learn import replay
+
+    replay(decision, days, json, config, data_dir)
+
+
+@app.command()
 def doctor(data_dir: DataDir = None, config: Config = None) -> None:
     """Check key, upstream, clock, SQLite, ports and data folder, and say how to mend them."""
     from sophia.cli.doctor import examine

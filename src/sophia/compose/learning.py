@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,12 +11,26 @@ import msgspec
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.config import ConfigError, Learning
 from sophia.core.ports import Clock, Store
-from sophia.jobs.keep import KeepLearned
+from sophia.jobs.keep import POLICY, KeepLearned
+from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
 from sophia.learning.live import Settings as LiveSettings
 from sophia.learning.priors import decode as read_priors
 from sophia.learning.priors import prior
-from sophia.learning.snapshots import BrokenSnapshot
+from sophia.learning.refit import Refit, refit
+from sophia.learning.replay import Replay
+from sophia.learning.snapshots import (
+    BrokenSnapshot,
+    History,
+    Snapshot,
+    UnknownSnapshot,
+    decode,
+    decode_history,
+    encode,
+    encode_history,
+    identity,
+    promote,
+)
 from sophia.routing.embedding import read_embedding
 from sophia.routing.nouns import Plan
 from sophia.routing.policies.choose import Exploration
@@ -26,12 +41,20 @@ from sophia.routing.tasks import read_tasks
 from sophia.routing.taxonomy import Taxonomy, read_taxonomy
 from sophia.serving.insight import Insight
 from sophia.serving.sense import Senses
-from sophia.serving.teach import Teacher, catch_up
+from sophia.serving.teach import Teacher
 
 FOLDER = "learned"
 _FIRST = "priors alone"
 
 read_plan = msgspec.json.Decoder(Plan).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot in figures: the lessons it holds, and where the learned policy stood."""
+
+    lessons: int
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +91,37 @@ async def learner_of(
     def arms() -> list[str]:
         return [seat.id for seat in pool().seats]
 
-    keeper = KeepLearned(live, SnapshotFolder(data / FOLDER), clock, arms)
+    behind = partial(catch_up, live, store, read_plan, shared=settings.share_keys)
+    keeper = KeepLearned(live, SnapshotFolder(data / FOLDER), clock, arms, behind)
     try:
-        resumed = keeper.resume()
+        resumed = await keeper.resume()
     except (BrokenSnapshot, msgspec.DecodeError) as error:
         raise ConfigError(
             f"{data / FOLDER}: {error}. `sophia learn --rollback` goes back to an earlier one."
         ) from error
-    await catch_up(live, store, read_plan)
-    if live.know(arms()) or not resumed:
-        keeper.keep(_FIRST if not resumed else "new models")
-    return Learner(Insight(live, senses), Teacher(live, store, read_plan), keeper)
+    if not resumed:
+        live.know(arms())
+        keeper.keep(_FIRST)
+        await behind()
+    if live.know(arms()):
+        keeper.keep("new models")
+    teacher = Teacher(live, store, read_plan, shared=settings.share_keys)
+    return Learner(Insight(live, senses), teacher, keeper)
+
+
+def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
+    """Return what makes decisions of the ledger again."""
+    folder = SnapshotFolder(data / FOLDER)
+    fresh = partial(_fresh, settings)
+    return Replay(store, folder.ids(), folder.load, fresh, read_plan, shared=settings.share_keys)
+
+
+def _fresh(settings: Learning) -> Live:
+    """Return a live policy to restore a snapshot into, which replaces its shape and its arms."""
+    taxonomy = read_taxonomy(_text("taxonomy.yaml"))
+    classes = read_tasks(_blob("tasks.npz")).classes
+    learner = Hierarchical(Shape(len(classes), 0, 0))
+    return Live(learner, "", priors_over(taxonomy, classes), live_settings(settings))
 
 
 def live_settings(settings: Learning) -> LiveSettings:
@@ -101,3 +144,80 @@ def _blob(name: str) -> bytes:
 
 def _text(name: str) -> str:
     return _blob(name).decode()
+
+
+def history_of(data: Path) -> History:
+    """Return which snapshots were in service when. Raises BrokenSnapshot."""
+    return decode_history(SnapshotFolder(data / FOLDER).history())
+
+
+def kept(data: Path, id: str) -> Kept:
+    """Return what a snapshot holds, in figures. Raises BrokenSnapshot or UnknownSnapshot."""
+    blob = SnapshotFolder(data / FOLDER).load(id)
+    if blob is None:
+        raise UnknownSnapshot(f"the snapshot {id[:16]} is not kept")
+    live = _fresh(Learning())
+    live.restore(decode(blob, id).state, id)
+    return Kept(live.lessons, live.stage)
+
+
+async def roll_back(
+    settings: Learning, data: Path, store: Store, to: str | None, at_ms: int
+) -> str:
+    """Put what an earlier snapshot knew into service again; return the id of its copy.
+
+    The copy stands behind all lessons there are, so that what is undone is not learned again.
+
+    Raises:
+        UnknownSnapshot: none, or more than one, begins with `to`; or there was none before.
+        BrokenSnapshot: it cannot be read.
+    """
+    folder = SnapshotFolder(data / FOLDER)
+    history = decode_history(folder.history())
+    found = folder.find(to) if to is not None else [step.id for step in history[-2:-1]]
+    blob = folder.load(found[0]) if len(found) == 1 else None
+    if blob is None:
+        raise UnknownSnapshot(f"{len(found)} snapshots can be meant by {to or 'the one before'!r}")
+    live = _fresh(settings)
+    live.restore(decode(blob, found[0]).state, found[0])
+    live.lessons = await last_lesson(store, live.lessons)
+    made = Snapshot(POLICY, live.snapshot(), at_ms, found[0])
+    return _into_service(folder, history, made, f"rolled back to {found[0][:16]}")
+
+
+async def refitted(
+    settings: Learning, data: Path, store: Store, at_ms: int
+) -> tuple[Refit, str | None]:
+    """Learn anew from all lessons; return the judgement, and the new snapshot's id if it serves.
+
+    Raises:
+        ValueError: there is too little to learn from.
+        LookupError: the ledger is not whole.
+    """
+    folder = SnapshotFolder(data / FOLDER)
+    history = decode_history(folder.history())
+    if not history:
+        raise ValueError("nothing was learned yet: `sophia serve` begins")
+    first, now = folder.load(history[0].id), folder.load(history[-1].id)
+    if first is None or now is None:
+        raise LookupError("the first and the present snapshot are both needed to learn anew")
+    fresh, live = _fresh(settings), _fresh(settings)
+    fresh.restore(decode(first).state, history[0].id)
+    live.restore(decode(now).state, history[-1].id)
+    await catch_up(live, store, read_plan, shared=settings.share_keys)
+    fresh.know(live.learner.arms)
+    taught = await lessons_of(store, read_plan, shared=settings.share_keys)
+    judged, learner = refit(fresh, taught)
+    if not judged.better:
+        return judged, None
+    live.learner = learner
+    metrics = {"squared_error": judged.after}
+    made = Snapshot(POLICY, live.snapshot(), at_ms, history[-1].id, (0, at_ms), metrics)
+    return judged, _into_service(folder, history, made, "learned anew")
+
+
+def _into_service(folder: SnapshotFolder, history: History, made: Snapshot, reason: str) -> str:
+    id = identity(made)
+    folder.save(id, encode(made))
+    folder.record(encode_history(promote(history, id, made.created_ms, reason)))
+    return id

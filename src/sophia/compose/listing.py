@@ -15,7 +15,7 @@ from sophia.catalogue.refresh import refreshed
 from sophia.catalogue.snapshot import bundled
 from sophia.config import ConfigError, LocalModel, Settings
 from sophia.core.money import nano_from_usd
-from sophia.jobs.reload import knowledge_of, read_rules
+from sophia.jobs.reload import pool_of, read_rules
 from sophia.routing.rulebook import RuleBookError
 from sophia.serving.knowledge import Knowledge
 
@@ -117,15 +117,27 @@ def knowledge_from(settings: Settings, catalogue: Catalogue) -> Knowledge:
         rulebook = read_rules(text, catalogue)
     except (RuleBookError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path or 'the bundled rules'}: {error}") from None
-    fallbacks = []
-    for name in settings.routing.fallback_models:
+    fallbacks = _ids(catalogue, "FALLBACK_MODELS", settings.routing.fallback_models)
+    also = _ids(catalogue, "routing.models", settings.routing.models)
+    return Knowledge(
+        catalogue,
+        pool_of(catalogue, also),
+        rulebook,
+        fallbacks,
+        also,
+        settings.routing.model_cache_size,
+    )
+
+
+def _ids(catalogue: Catalogue, setting: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    ids = []
+    for name in names:
         found = catalogue.resolve(name)
         if found is None:
             near = ", ".join(catalogue.nearest(name)) or "`sophia models` lists them"
-            raise ConfigError(f"FALLBACK_MODELS: there is no model {name!r}; near it: {near}")
-        fallbacks.append(found.model.id)
-    size = settings.routing.model_cache_size
-    return knowledge_of(catalogue, rulebook, tuple(fallbacks), size)
+            raise ConfigError(f"{setting}: there is no model {name!r}; near it: {near}")
+        ids.append(found.model.id)
+    return tuple(ids)
 
 
 def default_rules() -> str:

@@ -1,6 +1,6 @@
 """Write down what the learned policy has learned, so that it outlives the process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from sophia.core.ports import Clock
@@ -40,19 +40,28 @@ class KeepLearned:
         folder: where.
         clock: dates the snapshots.
         arms: returns the arms of today's pool.
+        catch_up: learns the lessons that came after the snapshot.
     """
 
     def __init__(
-        self, live: Live, folder: Folder, clock: Clock, arms: Callable[[], Sequence[str]]
+        self,
+        live: Live,
+        folder: Folder,
+        clock: Clock,
+        arms: Callable[[], Sequence[str]],
+        catch_up: Callable[[], Awaitable[object]],
     ) -> None:
         self._live = live
         self._folder = folder
         self._clock = clock
         self._arms = arms
+        self._catch_up = catch_up
         self._kept = live.lessons
 
     async def __call__(self) -> None:
-        """Look once."""
+        """Look once; a snapshot that somebody put into service meanwhile is taken up."""
+        if current(decode_history(self._folder.history())) != self._live.base:
+            await self.resume()
         if self._live.know(self._arms()) or self._live.lessons - self._kept >= LESSONS:
             self.keep("as it stands")
 
@@ -69,7 +78,7 @@ class KeepLearned:
         self._kept = self._live.lessons
         return id
 
-    def resume(self) -> bool:
+    async def resume(self) -> bool:
         """Go on from the snapshot in service; return whether there was one.
 
         Raises:
@@ -81,4 +90,5 @@ class KeepLearned:
             return False
         self._live.restore(decode(blob, id).state, id)
         self._kept = self._live.lessons
+        await self._catch_up()
         return True

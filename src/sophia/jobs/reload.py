@@ -15,16 +15,14 @@ from sophia.routing.pool import Pool
 from sophia.routing.rulebook import RuleBookError, parse
 from sophia.routing.rules import RuleBook
 from sophia.serving.desk import Desk
-from sophia.serving.knowledge import Knowledge
 
 log = logging.getLogger("sophia.reload")
 
 
-def knowledge_of(
-    catalogue: Catalogue, rulebook: RuleBook, fallbacks: tuple[str, ...], cache_size: int
-) -> Knowledge:
-    """Return what deciding knows, with the pool that belongs to the catalogue."""
-    return Knowledge(catalogue, Pool.of(catalogue.profiles), rulebook, fallbacks, cache_size)
+def pool_of(catalogue: Catalogue, also: tuple[str, ...]) -> Pool:
+    """Return the models to choose from; names that are no longer listed drop out."""
+    others = [found.model for name in also if (found := catalogue.resolve(name)) is not None]
+    return Pool.of((*catalogue.profiles, *others))
 
 
 def read_rules(text: str, catalogue: Catalogue) -> RuleBook:
@@ -59,7 +57,11 @@ class CatalogueRefresh:
             return
         what = changes(current.catalogue, fresh)
         self._desk.knowledge = replace(
-            current, catalogue=fresh, pool=Pool.of(fresh.profiles), resolved={}, seats={}
+            current,
+            catalogue=fresh,
+            pool=pool_of(fresh, current.also),
+            resolved={},
+            seats={},
         )
         self._keep(body)
         log.info(

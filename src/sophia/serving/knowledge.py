@@ -13,12 +13,16 @@ from sophia.routing.rules import RuleBook
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The catalogue of today, the models Sophia chooses from, and the rules in force."""
+    """The catalogue of today, the models Sophia chooses from, and the rules in force.
+
+    The pool holds the models with a profile, and those that are chosen from `also`.
+    """
 
     catalogue: Catalogue
     pool: Pool
     rulebook: RuleBook
     fallbacks: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     cache_size: int = 1000
     resolved: dict[str, Resolved | None] = field(default_factory=dict)
     seats: dict[str, Seat] = field(default_factory=dict)

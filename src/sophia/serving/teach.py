@@ -1,16 +1,13 @@
 """Feedback becomes a lesson: weighed by its channel and its giver, durable, then learned."""
 
 import asyncio
-from collections.abc import Callable
 
 from sophia.core.ports import Store
 from sophia.core.rows import Feedback, Intent, LessonRow
 from sophia.learning.channels import CHANNELS, Vote, fuse
 from sophia.learning.influence import Meter, Offer
-from sophia.learning.live import Live, Taught
-from sophia.routing.evidence import unpack
-from sophia.routing.nouns import Plan
-from sophia.routing.policies.policy import Lesson
+from sophia.learning.lessons import ReadPlan, taught_of
+from sophia.learning.live import Live
 
 _PLAIN = frozenset({"score", "test"})
 """Channels that state the quality itself; the others are evidence for it."""
@@ -23,12 +20,14 @@ class Teacher:
         live: who learns.
         store: keeps the lessons.
         read: reads a plan from the ledger.
+        shared: whether all keys learn together.
     """
 
-    def __init__(self, live: Live, store: Store, read: Callable[[bytes], Plan]) -> None:
+    def __init__(self, live: Live, store: Store, read: ReadPlan, *, shared: bool = False) -> None:
         self._live = live
         self._store = store
         self._read = read
+        self._shared = shared
         self._meter = Meter()
         self._one_at_a_time = asyncio.Lock()
 
@@ -42,7 +41,7 @@ class Teacher:
             return False
         async with self._one_at_a_time:
             row = self._row(decision, verdict, arm)
-            taught = taught_of(row, decision, self._read)
+            taught = taught_of(row, decision, self._read, shared=self._shared)
             if taught is None or row.weight <= 0.0:
                 return False
             await self._store.add_lesson(row)
@@ -69,24 +68,3 @@ class Teacher:
             verdict.at_ms,
         )
 
-
-def taught_of(row: LessonRow, decision: Intent, read: Callable[[bytes], Plan]) -> Taught | None:
-    """Return the lesson of a row, with what was seen of the request; None when nothing was kept."""
-    plan = read(decision.plan) if decision.plan else None
-    if plan is None or plan.evidence is None:
-        return None
-    sight = unpack(plan.evidence.sight, row.key_id)
-    return Taught(Lesson(sight, row.arm, row.quality, row.weight), row.policy, row.at_ms)
-
-
-async def catch_up(live: Live, store: Store, read: Callable[[bytes], Plan]) -> int:
-    """Learn what the ledger holds behind the live policy's last lesson; return how many."""
-    before = live.lessons
-    while rows := await store.lessons(live.lessons, 1000):
-        for row in rows:
-            decision = await store.decision(row.decision_id)
-            taught = taught_of(row, decision, read) if decision is not None else None
-            if taught is None:
-                raise LookupError(f"lesson {row.number} is about a decision that is not kept")
-            live.learn(taught)
-    return live.lessons - before

@@ -1,0 +1,142 @@
+"""`sophia learn` and `sophia replay`: what was learned, going back, and proof of past decisions."""
+
+import asyncio
+import json as jsonlib
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from sophia.cli.screen import console, give_up, table
+from sophia.cli.settings import load_for
+from sophia.compose import data_folder, open_store
+from sophia.compose.learning import history_of, kept, refitted, replay_of, roll_back
+from sophia.config import Settings
+from sophia.core.ids import decode, encode
+from sophia.core.rows import Intent
+from sophia.learning.refit import Refit
+from sophia.learning.replay import Replayed
+from sophia.learning.snapshots import BrokenSnapshot, UnknownSnapshot
+
+_DAY_MS = 86_400_000
+_MOST = 1_000_000
+
+
+def show(json: bool, config: Path | None, data_dir: str | None) -> None:
+    """Print which snapshots were in service when, the latest last."""
+    folder = data_folder(load_for(config, data_dir))
+    try:
+        history = history_of(folder)
+        lessons = {step.id: kept(folder, step.id).lessons for step in history}
+    except (BrokenSnapshot, UnknownSnapshot) as error:
+        give_up(str(error))
+    if json:
+        rows = [
+            {"id": step.id, "at_ms": step.at_ms, "reason": step.reason, "lessons": lessons[step.id]}
+            for step in history
+        ]
+        typer.echo(jsonlib.dumps(rows, indent=2))
+        return
+    if not history:
+        typer.echo("Nothing was learned yet: `sophia serve` begins, and feedback teaches it.")
+        return
+    out = table("since", "snapshot", "lessons", "why", right=("lessons",))
+    for step in history:
+        since = datetime.fromtimestamp(step.at_ms / 1000, UTC)
+        out.add_row(f"{since:%Y-%m-%d %H:%M}", step.id[:16], f"{lessons[step.id]:,}", step.reason)
+    console().print(out)
+
+
+def back(to: str, config: Path | None, data_dir: str | None) -> None:
+    """Put an earlier snapshot into service; a running server takes it within seconds."""
+    settings = load_for(config, data_dir)
+    try:
+        id = asyncio.run(_back(settings, None if to == "previous" else to))
+    except (BrokenSnapshot, UnknownSnapshot) as error:
+        give_up(f"{error}. `sophia learn --list` names those that were in service.")
+    typer.echo(f"In service: {id[:16]}, with what was known then.")
+
+
+def anew(json: bool, config: Path | None, data_dir: str | None) -> None:
+    """Learn from all lessons at once; take the result when it foresees better."""
+    settings = load_for(config, data_dir)
+    judged, id = asyncio.run(_anew(settings))
+    if json:
+        told = {name: getattr(judged, name) for name in Refit.__struct_fields__}
+        typer.echo(jsonlib.dumps({**told, "snapshot": id}, indent=2))
+        return
+    typer.echo(
+        f"{judged.lessons:,} lessons; error on the latest {judged.held_out:,}: "
+        f"{judged.before:.4f} as learned so far, {judged.after:.4f} learned anew."
+    )
+    if id is None:
+        typer.echo("Not clearly better: everything stays as it is.")
+    else:
+        typer.echo(f"Better: {id[:16]} is in service; `--rollback previous` goes back.")
+
+
+def replay(
+    decision: str | None, days: float, json: bool, config: Path | None, data_dir: str | None
+) -> None:
+    """Make decisions again and compare bit by bit; exit with 1 when one comes out differently."""
+    settings = load_for(config, data_dir)
+    number = None if decision is None else decode("dec", decision)
+    if decision is not None and number is None:
+        give_up(f"{decision!r} is no decision's id: dec- and 16 hexadecimal digits.", 2)
+    result = asyncio.run(_replay(settings, number, _now() - int(days * _DAY_MS)))
+    if json:
+        different = [
+            {"decision_id": encode("dec", one.decision_id), "what": one.what}
+            for one in result.different
+        ]
+        told = {"same": result.same, "unlearned": result.unlearned, "different": different}
+        typer.echo(jsonlib.dumps(told, indent=2))
+    else:
+        typer.echo(
+            f"{result.same:,} learned decisions came out the same, bit by bit; "
+            f"{len(result.different):,} did not; {result.unlearned:,} were not taken by what was "
+            "learned."
+        )
+        for one in result.different[:20]:
+            typer.echo(f"  {encode('dec', one.decision_id)}: {one.what}")
+    if result.different:
+        raise typer.Exit(1)
+
+
+async def _replay(settings: Settings, number: int | None, since_ms: int) -> Replayed:
+    store = open_store(settings)
+    try:
+        decisions: list[Intent] = []
+        if number is None:
+            decisions = list(await store.decisions(since_ms, _MOST))
+        elif (found := await store.decision(number)) is not None and found.plan:
+            decisions = [found]
+        else:
+            give_up("There is no such decision in this ledger.")
+        again = replay_of(settings.learning, data_folder(settings), store)
+        return await again.run(decisions)
+    finally:
+        await store.close()
+
+
+async def _anew(settings: Settings) -> tuple[Refit, str | None]:
+    store = open_store(settings)
+    try:
+        return await refitted(settings.learning, data_folder(settings), store, _now())
+    except (ValueError, LookupError) as error:
+        give_up(str(error))
+    finally:
+        await store.close()
+
+
+async def _back(settings: Settings, to: str | None) -> str:
+    store = open_store(settings)
+    try:
+        return await roll_back(settings.learning, data_folder(settings), store, to, _now())
+    finally:
+        await store.close()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

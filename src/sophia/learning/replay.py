@@ -1,0 +1,110 @@
+"""Decisions made again: with what was known then, every number must come out the same."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from sophia.core.ports import Store
+from sophia.core.rows import Intent
+from sophia.learning.lessons import ReadPlan, catch_up
+from sophia.learning.live import Live
+from sophia.learning.snapshots import BrokenSnapshot, decode
+from sophia.routing.evidence import again
+from sophia.routing.nouns import Evidence
+
+Load = Callable[[str], bytes | None]
+
+
+class Difference(Struct, frozen=True):
+    """A decision that did not come out the same, and in what."""
+
+    decision_id: int
+    what: str
+
+
+class Replayed(Struct, frozen=True):
+    """What a replay came to; `unlearned` decisions were not taken by a learned policy."""
+
+    same: int
+    unlearned: int
+    different: tuple[Difference, ...]
+
+
+class Replay:
+    """Makes decisions of the ledger again.
+
+    Args:
+        store: holds decisions and lessons.
+        ids: of the snapshots that are kept.
+        load: returns a snapshot's bytes.
+        fresh: returns a live policy to restore a snapshot into.
+        read: reads a plan.
+        shared: whether all keys learned together.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is one thing that decisions stand on
+        self,
+        store: Store,
+        ids: Sequence[str],
+        load: Load,
+        fresh: Callable[[], Live],
+        read: ReadPlan,
+        *,
+        shared: bool,
+    ) -> None:
+        self._store = store
+        self._ids = ids
+        self._load = load
+        self._fresh = fresh
+        self._read = read
+        self._shared = shared
+        self._live: Live | None = None
+
+    async def run(self, decisions: Iterable[Intent]) -> Replayed:
+        """Replay `decisions`, oldest first."""
+        same, unlearned, different = 0, 0, []
+        for decision in decisions:
+            plan = self._read(decision.plan or b"")
+            if plan.evidence is None or not plan.evidence.rated:
+                unlearned += 1
+                continue
+            what = await self._compare(decision, plan.evidence, plan.attempts[0].model)
+            if what:
+                different.append(Difference(decision.attempt_id, what))
+            else:
+                same += 1
+        return Replayed(same, unlearned, tuple(different))
+
+    async def _compare(self, decision: Intent, evidence: Evidence, taken: str) -> str:
+        """Return in what the decision comes out differently, or nothing."""
+        try:
+            live = await self._as_of(evidence.state)
+            tenant = "" if self._shared else decision.key_id
+            arm, rated = again(live.learner, evidence, tenant)
+        except (LookupError, ValueError, BrokenSnapshot) as error:
+            return str(error)
+        if rated != evidence.rated:
+            changed = [
+                one.arm for one, kept in zip(rated, evidence.rated, strict=True) if one != kept
+            ]
+            return f"rated differently: {', '.join(changed)}"
+        return "" if arm == taken else f"{arm} instead of {taken}"
+
+    async def _as_of(self, state: str) -> Live:
+        """Return the policy as it was: its snapshot, and the lessons since."""
+        base, _, lessons = state.partition("+")
+        known = self._live
+        if known is None or not known.base.startswith(base) or known.lessons > int(lessons):
+            known = self._restored(base)
+        self._live = known
+        await catch_up(known, self._store, self._read, shared=self._shared, until=int(lessons))
+        return known
+
+    def _restored(self, start: str) -> Live:
+        found = [id for id in self._ids if start and id.startswith(start)]
+        blob = self._load(found[0]) if len(found) == 1 else None
+        if blob is None:
+            raise LookupError(f"the snapshot {start or '(none)'} is not kept")
+        live = self._fresh()
+        live.restore(decode(blob, found[0]).state, found[0])
+        return live
