@@ -12,6 +12,7 @@ from sophia.learning.table_sights import fold_of, projection_of, read_texts
 from sophia.learning.tables import Matrix, OutcomeTable
 from sophia.routing.policies.hierarchical import Projection
 from sophia.routing.policies.policy import Prior, Sight
+from sophia.routing.policies.pooling import pooled
 
 Tell = Callable[[float], None]
 
@@ -98,6 +99,8 @@ def priors_of(
 ) -> dict[str, Prior]:
     """Return priors: `noisy` (true task means ± 6 points), `flat`, or `real` (from benchmarks).
 
+    The noisy ones stand for a table of benchmark scores, and are pooled as such.
+
     Raises:
         FileNotFoundError: there is no file of real priors for this stream.
     """
@@ -112,7 +115,7 @@ def priors_of(
         return {arm: Prior(np.full(tasks, means[arm]), sd) for arm in stream.arms}
     truth = stream.task_means()
     guess = np.clip(truth + rng.normal(0.0, NOISE, truth.shape), 0.0, 1.0)
-    return {arm: Prior(guess[row], sd) for row, arm in enumerate(stream.arms)}
+    return pooled({arm: Prior(guess[row], sd) for row, arm in enumerate(stream.arms)})
 
 
 def real_priors(folder: Path, name: str) -> Path:
