@@ -146,6 +146,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.error(f"there is no folder {options.data}; name one with --data")
+    unknown = set(options.policies.split(",") if options.policies else ()) - set(POLICIES)
+    if unknown:
+        parser.error(f"there is no policy {', '.join(sorted(unknown))}")
     return options
 
 

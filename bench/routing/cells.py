@@ -11,6 +11,7 @@ import sophia.learning
 import sophia.routing
 from sophia.learning.tables import Matrix
 
+READ = ("embedding.py", "features.py", "nouns.py", "sight.py", "tasks.py", "vocabulary.py")
 WORK = Path(__file__).parent.parent / "work/routing"
 
 
@@ -60,7 +61,7 @@ def _code() -> bytes:
     digest = hashlib.sha256()
     routing, learning = (Path(part.__path__[0]) for part in (sophia.routing, sophia.learning))
     paths = [
-        *routing.glob("*.py"),
+        *(routing / name for name in READ),
         *(routing / "policies").glob("*.py"),
         *(learning / name for name in ("tables.py", "task_training.py", "batch_training.py")),
         routing / "data/embedding.npz",

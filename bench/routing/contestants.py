@@ -28,7 +28,7 @@ def _hierarchical(fold: Fold, *, text: bool) -> Hierarchical:
 
 POLICIES: dict[str, Make] = {
     "hierarchical": lambda fold: _hierarchical(fold, text=True),
-    "hierarchical, no text": lambda fold: _hierarchical(fold, text=False),
+    "hierarchical_no_text": lambda fold: _hierarchical(fold, text=False),
     "task_mean": lambda fold: TaskMean(len(fold.sights[0].tasks)),
     "knn": lambda fold: Neighbours(),
     "logistic": lambda fold: Logistic(train_logistic),

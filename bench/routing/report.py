@@ -46,7 +46,7 @@ def table_of(rows: Sequence[Row], sources: Sequence[Source]) -> Table:
     table = Table(title="Routing on real outcomes, cross-fitted; λ fixed on the other folds")
     for title in ("source", "policy"):
         table.add_column(title, no_wrap=True)
-    titles = ("gap", "[95 %]", "swept", "c100", "peak", "q at 25 %", "harm", "auc", "ece")
+    titles = ("gap", "[95 %]", "swept", "c100", "peak", "q at 25 %", "harm", "auc", "ece", "floor")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for source in sources:
@@ -118,7 +118,8 @@ def _json_of(row: Row) -> dict[str, Any]:
         **{name: _interval(fixed.get(name, nothing)) for name in MEASURES},
         "auc": _interval(row.verdict.auc),
         "ece": _interval(row.verdict.ece),
-        "brier": row.verdict.brier,
+        "ece_floor": _rounded(row.verdict.ece_floor),
+        "brier": _rounded(row.verdict.brier),
         **{name: _interval(row.online.get(name, nothing)) for name in LATER},
         "swept": {name: _interval(swept.get(name, nothing)) for name in MEASURES},
     }
@@ -137,9 +138,10 @@ def _rounded(value: float | None) -> float | None:
 
 def _figures(verdict: Verdict) -> list[str]:
     ece = _number(verdict.ece.value)
+    floor = _number(verdict.ece_floor)
     auc = _number(verdict.auc.value)
     if not verdict.fixed:
-        return ["–", "", "–", "–", "–", "–", "–", auc, ece]
+        return ["–", "", "–", "–", "–", "–", "–", auc, ece, floor]
     fixed, gap = verdict.fixed, verdict.fixed["gap"]
     return [
         _number(gap.value),
@@ -148,9 +150,10 @@ def _figures(verdict: Verdict) -> list[str]:
         _number(fixed["c100"].value, 2),
         _number(fixed["peak_gain"].value, 2, sign=True),
         _number(fixed["quality_at_25pct_cost"].value),
-        _number(fixed["harm"].value, 2),
+        _number(verdict.swept["harm"].value, 2),
         auc,
         ece,
+        floor,
     ]
 
 

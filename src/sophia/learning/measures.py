@@ -32,12 +32,16 @@ class Verdict:
     `gap` is the share of the area between the hull of the single arms and the oracle that was
     recovered, `c100` the cost of equalling the best single arm as a share of its cost, `peak_gain`
     the gain over it in points of quality, `harm` the largest shortfall below the hull in points.
+    `fixed` is of points set on other questions, `swept` of those best in hindsight; chance
+    alone puts even single arms set on other questions below the hull, so harm is read off `swept`.
+    `ece_floor` is the calibration error that exact chances would show on as many questions.
     """
 
     fixed: dict[str, Interval] = field(default_factory=dict)
     swept: dict[str, Interval] = field(default_factory=dict)
     auc: Interval = Interval(None)
     ece: Interval = Interval(None)
+    ece_floor: float | None = None
     brier: float | None = None
 
 
@@ -99,7 +103,12 @@ def judge(ground: Ground, expected: Matrix, costs: Matrix) -> Verdict:
     fixed, swept = ground.points(expected, costs)
     plain = calibration(expected, ground.quality)
     return Verdict(
-        ground.judge(fixed), ground.judge(swept), plain.auc, plain.ece, plain.brier
+        ground.judge(fixed),
+        ground.judge(swept),
+        plain.auc,
+        plain.ece,
+        plain.ece_floor,
+        plain.brier,
     )
 
 
@@ -112,6 +121,7 @@ def calibration(expected: Matrix, quality: Matrix, seed: int = 0) -> Verdict:
     return Verdict(
         auc=Interval(_over_arms(auc, expected, quality)),
         ece=_resampled(expected, quality, draws),
+        ece_floor=_floor_of_ece(expected),
         brier=float(((expected - quality) ** 2).mean()),
     )
 
@@ -146,6 +156,17 @@ def _resampled(expected: Matrix, quality: Matrix, draws: Matrix) -> Interval:
         spread[np.arange(len(expected)), bins] = expected[:, arm] - quality[:, arm]
         total += np.abs(draws @ spread).sum(axis=1)
     return _interval(total / expected.shape[1])
+
+
+def _floor_of_ece(expected: Matrix) -> float:
+    """Return the mean calibration error of coins that fall with the expected chances."""
+    total = 0.0
+    for arm in expected.T:
+        chances = np.clip(arm, 0.0, 1.0)
+        bins = np.clip((arm * BINS).astype(np.intp), 0, BINS - 1)
+        variance = np.bincount(bins, weights=chances * (1.0 - chances), minlength=BINS)
+        total += float(np.sqrt(2.0 / np.pi * variance).sum())
+    return total / expected.size
 
 
 def _over_arms(
