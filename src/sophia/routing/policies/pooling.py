@@ -14,9 +14,9 @@ def pooled(priors: Mapping[str, Prior]) -> dict[str, Prior]:
 
     For tables of scores as they were measured, whose `sd` is their error: the highest of many such
     scores is too high by its luck, and who trusts it takes the lucky arm. Means of arms and of
-    tasks stay. What is left is shrunk singular value by singular value, by the amounts that are best
-    against white noise of that sd (Gavish and Donoho, 2017). Tables of fewer than three arms or
-    tasks say too little and are returned as they are.
+    tasks stay. What is left is shrunk singular value by singular value, by the amounts that are
+    best against white noise of that sd (Gavish and Donoho, 2017). Tables of fewer than three arms
+    or tasks say too little and are returned as they are.
     """
     arms = list(priors)
     if len(arms) < LEAST_SIDE or len(priors[arms[0]].mean) < LEAST_SIDE:
