@@ -52,6 +52,7 @@ class Line(msgspec.Struct, frozen=True):
     coverage: dict[str, float]
     bias: dict[str, float]
     half_width: float
+    refusals_right: bool
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -76,6 +77,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--logs", type=int, default=LOGS)
     options = parser.parse_args()
+    if not any(options.data.glob("*/outcomes.parquet")):
+        parser.error(f"there is no table of outcomes below {options.data}")
     result = run(options.data, seeds=options.seeds, logs=options.logs)
     show(result)
     if options.json:
@@ -101,11 +104,7 @@ def run(data: Path, *, seeds: int = SEEDS, logs: int = LOGS, progress: bool = Tr
         mean_replay_rmse=float(np.mean([line.replay_rmse["dr"] for line in fit] or [np.nan])),
         least_coverage=min((line.coverage["dr"] for line in sure), default=np.nan),
         mean_coverage=float(np.mean([line.coverage["dr"] for line in sure] or [np.nan])),
-        refusals_right=all(
-            (line.refused == line.seeds) == (line.outside > 0.05 or line.ess < 200)
-            for line in lines
-            if abs(line.ess - 200) > 20
-        ),
+        refusals_right=all(line.refusals_right for line in lines),
     )
 
 
@@ -268,16 +267,20 @@ def line(source: str, target: str, rows: list[Row]) -> Line:
         coverage={m: float(np.mean([e[2] for e in told])) if told else np.nan for m, told in errors.items()},
         bias={m: float(np.mean([e[0] for e in told])) if told else np.nan for m, told in errors.items()},
         half_width=float(np.mean(widths)) / 2 if widths else np.nan,
+        refusals_right=all(
+            isinstance(row.verdict, Refused) == (row.verdict.support.outside > 0.05 or row.verdict.support.ess < 200)
+            for row in rows
+        ),
     )
 
 
 def show(result: Result) -> None:
     print(f"{result.logs} logged decisions, {result.seeds} seeds; root mean square error × 1000")
-    print(f"{'source':10}{'target':14}{'ESS':>6}{'w max':>7}{'outside':>8}{'refused':>8}"
+    print(f"{'source':18}{'target':14}{'ESS':>6}{'w max':>7}{'outside':>8}{'refused':>8}"
           f"{'IPS':>7}{'SNIPS':>7}{'DR':>7}{'CLIP':>7}{'least':>7}{'DR replay':>10}{'bias':>7}{'cover':>7}{'±':>7}")
     for one in result.lines:
         rmse = "".join(f"{one.rmse[m] * 1000:7.1f}" for m in METHODS)
-        print(f"{one.source:10}{one.target:14}{one.ess:6.0f}{one.max_weight:7.1f}{one.outside:8.1%}"
+        print(f"{one.source:18}{one.target:14}{one.ess:6.0f}{one.max_weight:7.1f}{one.outside:8.1%}"
               f"{one.refused:8d}{rmse}{one.least * 1000:7.1f}{one.replay_rmse['dr'] * 1000:10.1f}{one.bias['dr'] * 1000:7.1f}"
               f"{one.coverage['dr']:7.1%}{one.half_width * 1000:7.1f}")
     print(f"ESS >= 1,000: DR error at worst {result.worst_rmse:.4f} (replay {result.worst_replay_rmse:.4f}), "
