@@ -69,6 +69,7 @@ class Record:
             desk.books.clock.monotonic() - request.arrived,
             None if first is None else first / 1000,
             tuple(self.outcomes),
+            plan.features.output_tokens,
         )
         for sink in desk.sinks:
             sink.emit(event)
