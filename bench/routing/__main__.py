@@ -12,11 +12,11 @@ from bench.routing.cells import Cell, Cells, key_of
 from bench.routing.contestants import POLICIES, expect, told_task
 from bench.routing.figures import draw
 from bench.routing.report import Row, Source, line_of, means_of, table_of, write
-from bench.routing.sights import Fold, fold_of, read_texts
 from bench.routing.sources import files_of, names_in, read_source
 from sophia.learning import measures
 from sophia.learning.curves import Curve
 from sophia.learning.measures import Ground, Interval, Verdict, judge
+from sophia.learning.table_sights import Fold, fold_of, read_texts
 from sophia.learning.tables import OutcomeTable, Unreadable
 
 DATA = Path(__file__).parents[2].parent / "shared/data/routing"

@@ -12,6 +12,7 @@ import sophia.routing
 from sophia.learning.tables import Matrix
 
 READ = ("embedding.py", "features.py", "nouns.py", "sight.py", "tasks.py", "vocabulary.py")
+LEARNED = ("tables.py", "table_sights.py", "task_training.py", "batch_training.py")
 WORK = Path(__file__).parent.parent / "work/routing"
 
 
@@ -63,11 +64,11 @@ def _code() -> bytes:
     paths = [
         *(routing / name for name in READ),
         *(routing / "policies").glob("*.py"),
-        *(learning / name for name in ("tables.py", "task_training.py", "batch_training.py")),
+        *(learning / name for name in LEARNED),
         routing / "data/embedding.npz",
         *(
             Path(bench.routing.__path__[0]) / name
-            for name in ("sources.py", "sights.py", "contestants.py")
+            for name in ("sources.py", "contestants.py")
         ),
     ]
     for path in sorted(paths):

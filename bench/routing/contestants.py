@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.routing.sights import Fold, task_means
 from sophia.learning.batch_training import train_boosted, train_forest, train_logistic
+from sophia.learning.table_sights import Fold, task_means
 from sophia.learning.tables import Matrix, OutcomeTable
 from sophia.routing.policies.boosted import Boosted
 from sophia.routing.policies.hierarchical import Hierarchical, Shape
