@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
@@ -54,24 +54,41 @@ class Wanted:
     """What to evaluate, and where to put it beside the terminal."""
 
     tables: Sequence[Path]
+    ledger: bool = False
+    days: float = 30.0
     policies: Sequence[str] = ()
     seed: int = 0
     figures: Path | None = None
     json: Path | None = None
 
 
-def show(wanted: Wanted) -> None:
-    """Evaluate every table and print it. Exits with 2 for a wrong request, 1 for a bad table."""
-    policies = _prepared(wanted)
+def show(wanted: Wanted, config: Path | None, data_dir: str | None) -> None:
+    """Evaluate tables or the ledger. Exits with 2 for a wrong request, 1 for bad files."""
+    if bool(wanted.tables) == wanted.ledger:
+        give_up("Name what to evaluate: --table FOLDER or --ledger, one of the two.", 2)
+    _check_names(wanted.policies)
+    if wanted.ledger:
+        from sophia.cli.evaluate_ledger import judged
+
+        found: Any = judged(wanted.policies, wanted.days, wanted.seed, config, data_dir)
+    else:
+        found = _tables(wanted)
+    if wanted.json is not None:
+        _write(wanted.json, found)
+
+
+def _tables(wanted: Wanted) -> "list[TableReport]":
+    from sophia.learning.forecasts import POLICIES
+
+    _require_learn(figures=wanted.figures is not None)
     reports = []
     for folder in wanted.tables:
-        report = _evaluated(_read(folder), policies, wanted.seed)
+        report = _evaluated(_read(folder), wanted.policies or tuple(POLICIES), wanted.seed)
         reports.append(report)
         show_report(report, console())
         if wanted.figures is not None:
             _draw(report, wanted.figures)
-    if wanted.json is not None:
-        _write(wanted.json, reports)
+    return reports
 
 
 def show_report(report: "TableReport", paper: Console) -> None:
@@ -91,22 +108,24 @@ def show_report(report: "TableReport", paper: Console) -> None:
         paper.print(note, style="yellow")
 
 
-def _prepared(wanted: Wanted) -> Sequence[str]:
+def _check_names(names: Sequence[str]) -> None:
+    from sophia.learning.forecasts import POLICIES
+
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown:
+        give_up(f"No policy is called {', '.join(unknown)}; they are: {', '.join(POLICIES)}.", 2)
+
+
+def _require_learn(*, figures: bool) -> None:
     from sophia.learning.schema import NotInstalled, require_learn
 
     try:
-        require_learn(figures=wanted.figures is not None)
+        require_learn(figures=figures)
     except NotInstalled as error:
         give_up(
             f"`sophia eval --table` needs {error.name}, which is not installed. "
             "Install the extra: pip install 'sophia-router[learn]'"
         )
-    from sophia.learning.forecasts import POLICIES
-
-    unknown = [name for name in wanted.policies if name not in POLICIES]
-    if unknown:
-        give_up(f"No policy is called {', '.join(unknown)}; they are: {', '.join(POLICIES)}.", 2)
-    return wanted.policies or tuple(POLICIES)
 
 
 def _read(folder: Path) -> "OutcomeTable":
@@ -254,8 +273,8 @@ def _draw(report: "TableReport", folder: Path) -> None:
         typer.echo(str(path))
 
 
-def _write(path: Path, reports: Sequence["TableReport"]) -> None:
-    told = msgspec.json.format(msgspec.json.encode(reports), indent=2)
+def _write(path: Path, found: Any) -> None:
+    told = msgspec.json.format(msgspec.json.encode(found), indent=2)
     try:
         path.write_bytes(told + b"\n")
     except OSError as error:

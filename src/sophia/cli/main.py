@@ -183,19 +183,26 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="A folder with queries.parquet and outcomes.parquet; may be repeated."),
     ] = None,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Judge by the logged decisions and their feedback.")
+    ] = False,
+    days: Annotated[float, typer.Option(help="How many days of the ledger.", min=0)] = 30,
     policy: Annotated[
         list[str] | None, typer.Option(help="Only this policy; may be repeated.")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder for the curves as PNG and SVG.")
+        Path | None, typer.Option(help="Folder for a table's curves as PNG and SVG.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="File for everything as JSON.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the parts and the resamples.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of all that is random.", min=0)] = 0,
+    data_dir: DataDir = None,
+    config: Config = None,
 ) -> None:
-    """Show what routing policies are worth on outcomes of your own."""
+    """Show what routing policies are worth: on outcomes of your own, or on your own traffic."""
     from sophia.cli.evaluate import Wanted, show
 
-    show(Wanted(table or (), policy or (), seed, figures, json))
+    wanted = Wanted(table or (), ledger, days, policy or (), seed, figures, json)
+    show(wanted, config, data_dir)
 
 
 @app.command()

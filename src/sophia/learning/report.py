@@ -54,9 +54,10 @@ class Judged(Struct, frozen=True):
     """One policy on one table; measures that need costs are missing where none are recorded.
 
     Attributes:
-        measures: `gap`, `c100`, `peak_gain`, `quality_at_25pct_cost` and `harm`, each with what
-            a dollar is worth set on other questions.
+        measures: `gap`, `c100`, `peak_gain` and `quality_at_25pct_cost` with what a dollar is
+            worth set on other questions, and `harm` with the best in hindsight.
         auc, ece, brier: how well its expectations tell good answers from bad ones.
+        ece_floor: the calibration error that exact chances would show on as many questions.
         two_models: RouteLLM's measures, on tables with two arms.
         curve: quality against cost.
         reliability: of its expectations.
@@ -67,6 +68,7 @@ class Judged(Struct, frozen=True):
     auc: Interval
     ece: Interval
     brier: Interval
+    ece_floor: float | None
     two_models: TwoModels | None
     curve: Line | None
     reliability: tuple[Bin, ...]
@@ -208,6 +210,7 @@ class _Bench:
             verdict.auc,
             verdict.ece,
             Interval(verdict.brier),
+            verdict.ece_floor,
             two_models(table.arms, expected, table.quality, ground.draws),
             None if self.cost is None else _line(_whole(fixed, ground)),
             reliability(expected, table.quality),
@@ -215,7 +218,8 @@ class _Bench:
 
     def _measures(self, verdict: Verdict) -> dict[str, Interval]:
         if self.cost is not None:
-            return verdict.fixed
+            # Set on other questions, chance alone puts even single arms below their hull.
+            return {**verdict.fixed, "harm": verdict.swept["harm"]}
         return {"peak_gain": verdict.fixed["peak_gain"]}
 
 

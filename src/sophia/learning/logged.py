@@ -1,0 +1,135 @@
+"""Learned decisions of the ledger with what came of them, as evaluation reads them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from msgspec import Struct, convert
+
+from sophia.core.ports import Store
+from sophia.core.rows import Intent
+from sophia.routing.evidence import unpack
+from sophia.routing.nouns import Evidence, Plan
+from sophia.routing.policies.choose import Exploration, Mode, Options, Taste
+from sophia.routing.policies.policy import Ratings, Sight, Vector
+
+ReadPlan = Callable[[bytes], Plan]
+
+_AT_ONCE = 1000
+_MOST = 200_000
+_Exploring = tuple[Mode, float, float, float, float, float]
+
+
+class Word(Struct, frozen=True):
+    """How a request went: the score from 0 to 1, what it counts for, and which arm answered.
+
+    The arm is another than the one that was chosen where that one failed.
+    """
+
+    score: float
+    weight: float
+    arm: str
+
+
+class Logged(Struct, frozen=True):
+    """One decision of a learned policy.
+
+    Attributes:
+        at_ms: when, in milliseconds since 1970.
+        sight: what was seen of the request.
+        arms: the names of the A arms that could be taken.
+        options: what was known of them; costs in nano-dollars.
+        taste, exploration: what the choice was made by.
+        chances: (A,), the exact probability that each was to be taken with.
+        chosen: the position of the arm that was taken.
+        word: how it went; None where nobody said.
+    """
+
+    at_ms: int
+    sight: Sight
+    arms: tuple[str, ...]
+    options: Options
+    taste: Taste
+    exploration: Exploration
+    chances: Vector
+    chosen: int
+    word: Word | None = None
+
+
+class Found(Struct, frozen=True):
+    """What a ledger holds: learned decisions in their order, and how many others took."""
+
+    decisions: tuple[Logged, ...]
+    others: int
+
+
+async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: bool) -> Found:
+    """Return the decisions since a moment, with their words; the first 200,000 of them at most.
+
+    With `shared` all keys learn together, so that a request is nobody's in particular.
+    """
+    words = await _words(store)
+    kept = await store.decisions(since_ms, _MOST)
+    found = [_logged(one, read, words, shared=shared) for one in kept]
+    learned = [one for one in found if one is not None]
+    learned.sort(key=lambda one: one.at_ms)
+    return Found(tuple(learned), len(found) - len(learned))
+
+
+async def _words(store: Store) -> dict[int, Word]:
+    """Return what was said of each decision; several words are averaged by their weight."""
+    said: dict[int, Word] = {}
+    after = 0
+    while rows := await store.lessons(after, _AT_ONCE):
+        after = rows[-1].number
+        for row in rows:
+            if row.weight <= 0.0:
+                continue
+            before = said.get(row.decision_id, Word(0.0, 0.0, row.arm))
+            weight = before.weight + row.weight
+            score = (before.score * before.weight + row.quality * row.weight) / weight
+            said[row.decision_id] = Word(score, weight, row.arm)
+    return said
+
+
+def _logged(
+    decision: Intent, read: ReadPlan, words: dict[int, Word], *, shared: bool
+) -> Logged | None:
+    """Return a decision with its word; None when no learned policy took it."""
+    plan = read(decision.plan) if decision.plan else None
+    evidence = plan.evidence if plan is not None else None
+    if plan is None or evidence is None or not evidence.rated or not plan.attempts:
+        return None
+    arms = tuple(one.arm for one in evidence.rated)
+    taken = plan.attempts[0].model
+    if taken not in arms:
+        return None
+    chances = np.array([one.propensity for one in evidence.rated])
+    return Logged(
+        decision.at_ms,
+        unpack(evidence.sight, "" if shared else decision.key_id),
+        arms,
+        _options(evidence),
+        Taste(*evidence.taste),
+        Exploration(*convert(evidence.exploration, _Exploring)),
+        # What is written as a decimal sums to one only nearly.
+        chances / chances.sum(),
+        arms.index(taken),
+        words.get(decision.attempt_id),
+    )
+
+
+def _options(evidence: Evidence) -> Options:
+    rated = evidence.rated
+    return Options(
+        Ratings(np.array([one.quality for one in rated]), np.array([one.sd for one in rated])),
+        np.array([one.cost_nano for one in rated]),
+        np.array([one.explorable for one in rated]),
+        np.array([one.late for one in rated]),
+        evidence.current,
+        evidence.trial,
+    )
+
+
+def span(decisions: Sequence[Logged]) -> tuple[int, int]:
+    """Return when the first and the last were taken, in milliseconds; zeros for none."""
+    return (decisions[0].at_ms, decisions[-1].at_ms) if decisions else (0, 0)
