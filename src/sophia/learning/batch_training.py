@@ -19,7 +19,7 @@ TREES, LEAF = 100, 5
 ROUNDS, LEAVES, RATE, BOOST_LEAF = 40, 8, 0.08, 30
 
 
-def train_logistic(examples: Examples) -> Lines:
+def train_logistic(examples: Examples, penalty: float = PENALTY) -> Lines:
     """Return a penalised logistic line per arm, by Newton's method."""
     centre, spread = examples.designs.mean(axis=0), examples.designs.std(axis=0)
     spread = np.where(spread > 1e-9, spread, np.inf)
@@ -30,12 +30,12 @@ def train_logistic(examples: Examples) -> Lines:
         of_arm = examples.arm == arm
         rows = examples.row[of_arm]
         weights[arm], bias[arm] = _newton(
-            standard[rows], examples.quality[of_arm], examples.weight[of_arm]
+            standard[rows], examples.quality[of_arm], examples.weight[of_arm], penalty
         )
     return Lines(examples.arms, weights, bias, centre, spread)
 
 
-def train_boosted(examples: Examples) -> Boosts:
+def train_boosted(examples: Examples, rounds: int = ROUNDS) -> Boosts:
     """Return boosted trees per arm; an arm with few outcomes keeps to its mean."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -48,7 +48,7 @@ def train_boosted(examples: Examples) -> Boosts:
         if len(quality) < 2 * BOOST_LEAF:
             continue
         model = HistGradientBoostingRegressor(
-            max_iter=ROUNDS,
+            max_iter=rounds,
             max_leaf_nodes=LEAVES,
             learning_rate=RATE,
             min_samples_leaf=BOOST_LEAF,
@@ -62,12 +62,12 @@ def train_boosted(examples: Examples) -> Boosts:
     return Boosts(examples.arms, base, np.array(owner), _join(grown))
 
 
-def train_forest(examples: Examples, seed: int = 0) -> Forest:
+def train_forest(examples: Examples, seed: int = 0, trees: int = TREES) -> Forest:
     """Return a forest that names the arm of an outcome, each outcome counted by its quality."""
     from sklearn.ensemble import RandomForestClassifier
 
     weight = examples.weight * np.maximum(examples.quality, 1e-6)
-    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed).fit(
+    model = RandomForestClassifier(trees, min_samples_leaf=LEAF, random_state=seed).fit(
         examples.designs[examples.row], examples.arm, weight
     )
     share = np.bincount(examples.arm, examples.weight, len(examples.arms))
@@ -132,10 +132,12 @@ def _depth(tree: _Tree) -> int:
         level, depth = after, depth + 1
 
 
-def _newton(design: Matrix, quality: Vector, weight: Vector) -> tuple[Vector, float]:
+def _newton(
+    design: Matrix, quality: Vector, weight: Vector, strength: float
+) -> tuple[Vector, float]:
     """Return weights and bias that make `quality` likeliest under a normal prior on the weights."""
     whole = np.hstack([design, np.ones((len(design), 1))])
-    penalty = np.full(whole.shape[1], PENALTY)
+    penalty = np.full(whole.shape[1], strength)
     penalty[-1] = 1.0
     found: Vector = np.zeros(whole.shape[1])
     for _ in range(PATIENCE):

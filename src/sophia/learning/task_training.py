@@ -63,9 +63,11 @@ def train_tasks(
     posterior hardly ever names it.
     """
     held = _held_out(texts, labels)
-    best, draft, training = (0.0, np.inf), None, trainings[0]
+    best, draft, training = (1.0, np.inf), None, trainings[0]
     for candidate in trainings:
         fitted = _fitted(texts.take(~held), labels[~held], names, candidate)
+        if not held.any():
+            return fitted
         result = _temperature(scores_of(fitted, texts.take(held)), labels[held])
         if draft is None or result[1] < best[1]:
             best, draft, training = result, fitted, candidate
