@@ -61,6 +61,23 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Most models that are tried for one request."""
     model_cache_size: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     """How many model names are remembered with what they stand for."""
+    cascade: Literal["off", "auto"] = "off"
+    """Whether whole answers of models that Sophia chose are checked, and a better model asked when
+    they fail; callers decide for themselves with `sophia.cascade`."""
+
+
+class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How answers are checked before the caller has them."""
+
+    value_usd: Dollars | None = None
+    """What a good answer is worth in place of a bad one, in US dollars; unset: ten times what the
+    best candidate costs. A better model is asked when it should bring more than it costs."""
+    rubric_model: str | None = None
+    """Small model that marks answers which pass all other checks; the request's key pays it."""
+    webhooks: tuple[str, ...] = ()
+    """URLs that callers may name to have their answers judged."""
+    webhook_s: Seconds = 10.0
+    """Seconds that a webhook has to answer; later, it is not heard."""
 
 
 class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,6 +191,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     budget: Budget = Budget()
     routing: Routing = Routing()
+    cascade: CascadeSettings = CascadeSettings()
     learning: Learning = Learning()
     catalogue: CatalogueSettings = CatalogueSettings()
     deadlines: Clocks = Clocks()
@@ -192,7 +210,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "MODEL_CACHE_SIZE": ("routing", "model_cache_size"),
 }
 OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
-_LISTS = frozenset({("routing", "fallback_models")})
+_LISTS = frozenset({("routing", "fallback_models"), ("cascade", "webhooks")})
 
 
 def variables() -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from sophia.adapters.coordinator import LocalCoordinator
 from sophia.adapters.store.sqlite import SqliteStore
 from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
+from sophia.compose.checking import checking_of
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
 from sophia.compose.learning import Learner, learner_of
 from sophia.compose.listing import catalogue_of, keep_listing, knowledge_from, listed, listing_age
@@ -91,6 +92,7 @@ class Sophia:
             job.cancel()
         await asyncio.gather(*self.jobs, return_exceptions=True)
         await self.front.desk.reconciler.close()
+        await self.front.desk.checking.close()
         for upstream in self.upstreams:
             await upstream.close()
         for sink in self.sinks:
@@ -156,6 +158,8 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         )
         desk.insight, front.teacher = learner.insight, learner.teacher
         desk.sinks = (*sinks, learner.insight)
+    hear = learner.teacher.hear if learner is not None else None
+    desk.checking = checking_of(settings, environ, knowledge, store, hear)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",

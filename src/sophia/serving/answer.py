@@ -150,6 +150,15 @@ class Answer:
         self.outcome = (committed.tab.doubt if doubtful else committed.tab.settle)(answered)
         self.record.outcomes.append(self.outcome)
 
+    def judged(self, mark: str) -> None:
+        """Settle an answer that was for Sophia's own use; `mark` stands as its finish reason."""
+        committed = self._committed
+        self._open = False
+        committed.exchange.close()
+        committed.answered.finish_reason = mark
+        self.outcome = committed.tab.settle(committed.answered)
+        self.record.outcomes.append(self.outcome)
+
     async def next(self) -> Piece | None:
         """Return what came next; None after a complete answer, which is settled by then.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sophia.core.ports import Sink
 from sophia.routing.nouns import Plan
+from sophia.serving.checking import NOT_CHECKING, Checking
 from sophia.serving.insight import Insight
 from sophia.serving.knowledge import Knowledge, Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
@@ -16,7 +17,7 @@ class Desk:
     """The standing parts; `knowledge` and `limits` are replaced whole when they change.
 
     `encode` turns a plan into JSON bytes for the ledger; `insight` is what learning adds to a
-    decision.
+    decision, `checking` how answers are looked at before the caller has them.
     """
 
     knowledge: Knowledge
@@ -27,3 +28,4 @@ class Desk:
     encode: Callable[[Plan], bytes]
     sinks: tuple[Sink, ...] = field(default=())
     insight: Insight | None = None
+    checking: Checking = NOT_CHECKING

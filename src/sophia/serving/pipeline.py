@@ -2,6 +2,7 @@
 
 from sophia.routing.request import Limits as RouteLimits
 from sophia.serving.answer import Answer, Record
+from sophia.serving.cascade import checked
 from sophia.serving.decide import Decision, decide
 from sophia.serving.desk import Desk
 from sophia.serving.request import Request
@@ -21,6 +22,8 @@ async def serve(desk: Desk, request: Request) -> Answer:
     decision = choose(desk, request, payer)
     if desk.insight is not None and decision.seen is not None:
         desk.insight.note(request, decision.plan, decision.seen)
+    if desk.checking.wanted(request, decision.plan):
+        return await checked(desk, request, decision, payer)
     return await walk(desk, Record(desk, request, decision), payer)
 
 

@@ -59,6 +59,11 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     """The only models to choose from; comma-separated in a header."""
     session_id: Annotated[str, Meta(max_length=256)] | None = None
     """Names a conversation; no decision depends on it yet."""
+    cascade: Literal["off", "check", "strict"] | None = None
+    """Check the answer and ask a better model when it fails: `check` does so for whole answers,
+    `strict` holds streams back for it, too; `off` never."""
+    webhook: Annotated[str, Meta(max_length=2048)] | None = None
+    """URL that is asked whether an answer is good, one of those in `cascade.webhooks`."""
     annotate: bool | None = None
     """Set to false to leave the `sophia` object out of the answer."""
 

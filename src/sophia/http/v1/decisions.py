@@ -8,7 +8,7 @@ from sophia.core.errors import BadRequest, NotFound
 from sophia.core.ids import decode as decode_id
 from sophia.core.ids import encode as encode_id
 from sophia.core.money import usd
-from sophia.core.rows import Feedback, Intent, Outcome
+from sophia.core.rows import Feedback, Intent, Outcome, served
 from sophia.http.front import Front
 from sophia.http.v1 import decode
 from sophia.http.v1.bodies import FeedbackBody
@@ -44,7 +44,8 @@ async def decision(front: Front, incoming: Incoming, reply: Reply) -> None:
     made = await store.attempts(number)
     told: dict[str, Any] = {"object": "sophia.decision", "id": encode_id("dec", number)}
     told |= explain(_plan.decode(row.plan or b""))
-    told["served_by"] = made[-1].model if made else None
+    answered = served(made)
+    told["served_by"] = answered.model if answered is not None else None
     told["attempts_made"] = [_attempt(one) for one in made]
     told["feedback"] = [
         {"score": one.score, "label": one.label, "channel": one.channel, "at_ms": one.at_ms}
@@ -81,7 +82,8 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
     fresh = await front.desk.books.store.add_feedback(verdict)
     if fresh and score is not None:
         made = await front.desk.books.store.attempts(row.attempt_id)
-        answered_by = made[-1].model if made else row.model
+        answered = served(made)
+        answered_by = answered.model if answered is not None else row.model
         front.scored(answered_by, score)
         if front.teacher is not None:
             await front.teacher.hear(row, verdict, answered_by)

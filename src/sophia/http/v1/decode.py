@@ -337,4 +337,6 @@ def _hints(given: SophiaHints | None, session_id: str | None) -> Hints:
         max_cost_nano=None if cost is None else nano_from_usd(cost),
         models=tuple(given.models or ()),
         session_id=given.session_id or session_id,
+        cascade=given.cascade,
+        webhook=given.webhook,
     )

@@ -95,13 +95,8 @@ def _standing(candidate: Candidate) -> tuple[float, int]:
 
 
 def _reason(answer: Answer) -> str:
-    plan = answer.record.decision.plan
-    if len(answer.record.outcomes) <= 1:
-        return plan.reason
-    for attempt in plan.attempts:
-        if attempt.model == answer.model:
-            return attempt.reason
-    return plan.reason
+    record = answer.record
+    return record.decision.plan.reason if len(record.outcomes) <= 1 else answer.attempt.reason
 
 
 def _usage(outcome: Outcome) -> dict[str, object]:
