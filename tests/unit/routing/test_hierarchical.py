@@ -128,14 +128,37 @@ def test_a_tenant_departs_from_all_and_takes_nobody_along() -> None:
     policy = _policy()
     _teach(policy, "a", 0.9, 20, _sight())
     others = policy.rate(_sight(tenant="other"), ARMS)
-    _teach(policy, "a", 0.0, 500, _sight(tenant="flood"))
+    for _ in range(500):
+        _teach(policy, "a", 0.0, 1, _sight(tenant="flood"))
+        _teach(policy, "b", 0.9, 1, _sight(tenant="flood"))
     flood = policy.rate(_sight(tenant="flood"), ARMS).quality
-    assert flood[0] < flood[1] - 0.05
-    assert flood[0] < 0.35
+    assert flood[0] < 0.2
+    assert flood[1] > 0.7
     for tenant in ("other", ""):
         after = policy.rate(_sight(tenant=tenant), ARMS)
         assert np.array_equal(after.quality, others.quality)
         assert np.array_equal(after.sd, others.sd)
+
+
+def test_a_new_tenant_begins_where_all_are_and_departs_as_it_is_heard() -> None:
+    """Its first outcome changes little where much is known, and more where nothing is."""
+    known, unknown = _policy(), _policy()
+    for arm in ARMS:
+        _teach(known, arm, 0.7, 200, _sight())
+    moved = []
+    for policy in (known, unknown):
+        sight = _sight(tenant="fresh")
+        before = policy.rate(sight, ARMS)
+        assert np.array_equal(before.quality, policy.rate(_sight(), ARMS).quality)
+        _teach(policy, "a", 0.0, 3, sight)
+        after = policy.rate(sight, ARMS)
+        moved.append(before.quality[0] - after.quality[0])
+        _teach(policy, "a", 0.0, 300, sight)
+        _teach(policy, "b", 0.7, 300, sight)
+        late = policy.rate(sight, ARMS)
+        assert late.quality[0] < 0.3
+        assert late.sd[0] < 0.08
+    assert 0.0 < moved[0] < 0.3 * moved[1]
 
 
 def test_a_tenant_with_a_voice_is_heard_for_so_many_outcomes_at_most() -> None:

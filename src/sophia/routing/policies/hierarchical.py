@@ -9,7 +9,7 @@ from msgspec import Struct, msgpack
 from sophia.routing.policies.bulk import Bulk
 from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
 from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
-from sophia.routing.policies.tenancy import Tenancy
+from sophia.routing.policies.tenancy import Basis, Rated, Tenancy
 from sophia.routing.policies.widths import Settings, posterior, tune
 
 FEATURE_CAP = 3.0
@@ -140,14 +140,12 @@ class Hierarchical:
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings:
         """Return what to expect of `arms`; unknown ones are rated like the average, widely."""
-        quality, own, loading = self._expect(sight, arms)
-        quality, own = self._tenancy.shift(sight, arms, quality, own)
+        rated = self._tenancy.shift(sight, arms, self._expect(sight, arms))
+        variance = rated.own
         if len(arms) > 1:
-            loading = loading - loading.sum(axis=0) / len(arms)
-            own = own + ((loading @ self._joint.cov) * loading).sum(axis=1)
-        else:
-            own = own + 0.0
-        return Ratings(np.clip(quality, 0.0, 1.0), np.sqrt(np.maximum(own, 0.0)))
+            loading = rated.loading - rated.loading.sum(axis=0) / len(arms)
+            variance = variance + ((loading @ rated.cov) * loading).sum(axis=1)
+        return Ratings(np.clip(rated.quality, 0.0, 1.0), np.sqrt(np.maximum(variance, 0.0)))
 
     def learn_one(self, lesson: Lesson) -> None:
         """Take in one outcome; an arm that is not known yet is added."""
@@ -163,12 +161,13 @@ class Hierarchical:
             return
         self._note_noise(lesson, expected, variance)
         heard = self._tenancy.heard(lesson)
+        basis = Basis(self._joint, row, prior + mean, noise)
         if heard > 0.0:
             self._joint.learn(
                 row, phi, phi[: self._own], lesson.quality - prior, noise / (lesson.weight * heard)
             )
         if sight.tenant:
-            self._tenancy.learn(lesson, prior + mean, noise, 1.0 - heard)
+            self._tenancy.learn(lesson, basis, 1.0 - heard)
 
     def fit(self, lessons: Sequence[Lesson]) -> None:
         """Forget what was learned and learn from `lessons` alone; the widths are re-estimated.
@@ -238,8 +237,8 @@ class Hierarchical:
             phi[self._groups[3]] = np.clip(sight.features, -FEATURE_CAP, FEATURE_CAP)
         return phi
 
-    def _expect(self, sight: Sight, arms: Sequence[str]) -> tuple[Vector, Vector, Matrix]:
-        """Return means, own variances and loadings, (A, S), of `arms` by what all tenants share."""
+    def _expect(self, sight: Sight, arms: Sequence[str]) -> Rated:
+        """Return what to expect of `arms` by what all tenants share."""
         phi = self._design(sight)
         means = self._joint.expect(phi, phi[: self._own])
         quality = means.mean + self._expected @ sight.tasks
@@ -254,7 +253,7 @@ class Hierarchical:
             quality, own, loading = quality[rows], own[rows], loading[rows]
         if sight.novelty > 0.0:
             own = own + (sight.novelty * self._settings.novelty_sd) ** 2
-        return quality, own, loading
+        return Rated(quality, own, loading, self._joint.cov)
 
     def _stranger(self) -> Prior:
         """Return what is believed of an arm of which nothing is known."""

@@ -80,6 +80,24 @@ class Joint:
         self.tie = np.concatenate([self.tie, np.zeros((1, terms, len(variance)))])
         self.spread = np.concatenate([self.spread, np.diag(variance)[None]])
 
+    def fork(self, terms: int, doubt: Vector) -> "Joint":
+        """Return a posterior of departures from this one, over the first `terms` terms of the line.
+
+        They are expected to be nought, as uncertain as this is now, and by `doubt`, (terms,), more.
+        It has no arms yet.
+        """
+        forked = Joint(doubt, terms)
+        forked.cov += self.cov[:terms, :terms]
+        return forked
+
+    def adopt(self, other: "Joint", row: int, doubt: Vector) -> None:
+        """Add the arm at `row` of the posterior that this was forked from, (P,) of doubt added."""
+        terms = len(doubt)
+        self.offset = np.concatenate([self.offset, np.zeros((1, terms))])
+        self.tie = np.concatenate([self.tie, other.tie[row, :terms, :terms][None]])
+        spread = other.spread[row, :terms, :terms] + np.diag(doubt)
+        self.spread = np.concatenate([self.spread, spread[None]])
+
     def remove(self, row: int) -> None:
         """Forget the arm at `row`; those after it move up by one."""
         self.offset = np.delete(self.offset, row, axis=0)

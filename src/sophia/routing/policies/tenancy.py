@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from msgspec import Struct, msgpack
 
-from sophia.routing.policies.joint import Frozen, Joint, freeze, thaw
+from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
 from sophia.routing.policies.policy import Lesson, Sight, Vector
 from sophia.routing.policies.widths import Settings
 
@@ -20,6 +20,37 @@ class _Tenant:
         self.joint = joint
         self.rows = rows
         self.counts = counts
+
+
+class Basis(Struct, frozen=True):
+    """What all tenants' outcomes say of a lesson: a tenant departs from there.
+
+    Attributes:
+        joint: what is known of the line and the arms.
+        row: the lesson's arm in it.
+        expected: the score that is expected.
+        noise: the variance of one plain outcome.
+    """
+
+    joint: Joint
+    row: int
+    expected: float
+    noise: float
+
+
+class Rated(Struct, frozen=True):
+    """What a request may expect of the arms asked: means, own variances, and shared ones.
+
+    Attributes:
+        quality: shape (A,).
+        own: shape (A,), the variance when the shared line is known.
+        loading: shape (A, S), how far each moves with the line, whose covariance is `cov`, (S, S).
+    """
+
+    quality: Vector
+    own: Vector
+    loading: Matrix
+    cov: Matrix
 
 
 class _Saved(Struct, frozen=True, array_like=True):
@@ -76,43 +107,42 @@ class Tenancy:
             return float(design @ tenant.joint.mean)
         return tenant.joint.at(row, design, design)[0]
 
-    def shift(
-        self, sight: Sight, arms: Sequence[str], quality: Vector, own: Vector
-    ) -> tuple[Vector, Vector]:
-        """Return the qualities and variances of `arms` with the tenant's departures added."""
+    def shift(self, sight: Sight, arms: Sequence[str], rated: Rated) -> Rated:
+        """Return what the tenant may expect of `arms`, when `rated` is what everybody may."""
         tenant = self._tenants.get(sight.tenant)
         if tenant is None:
-            return quality, own
+            return rated
         design = _design(sight)
         means = tenant.joint.expect(design, design)
-        rows = [tenant.rows.get(arm, -1) for arm in arms]
-        unheard = float((design * design) @ self._own)
-        mean = np.append(means.mean, design @ tenant.joint.mean)
-        variance = np.append(means.own, unheard)
-        return quality + mean[rows], own + variance[rows]
+        rows = np.array([tenant.rows.get(arm, -1) for arm in arms], dtype=np.intp)
+        mean = np.append(means.mean, design @ tenant.joint.mean)[rows]
+        own = np.append(means.own, (design * design) @ self._own)[rows]
+        # A tenant's own posterior began with the doubts of the common one, so it replaces them.
+        own += np.where(rows < 0, rated.own, 0.0)
+        loading = np.concatenate([means.loading, design[None]])[rows]
+        return Rated(rated.quality + mean, own, loading, tenant.joint.cov)
 
-    def learn(self, lesson: Lesson, expected: float, noise: float, share: float) -> None:
-        """Take in what differs from `expected`, the score that all tenants' outcomes promise.
+    def learn(self, lesson: Lesson, basis: Basis, share: float) -> None:
+        """Take in what differs from `basis`; `share` is the part of the lesson not `heard` by all.
 
-        `noise` is one plain outcome's variance, `share` the part of the lesson not `heard` by all.
+        Where a tenant has no outcomes yet, it begins with the doubts that all have.
         """
         name, arm = lesson.sight.tenant, lesson.arm
         tenant = self._tenants.pop(name, None)
         if tenant is None:
-            tenant = _Tenant(Joint(self._line, len(self._own)), {}, {})
+            tenant = _Tenant(basis.joint.fork(len(self._own), self._line), {}, {})
         self._tenants[name] = tenant
         if arm not in tenant.rows:
             tenant.rows[arm] = len(tenant.rows)
-            tenant.joint.add(self._own)
+            tenant.joint.adopt(basis.joint, basis.row, self._own)
             self._blocks += 1
             self._forget_silent()
         tenant.counts[arm] = tenant.counts.get(arm, 0.0) + lesson.weight
         weight = lesson.weight * share
         if weight > 0.0:
             design = _design(lesson.sight)
-            tenant.joint.learn(
-                tenant.rows[arm], design, design, lesson.quality - expected, noise / weight
-            )
+            departure = lesson.quality - basis.expected
+            tenant.joint.learn(tenant.rows[arm], design, design, departure, basis.noise / weight)
 
     def widen(self, arm: str, task: int | None, factor: float) -> None:
         """Doubt what every tenant knows of `arm`, as the policy does."""

@@ -40,9 +40,9 @@ class Settings(Struct, frozen=True):
     novelty_sd: float = 0.10
     flat: float = 0.6
     unknown_sd: float = 0.12
-    tenant_shared_sd: float = 0.10
-    tenant_bias_sd: float = 0.06
-    tenant_task_sd: float = 0.04
+    tenant_shared_sd: float = 0.05
+    tenant_bias_sd: float = 0.04
+    tenant_task_sd: float = 0.03
     tenant_blocks: int = 2048
     voice: float = 0.0
 
