@@ -81,8 +81,8 @@ _KINDS = np.array(
         )
     ]
 )
-_OPTION = re.compile(r"(?:^|\n|\s)\(?[A-J][).:]\s")
-_NUMBERED = re.compile(r"(?:^|\n)\s*\(?\d{1,2}[).]\s")
+_OPTION = re.compile(r"(?<![^\s(])[A-J][).:]\s")
+_NUMBERED = re.compile(r"(?m)^[ \t]*\(?\d{1,2}[).]\s")
 _NUMBER = re.compile(r"\d+")
 _IMPERATIVES = frozenset(
     {"write", "create", "find", "calculate", "compute", "get", "make", "give", "tell", "show"}

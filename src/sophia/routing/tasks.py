@@ -65,10 +65,10 @@ class TaskModel(Struct, frozen=True):
         found = self.weights[:, :dense] @ np.concatenate(
             [EMBEDDING_SCALE * embedding, self.standard(features)]
         )
-        places = buckets(ids)
-        if len(places):
-            bag = self.weights[:, dense:].take(places, axis=1).sum(axis=1)
-            found = found + bag * (BAG_SCALE / np.sqrt(len(places)))
+        present = _present(ids)
+        count = float(present.sum())
+        if count:
+            found = found + self.weights[:, dense:] @ present * (BAG_SCALE / count**0.5)
         return np.asarray(found + self.bias, np.float64)
 
     def standard(self, features: Vector) -> Vector:
@@ -117,15 +117,20 @@ def read_tasks(blob: bytes) -> TaskModel:
 
 def buckets(ids: Sequence[int]) -> NDArray[np.intp]:
     """Return the hashed features of a text: its tokens, their pairs, and its first and last."""
-    if not ids:
-        return np.empty(0, dtype=np.intp)
-    tokens = np.array(ids[:READ_TOKENS], dtype=np.uint64) + np.uint64(1)
-    ends = np.concatenate([tokens[:4], tokens[-3:]])
-    places = np.arange(1, len(ends) + 1, dtype=np.uint64) * np.uint64(1_000_003)
-    keys = np.concatenate(
-        [tokens, tokens[:-1] * np.uint64(31_337) + tokens[1:] * np.uint64(7_919), ends + places]
-    )
-    return np.unique((keys * _HASH >> np.uint64(8)) % np.uint64(BUCKETS)).astype(np.intp)
+    return np.flatnonzero(_present(ids))
+
+
+def _present(ids: Sequence[int]) -> NDArray[np.float32]:
+    """Return 1 for each bucket that a text has something in, (BUCKETS,)."""
+    present = np.zeros(BUCKETS, np.float32)
+    if ids:
+        tokens = np.array(ids[:READ_TOKENS], dtype=np.uint64) + np.uint64(1)
+        ends = np.concatenate([tokens[:4], tokens[-3:]])
+        places = np.arange(1, len(ends) + 1, dtype=np.uint64) * np.uint64(1_000_003)
+        pairs = tokens[:-1] * np.uint64(31_337) + tokens[1:] * np.uint64(7_919)
+        keys = np.concatenate([tokens, pairs, ends + places])
+        present[(keys * _HASH >> np.uint64(8)) % np.uint64(BUCKETS)] = 1.0
+    return present
 
 
 def combine(posterior: Vector, *evidence: Vector) -> Vector:
