@@ -1,0 +1,66 @@
+"""RouteLLM's measures on examples that can be reckoned by hand."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sophia.learning.two_models import TwoModels, two_models
+
+Matrix = NDArray[np.float64]
+QUALITY = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+ARMS = ("weak", "strong")
+
+
+def judged(advantage: list[float], quality: Matrix = QUALITY) -> TwoModels:
+    expected = np.stack([np.zeros(len(quality)), np.array(advantage)], axis=1)
+    draws = np.ones((5, len(quality))) / len(quality)
+    found = two_models(ARMS, expected, quality, draws)
+    assert found is not None
+    return found
+
+
+def test_a_perfect_order_goes_the_whole_way_with_half_the_calls() -> None:
+    found = judged([0.9, 0.8, 0.2, 0.1])
+    assert found.strong == "strong"
+    assert found.apgr.value == pytest.approx(0.75)
+    assert found.cpt50.value == pytest.approx(0.25)
+    assert found.cpt80.value == pytest.approx(0.40)
+
+
+def test_a_coin_goes_as_far_as_it_calls() -> None:
+    """Who cannot tell the questions apart has no order, whatever order they stand in."""
+    found = judged([0.5, 0.5, 0.5, 0.5])
+    assert found.apgr.value == pytest.approx(0.5)
+    assert found.cpt50.value == pytest.approx(0.5)
+    assert found.cpt80.value == pytest.approx(0.8)
+
+
+def test_the_worst_order_goes_half_the_way_last() -> None:
+    found = judged([0.1, 0.2, 0.8, 0.9])
+    assert found.apgr.value == pytest.approx(0.25)
+    assert found.cpt50.value == pytest.approx(0.75)
+
+
+def test_the_strong_arm_is_the_better_one_wherever_it_stands() -> None:
+    draws = np.ones((3, 4)) / 4
+    turned = np.ascontiguousarray(QUALITY[:, ::-1])
+    found = two_models(("b", "a"), turned, turned, draws)
+    assert found is not None
+    assert found.strong == "b"
+    assert found.apgr.value == pytest.approx(0.75)
+
+
+def test_nothing_is_said_of_three_arms_or_of_equals() -> None:
+    draws = np.ones((3, 4)) / 4
+    assert two_models(("a", "b", "c"), np.zeros((4, 3)), np.zeros((4, 3)), draws) is None
+    assert two_models(ARMS, np.zeros((4, 2)), np.zeros((4, 2)), draws) is None
+
+
+def test_resamples_in_which_the_strong_arm_is_weaker_do_not_count() -> None:
+    quality = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    draws = np.array([[1 / 3] * 3, [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    expected = np.stack([np.zeros(3), np.array([3.0, 2.0, 1.0])], axis=1)
+    found = two_models(ARMS, expected, quality, draws)
+    assert found is not None
+    assert found.apgr.low == found.apgr.high == pytest.approx(0.5)
+    assert found.apgr.value == pytest.approx(7 / 6)
