@@ -93,3 +93,159 @@ async def test_nothing_is_checked_that_was_not_asked_for(
     answer = await ask(sophia, cascade, response_format=FORM)
     assert answer.headers["x-sophia-model"] == MINI and answer.text == "There are three."
     assert await verdicts(sophia, answer) == []
+
+
+@pytest.mark.parametrize("arguments", ['{"city": ', '{"town": "Ulm"}', "[]"])
+async def test_a_tool_call_that_cannot_be_made_is_asked_of_a_better_model(
+    sophia: Gateway, arguments: str
+) -> None:
+    sophia.up.script(MINI, Step(tool_arguments=arguments))
+    sophia.up.script(SONNET, Step(tool_arguments='{"city": "Ulm"}'))
+    answer = await ask(sophia, tools=[TOOL], tool_choice="required")
+    (call,) = answer.json["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"city": "Ulm"}
+    await check_escalated(sophia, answer, "tool_call")
+
+
+async def test_a_refusal_is_asked_of_a_better_model(sophia: Gateway) -> None:
+    sophia.up.script(MINI, SORRY)
+    answer = await ask(sophia)
+    await check_escalated(sophia, answer, "refusal")
+    assert await verdicts(sophia, answer) == [("validator", 0.0, "refusal")]
+
+
+async def test_an_answer_that_was_cut_off_is_asked_of_a_better_model(sophia: Gateway) -> None:
+    """Unless the caller set the length."""
+    sophia.up.script(MINI, Step(finish_reason="length"), times=2)
+    kept = await ask(sophia)
+    assert kept.headers["x-sophia-model"] == MINI
+    await sophia.settled(1)
+    answer = await ask(sophia, max_tokens=None)
+    assert answer.headers["x-sophia-model"] == SONNET
+    assert [row.failure for row in await sophia.settled(3)] == [None, "check:truncation", None]
+
+
+async def test_the_purse_pays_both_answers_or_only_the_first(sophia: Gateway) -> None:
+    """The total of all attempts stays within what the caller allows for the request."""
+    for ceiling, model in ((0.02, SONNET), (0.0007, MINI)):
+        sophia.up.script(MINI, SORRY)
+        answer = await ask(sophia, hints={"max_cost_usd": ceiling})
+        assert answer.headers["x-sophia-model"] == model, answer.body
+        assert float(answer.headers["x-sophia-cost-usd"]) <= ceiling
+
+
+@pytest.mark.parametrize("limit", ["daily", "each"])
+async def test_a_keys_own_limits_hold_for_all_attempts_together(
+    sophia: Gateway, limit: str
+) -> None:
+    sophia.up.script(MINI, SORRY)
+    key = await sophia.new_key(**{limit: 0.0007})
+    answer = await ask(sophia, key=key)
+    assert answer.headers["x-sophia-model"] == MINI and answer.status == 200
+    assert len(sophia.up.requests) == 1
+
+
+async def test_a_better_model_answers_shorter_when_the_purse_is_small(start: Any) -> None:
+    """What is left after the first answer clamps the second."""
+    async with start(budget=Budget(per_request_usd=0.01)) as gateway:
+        gateway.up.script(MINI, SORRY)
+        answer = await ask(gateway, max_tokens=None)
+        assert answer.headers["x-sophia-model"] == SONNET
+        assert gateway.up.requests[-1].json()["max_tokens"] < 700
+        intents = sorted(await gateway.rows("intents"), key=lambda row: row["attempt_id"])
+        first, _ = await gateway.settled(2)
+        assert first.cost_nano + intents[1]["held_nano"] <= 10_000_000
+
+
+async def test_an_escalation_that_does_not_pay_is_left(start: Any) -> None:
+    """The gain at the value of a good answer must be over the cost of the next."""
+    async with start(cascade=CascadeSettings(value_usd=0.000001)) as gateway:
+        gateway.up.script(MINI, SORRY)
+        answer = await ask(gateway)
+        assert answer.headers["x-sophia-model"] == MINI
+        assert len(gateway.up.requests) == 1
+        assert await verdicts(gateway, answer) == [("validator", 0.0, "refusal")]
+
+
+async def test_a_worse_model_is_never_asked(sophia: Gateway) -> None:
+    sophia.up.script(MINI, Step(text='{"n": "three"}'))
+    answer = await ask(sophia, models=[MINI, NEMO], response_format=FORM)
+    assert answer.status == 200 and len(sophia.up.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    "step", [Step(status=503), Step(status=400, message="bad"), Step(no_answer="close")]
+)
+async def test_the_first_answer_is_given_when_the_better_model_fails(
+    sophia: Gateway, step: Step
+) -> None:
+    sophia.up.script(MINI, SORRY)
+    sophia.up.script(SONNET, step, times=2)
+    answer = await ask(sophia)
+    assert answer.status == 200 and "sorry" in answer.text
+    assert answer.headers["x-sophia-model"] == MINI == answer.json["sophia"]["model"]
+    rows = await sophia.settled(2)
+    assert [row.model for row in rows] == [MINI, SONNET]
+    id = answer.headers["x-sophia-decision-id"]
+    assert (await sophia.client.get(f"/v1/decisions/{id}")).json["served_by"] == MINI
+    page = (await sophia.client.get("/metrics", headers={})).body.decode()
+    assert page.count("openrouter_requests_total{") == 1 and 'status="200"' in page
+
+
+async def test_the_last_answer_is_given_when_none_passes(sophia: Gateway) -> None:
+    sophia.up.script("*", SORRY, times=None)
+    answer = await ask(sophia)
+    assert answer.status == 200 and answer.headers["x-sophia-model"] == SONNET
+    assert [row.failure for row in await sophia.settled(2)] == ["check:refusal", None]
+
+
+async def test_sophia_checks_its_own_choices_when_it_is_told_to(start: Any) -> None:
+    async with start(routing=Routing(cascade="auto")) as gateway:
+        gateway.up.script("*", SORRY, times=1)
+        answer = await gateway.client.chat("sophia/auto")
+        assert answer.headers["x-sophia-attempts"] == "2" and "sorry" not in answer.text
+        gateway.up.script("*", SORRY, times=3)
+        for fields in ({"model": MINI}, {"model": "sophia/auto", "stream": True},
+                       {"model": "sophia/auto", "sophia": {"cascade": "off"}}):
+            answer = await gateway.client.post(
+                "/v1/chat/completions",
+                {"messages": [{"role": "user", "content": "Why?"}]} | fields,
+            )
+            assert answer.headers["x-sophia-attempts"] == "1"
+
+
+async def test_a_strict_stream_is_held_back_until_it_passes(sophia: Gateway) -> None:
+    sophia.up.script(MINI, BAD)
+    sophia.up.script(SONNET, GOOD)
+    answer = await ask(sophia, "strict", response_format=FORM, stream=True)
+    assert answer.done and answer.text == '{"n": 3}'
+    await check_escalated(sophia, answer, "schema")
+
+
+async def test_a_stream_is_not_held_back_for_mere_checks(sophia: Gateway) -> None:
+    sophia.up.script(MINI, BAD)
+    answer = await ask(sophia, "check", response_format=FORM, stream=True)
+    assert answer.done and answer.text == "There are three."
+
+
+@pytest.mark.parametrize("how", ["cut_after", "reset_after"])
+async def test_a_strict_stream_that_breaks_off_goes_to_another_model(
+    sophia: Gateway, how: str
+) -> None:
+    """Nothing of it was given out, so nobody sees the break."""
+    sophia.up.script(MINI, Step(**{how: 3}))
+    answer = await ask(sophia, "strict", stream=True)
+    assert answer.done and answer.headers["x-sophia-model"] == SONNET
+    first, second = await sophia.settled(2)
+    assert (first.state, first.failure) == ("unknown", "cut")
+    assert second.failure is None
+
+
+async def test_a_strict_stream_of_which_every_model_breaks_off_is_an_error(
+    sophia: Gateway,
+) -> None:
+    sophia.up.script("*", Step(cut_after=3), times=None)
+    answer = await ask(sophia, "strict", stream=True)
+    assert answer.status == 502
+    assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [MINI, SONNET]
+    await sophia.settled(2)

@@ -158,6 +158,7 @@ def test_demands_are_read_from_the_clients_own_fields() -> None:
     assert demands(raw(tool_choice="required", functions=[{"name": "f"}])) == Demands(
         tools={"f": True}, must_call="*"
     )
+    assert demands(raw(max_tokens=None)).limited is False
     assert demands({}) == Demands() == demands(raw(tools=3, response_format="x", tool_choice="auto"))
 
 

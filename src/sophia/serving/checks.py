@@ -103,7 +103,7 @@ def demands(fields: Fields) -> Demands:
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             tools[function["name"]] = function.get("parameters", True)
-    limited = any(fields.get(name) for name in ("max_tokens", "max_completion_tokens"))
+    limited = any(_read(fields.get(name)) for name in ("max_tokens", "max_completion_tokens"))
     return Demands(form, schema, tools, _must_call(_read(fields.get("tool_choice"))), limited)
 
 
