@@ -24,8 +24,8 @@ class Webhook:
     """Posts a question with its answer and reads `{"score": 0..1}`.
 
     Args:
-        pool: connections to it, with its path.
-        path: what follows that path.
+        pool: connections to its server.
+        path: where on that server it is.
         seconds: how long it may take, connecting included.
     """
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from sophia.adapters.upstreams.http1.heads import is_target
 from sophia.adapters.webhook import Webhook
 from sophia.compose.places import pool_of
 from sophia.config import ConfigError, Settings, UpstreamSettings
@@ -33,7 +34,10 @@ def checking_of(
 
 
 def _webhook(url: str, seconds: float, environ: Mapping[str, str]) -> Webhook:
-    pool = pool_of(UpstreamSettings(f"webhook {url}", base_url=url), environ)
-    # An origin's path has no slash at its end; here the URL is the whole address.
-    slash = url.endswith("/") or not urlsplit(url).path
-    return Webhook(pool, b"/" if slash else b"", seconds)
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not is_target(path.encode()):
+        raise ConfigError(f"`cascade.webhooks`: {url!r} may hold only printable ASCII, no spaces")
+    origin = f"{parts.scheme}://{parts.netloc}"
+    pool = pool_of(UpstreamSettings(f"webhook {url}", base_url=origin), environ)
+    return Webhook(pool, path.encode(), seconds)
