@@ -1,0 +1,77 @@
+"""A folder that is no table of outcomes is refused with what to mend."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from outcome_tables import table, write
+from sophia.learning.schema import checked_table
+from sophia.learning.tables import Unreadable
+
+
+def _outcomes(folder: Path, **columns: list[object]) -> None:
+    parquet.write_table(pa.table(columns), folder / "outcomes.parquet")
+
+
+def _without_queries(folder: Path) -> None:
+    (folder / "queries.parquet").unlink()
+
+
+def _no_parquet(folder: Path) -> None:
+    (folder / "queries.parquet").write_text("query_id,task\n1,a\n")
+
+
+def _no_model(folder: Path) -> None:
+    _outcomes(folder, query_id=["q0"], score=[1.0], arm=["a"])
+
+
+def _percent(folder: Path) -> None:
+    _outcomes(folder, query_id=["q0", "q0"], model=["a", "b"], score=[0.5, 87.0])
+
+
+def _words(folder: Path) -> None:
+    _outcomes(folder, query_id=["q0"], model=["a"], score=["good"])
+
+
+def _empty(folder: Path) -> None:
+    _outcomes(folder, query_id=[], model=[], score=[])
+
+
+def _one_arm(folder: Path) -> None:
+    _outcomes(folder, query_id=["q0"], model=["a"], score=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (_without_queries, "has no queries.parquet"),
+        (_no_parquet, "queries.parquet is no Parquet file"),
+        (_no_model, r"no column model; its columns are query_id, score, arm"),
+        (_percent, r"run from 0.5 to 87.0; they must be from 0"),
+        (_words, "are not numbers"),
+        (_empty, "is empty"),
+        (_one_arm, "fewer than two arms"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, break_it: Callable[[Path], None], said: str
+) -> None:
+    folder = write(tmp_path / "mine", table(20))
+    break_it(folder)
+    with pytest.raises(Unreadable, match=said):
+        checked_table(folder)
+
+
+def test_a_folder_of_tables_names_them(tmp_path: Path) -> None:
+    write(tmp_path / "mine", table(20))
+    with pytest.raises(Unreadable, match="Its folders mine are tables"):
+        checked_table(tmp_path)
+    with pytest.raises(Unreadable, match="is no folder"):
+        checked_table(tmp_path / "nowhere")
+
+
+def test_a_whole_table_is_read(tmp_path: Path) -> None:
+    assert checked_table(write(tmp_path / "mine", table(20))).name == "mine"
