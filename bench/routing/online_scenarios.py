@@ -136,9 +136,9 @@ def _arrive(
         draw = float(rng.random())
         step = decide(agent, stream, Ask(row, taste, draw, trial=(best, chance)))
         agent.learn(lesson_of(stream, row, step.arm), step.expected, step.sd)
-        state = trials.give(
-            state, asked, stream.arms[step.arm], float(stream.cost[row, step.arm])
-        )
+        cost = float(stream.cost[row, step.arm])
+        forced = chance / step.choice.propensity if step.arm == best else 0.0
+        state = trials.give(state, asked, stream.arms[step.arm], cost, forced)
         taken.append(step.arm == best)
         if promoted is None and np.mean(taken[-WINDOW:]) > PROMOTED and len(taken) >= WINDOW:
             promoted = len(taken)

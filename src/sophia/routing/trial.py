@@ -23,16 +23,16 @@ class Terms(Struct, frozen=True):
     quota: int = 40
     share: float = 0.35
     main: float = 0.05
-    spend: float = 0.02
-    credit: float = 2000.0
+    spend: float = 0.0125
+    credit: float = 1000.0
     patience: float = 5.0
 
 
 class Trial(Struct, frozen=True):
     """One arm's trial: requests it answered by task (T,), and the money.
 
-    `extra` is what its answers were expected to cost above the best-looking arms', `spent` what all
-    answers cost since the trial began, both in one unit.
+    `extra` is what the answers that it was given were expected to cost above the best-looking
+    arms', `spent` what all answers cost since the trial began, both in one unit.
     """
 
     arm: str
@@ -73,14 +73,18 @@ def chance(trial: Trial, request: Request, terms: Terms) -> float:
     return terms.share * float(_open(trial, request.shares, terms) @ request.tasks)
 
 
-def give(trial: Trial, request: Request, arm: str, cost: float) -> Trial:
-    """Return the trial after `arm` has answered `request` at `cost`."""
+def give(trial: Trial, request: Request, arm: str, cost: float, forced: float = 1.0) -> Trial:
+    """Return the trial after `arm` has answered `request` at `cost`.
+
+    `forced` is the part of the arm's propensity that was set aside for the trial, from 0 to 1: what
+    would have gone to it anyway is no cost of the trial's.
+    """
     if arm != trial.arm:
         return Trial(trial.arm, trial.given, trial.extra, trial.spent + cost)
     given = tuple(
         float(number + part) for number, part in zip(trial.given, request.tasks, strict=True)
     )
-    extra = trial.extra + max(request.cost - request.best_cost, 0.0)
+    extra = trial.extra + forced * max(request.cost - request.best_cost, 0.0)
     return Trial(trial.arm, given, extra, trial.spent + cost)
 
 

@@ -65,3 +65,10 @@ def test_an_arm_far_dearer_than_the_best_is_not_tried() -> None:
     rich = Terms(credit=1e9)
     assert chance(trial, _request(0, cost=rich.patience + 0.1), rich) == 0.0
     assert chance(trial, _request(0, cost=rich.patience - 0.1), rich) == rich.share
+
+
+def test_what_would_have_gone_to_the_arm_anyway_is_no_cost_of_the_trial() -> None:
+    trial = give(begin("new", 3), _request(0, cost=3.0), "new", 2.5, forced=0.25)
+    assert trial.extra == 0.5
+    assert trial.given == (1.0, 0.0, 0.0)
+    assert trial.spent == 2.5
