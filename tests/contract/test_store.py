@@ -17,6 +17,8 @@ from sophia.core.errors import SophiaError, Unavailable
 from sophia.core.ids import first_id
 from sophia.core.ports import Store
 from sophia.core.rows import (
+    OWN,
+    RUBRIC,
     AttemptState,
     Feedback,
     Intent,
@@ -290,6 +292,11 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
         await store.add_feedback(
             Feedback(f"k:{number}", NOW, "k", score, None, 0, None, "api", number)
         )
+    own = Feedback(f"{OWN}{NOW}:validator", NOW, "k", 0.0, None, 0, None, "validator", 2)
+    await store.add_feedback(own)
+    mark = outcome(NOW | 1, cost=1)._replace(model="acme/judge", finish_reason=RUBRIC)
+    await store.reserve(Intent(NOW | 1, "k", DAY, "acme/judge", "up", 1, 1))
+    store.settle(mark)
     await store.attempts(NOW)
     assert list(await store.scores()) == [("acme/m", 0.75, 2)]
 

@@ -53,6 +53,8 @@ class Outcome(NamedTuple):
 
 RUBRIC = "rubric"
 """Finish reason of an attempt that judged an answer instead of giving one."""
+OWN = "sophia:"
+"""How the idempotency key of a verdict begins that Sophia came to by herself."""
 REJECTED = "check:"
 """How the failure of an answer begins that came whole, but failed its checks."""
 

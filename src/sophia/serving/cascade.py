@@ -7,7 +7,7 @@ from msgspec import Struct, json
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import MAX_ATTEMPTS, encode
-from sophia.core.rows import REJECTED, RUBRIC, Feedback
+from sophia.core.rows import OWN, REJECTED, RUBRIC, Feedback
 from sophia.routing.cascade import Signal, Standby
 from sophia.routing.nouns import Attempt
 from sophia.routing.request import Limits
@@ -214,7 +214,7 @@ class _Cascade:
         decision, now = encode("dec", request.id), int(self._desk.books.clock.wall() * 1000)
         for channel, score, label in said:
             # No caller's key begins like this, so none can speak in Sophia's place.
-            key = f"sophia:{decision}:{channel}"
+            key = f"{OWN}{decision}:{channel}"
             row = Feedback(key, request.id, self._payer.key_id, score, label, 0, None, channel, now)
             keeping.add(row, answer.model)
 

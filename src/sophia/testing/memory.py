@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from sophia.core.errors import Unavailable
 from sophia.core.ids import first_id
 from sophia.core.rows import (
+    OWN,
+    RUBRIC,
     Doubt,
     Feedback,
     Intent,
@@ -82,9 +84,11 @@ class MemoryStore:
     async def scores(self) -> Sequence[tuple[str, float, int]]:
         """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
         given: dict[str, list[float]] = {}
-        for verdict in self._feedback.values():
+        people = [one for key, one in self._feedback.items() if not key.startswith(OWN)]
+        for verdict in people:
             for row in await self.attempts(verdict.decision_id):
-                if row.failure is None and verdict.score is not None:
+                answered = row.failure is None and row.finish_reason != RUBRIC
+                if answered and verdict.score is not None:
                     given.setdefault(row.model, []).append(verdict.score)
         return [(model, sum(each) / len(each), len(each)) for model, each in given.items()]
 

@@ -12,6 +12,8 @@ from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, connect
 from sophia.core.ids import first_id
 from sophia.core.rows import (
+    OWN,
+    RUBRIC,
     Doubt,
     Feedback,
     Intent,
@@ -119,7 +121,9 @@ class SqliteStore:
         rows = await self._read(
             "SELECT o.model, AVG(f.score), COUNT(*) FROM feedback f JOIN outcomes o"
             " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | 15"
-            " WHERE f.score IS NOT NULL AND o.failure IS NULL GROUP BY o.model"
+            " WHERE f.score IS NOT NULL AND o.failure IS NULL"
+            " AND o.finish_reason IS NOT ? AND f.idempotency_key NOT LIKE ? GROUP BY o.model",
+            (RUBRIC, f"{OWN}%"),
         )
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
