@@ -203,7 +203,9 @@ async def test_neither_prompts_nor_keys_are_written_down(sophia: Gateway) -> Non
     secret = "the colour of the sky over Lisbon"
     await sophia.client.chat("sophia/auto", text=secret)
     await sophia.outcomes()
-    files = [path for path in sophia.folder.iterdir() if path.name != "first.key"]
+    files = [
+        path for path in sophia.folder.rglob("*") if path.is_file() and path.name != "first.key"
+    ]
     kept = b"".join(path.read_bytes() for path in files)
     assert secret.encode() not in kept and sophia.client.key.encode() not in kept
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from sophia.cli.chart import Frame, Series, chart
-from sophia.cli.screen import console, give_up, is_roomy, money, printable, table
+from sophia.cli.screen import console, give_up, money, printable, table
 
 if TYPE_CHECKING:
     from sophia.learning.measures import Interval
@@ -22,6 +22,8 @@ _MARKS = "abcdefghijklmnopqrstuvwxyz"
 _AXIS, _HEIGHT, _WIDEST = 8, 16, 100
 _SINGLES = 5
 _FAR_APART = 20.0
+# With less room the measures stand alone, without their intervals.
+_WITH_INTERVALS = 118
 
 
 def _measure(name: str) -> "Callable[[Judged], Interval | None]":
@@ -180,7 +182,7 @@ def _print_singles(report: "TableReport", paper: Console) -> None:
 
 
 def _print_policies(report: "TableReport", paper: Console) -> None:
-    roomy, priced = is_roomy(paper), report.hull is not None
+    roomy, priced = paper.width >= _WITH_INTERVALS, report.hull is not None
     heads = [head for head, _, _, costs in _MEASURES if priced or not costs]
     out = table("  policy", *heads, right=heads)
     for mark, judged in zip((":", *_MARKS), (report.told_task, *report.policies), strict=False):
@@ -214,13 +216,12 @@ def _said(value: float | None, form: str) -> str:
 def _print_two_models(report: "TableReport", paper: Console) -> None:
     heads = ("APGR", "CPT50", "CPT80")
     out = table("two models", *heads, right=heads)
+    roomy = paper.width >= _WITH_INTERVALS
     rows = [(one.policy, one.two_models) for one in (report.told_task, *report.policies)]
     for name, found in [("oracle", report.oracle_two_models), *rows]:
         if found is not None:
             numbers = ((found.apgr, ".3f"), (found.cpt50, ".1%"), (found.cpt80, ".1%"))
-            out.add_row(
-                name, *(_cell(one, form, interval=is_roomy(paper)) for one, form in numbers)
-            )
+            out.add_row(name, *(_cell(one, form, interval=roomy) for one, form in numbers))
     paper.print()
     paper.print(out)
     paper.print(

@@ -13,6 +13,12 @@ class _Candidate(msgspec.Struct):
     quality: float
     latency_ms: int
     expected_usd: float
+    sd: float | None = None
+    propensity: float | None = None
+
+
+class _Learned(msgspec.Struct):
+    tasks: dict[str, float]
 
 
 class _Attempt(msgspec.Struct):
@@ -50,6 +56,7 @@ class _Decision(msgspec.Struct):
     rule: str | None = None
     notes: list[str] = []
     warning: str | None = None
+    learned: _Learned | None = None
 
 
 _decision = msgspec.json.Decoder(_Decision)
@@ -83,9 +90,17 @@ def _seen(decision: _Decision) -> str:
         seen.language,
         f"first token within {_seconds(seen.max_latency_ms)}",
         "cost counts" if seen.cost_sensitive else "cost does not count",
+        *_tasks(decision.learned),
         f"by the rule {decision.rule}" if decision.rule else f"by the {decision.policy} policy",
     ]
     return " · ".join(parts)
+
+
+def _tasks(learned: _Learned | None) -> list[str]:
+    if learned is None:
+        return []
+    likely = [f"{name} {chance:.0%}" for name, chance in learned.tasks.items() if chance >= 0.1]
+    return [f"looks like {', '.join(likely) or 'nothing known'}"]
 
 
 def _candidates(paper: Console, decision: _Decision) -> None:
@@ -99,10 +114,10 @@ def _candidates(paper: Console, decision: _Decision) -> None:
         out.add_row(
             one.model,
             *([roles.get(one.model, "")] if roomy else []),
-            f"{one.quality:.2f}",
+            f"{one.quality:.2f}" + ("" if one.sd is None else f" ± {one.sd:.2f}"),
             _seconds(one.latency_ms),
             money(one.expected_usd),
-            "chosen" if one is own else _instead(one, chosen, own),
+            "chosen" + _chance(one) if one is own else _instead(one, chosen, own) + _chance(one),
             style="green" if one is own else None,
         )
     paper.print()
@@ -119,6 +134,13 @@ def _instead(one: _Candidate, chosen: _Attempt, own: _Candidate | None) -> str:
         difference = one.quality - own.quality
         parts.append("as good" if abs(difference) < 0.005 else f"{difference:+.2f}")
     return ", ".join(parts)
+
+
+def _chance(one: _Candidate) -> str:
+    """Return with what probability a learned policy takes a candidate, unless never or always."""
+    if one.propensity is None or not 0.005 <= one.propensity < 0.995:
+        return ""
+    return f" (taken {one.propensity:.0%})"
 
 
 def _times(ratio: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from sophia.jobs.keep import POLICY, KeepLearned
 from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
 from sophia.learning.live import Settings as LiveSettings
+from sophia.learning.priors import Book, prior
 from sophia.learning.priors import decode as read_priors
-from sophia.learning.priors import prior
 from sophia.learning.refit import Refit, refit
 from sophia.learning.replay import Replay
 from sophia.learning.snapshots import (
@@ -31,13 +31,13 @@ from sophia.learning.snapshots import (
     identity,
     promote,
 )
-from sophia.routing.embedding import read_embedding
+from sophia.routing.embedding import Embedding, read_embedding
 from sophia.routing.nouns import Plan
 from sophia.routing.policies.choose import Exploration
 from sophia.routing.policies.hierarchical import Hierarchical, Shape
 from sophia.routing.policies.policy import Prior
 from sophia.routing.pool import Pool
-from sophia.routing.tasks import read_tasks
+from sophia.routing.tasks import TaskModel, read_tasks
 from sophia.routing.taxonomy import Taxonomy, read_taxonomy
 from sophia.serving.insight import Insight
 from sophia.serving.sense import Senses
@@ -74,19 +74,9 @@ async def learner_of(
     Raises:
         ConfigError: what was kept cannot be read, and how to go back.
     """
-    taxonomy = read_taxonomy(_text("taxonomy.yaml"))
-    senses = Senses(
-        read_embedding(_blob("embedding.npz")),
-        read_tasks(_blob("tasks.npz")),
-        {name: kind.type for name, kind in taxonomy.items()},
-        shared=settings.share_keys,
-    )
-    live = Live(
-        Hierarchical(Shape(len(senses.classes), 0, 0)),
-        "",
-        priors_over(taxonomy, senses.classes),
-        live_settings(settings),
-    )
+    coarse = {name: kind.type for name, kind in _taxonomy().items()}
+    senses = Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
+    live = _fresh(settings)
 
     def arms() -> list[str]:
         return [seat.id for seat in pool().seats]
@@ -106,7 +96,7 @@ async def learner_of(
     if live.know(arms()):
         keeper.keep("new models")
     teacher = Teacher(live, store, read_plan, shared=settings.share_keys)
-    return Learner(Insight(live, senses), teacher, keeper)
+    return Learner(Insight(live, senses, senses.classes), teacher, keeper)
 
 
 def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
@@ -117,11 +107,15 @@ def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
 
 
 def _fresh(settings: Learning) -> Live:
-    """Return a live policy to restore a snapshot into, which replaces its shape and its arms."""
-    taxonomy = read_taxonomy(_text("taxonomy.yaml"))
-    classes = read_tasks(_blob("tasks.npz")).classes
+    """Return a live policy that has learned nothing and knows no arm."""
+    classes = _tasks().classes
+    kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
+
+    def prior_of(arm: str) -> Prior:
+        return prior(_priors(), arm, kinds)
+
     learner = Hierarchical(Shape(len(classes), 0, 0))
-    return Live(learner, "", priors_over(taxonomy, classes), live_settings(settings))
+    return Live(learner, "", prior_of, live_settings(settings))
 
 
 def live_settings(settings: Learning) -> LiveSettings:
@@ -131,19 +125,28 @@ def live_settings(settings: Learning) -> LiveSettings:
     return LiveSettings(after=settings.after, exploration=exploration)
 
 
-def priors_over(taxonomy: Taxonomy, classes: tuple[str, ...]) -> Callable[[str], Prior]:
-    """Return what tells the prior of any arm over `classes`."""
-    book = read_priors(_blob("priors.json"))
-    kinds = [taxonomy[name].kinds if name in taxonomy else () for name in classes]
-    return lambda arm: prior(book, arm, kinds)
+@cache
+def _embedding() -> Embedding:
+    return read_embedding(_blob("embedding.npz"))
+
+
+@cache
+def _tasks() -> TaskModel:
+    return read_tasks(_blob("tasks.npz"))
+
+
+@cache
+def _taxonomy() -> Taxonomy:
+    return read_taxonomy(_blob("taxonomy.yaml").decode())
+
+
+@cache
+def _priors() -> Book:
+    return read_priors(_blob("priors.json"))
 
 
 def _blob(name: str) -> bytes:
     return files("sophia.routing").joinpath("data", name).read_bytes()
-
-
-def _text(name: str) -> str:
-    return _blob(name).decode()
 
 
 def history_of(data: Path) -> History:

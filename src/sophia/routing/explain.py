@@ -1,7 +1,14 @@
 """A plan in words and JSON: what was seen, who was left out, what others would have cost."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from sophia.core.money import format_usd, usd
-from sophia.routing.nouns import Attempt, Candidate, Features, Plan
+from sophia.routing.evidence import unpack
+from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Plan, Rated
+
+_TASKS_TOLD = 3
 
 
 def sentence(plan: Plan) -> str:
@@ -13,12 +20,16 @@ def sentence(plan: Plan) -> str:
     return text + "."
 
 
-def explain(plan: Plan) -> dict[str, object]:
-    """Return the decision as JSON-able data; it holds no text of the prompt."""
+def explain(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
+    """Return the decision as JSON-able data; it holds no text of the prompt.
+
+    `classes` names the tasks that learned policies tell apart.
+    """
     chosen = plan.attempts[0]
     own = next(
         (candidate for candidate in plan.candidates if candidate.model == chosen.model), None
     )
+    rated = {} if plan.evidence is None else {one.arm: one for one in plan.evidence.rated}
     return {
         "model": chosen.model,
         "policy": plan.policy,
@@ -28,7 +39,11 @@ def explain(plan: Plan) -> dict[str, object]:
         "propensity": plan.propensity,
         "features": _features(plan.features),
         "attempts": [_attempt(attempt) for attempt in plan.attempts],
-        "candidates": [_candidate(candidate, chosen, own) for candidate in plan.candidates],
+        "candidates": [
+            _candidate(candidate, chosen, own) | _learned(rated.get(candidate.model))
+            for candidate in plan.candidates
+        ],
+        "learned": None if plan.evidence is None else _evidence(plan.evidence, classes),
         "excluded": [
             {"model": excluded.model, "cause": excluded.cause, "code": excluded.code}
             for excluded in plan.excluded
@@ -60,6 +75,42 @@ def _candidate(candidate: Candidate, chosen: Attempt, own: Candidate | None) -> 
     if candidate.model != chosen.model:
         fact["instead"] = counterfactual(candidate, chosen, own)
     return fact
+
+
+def _learned(rated: Rated | None) -> dict[str, object]:
+    """Return what the learned policy made of a candidate."""
+    if rated is None:
+        return {}
+    return {
+        "sd": rated.sd,
+        "late": rated.late,
+        "utility": rated.utility,
+        "propensity": rated.propensity,
+    }
+
+
+def _evidence(evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
+    """Return what the learned policy saw, and what decided among the arms it rated."""
+    chances = unpack(evidence.sight).tasks
+    likely = [int(at) for at in np.argsort(-chances)[:_TASKS_TOLD]]
+    told: dict[str, object] = {
+        "state": evidence.state,
+        "tasks": {
+            classes[at] if at < len(classes) else str(at): round(float(chances[at]), 4)
+            for at in likely
+        },
+    }
+    if evidence.taste:
+        price, reference, lateness, switching = evidence.taste
+        told |= {
+            "draw": evidence.draw,
+            "price": price,
+            "reference_usd": usd(round(reference)),
+            "lateness": lateness,
+            "switching": switching,
+            "exploration": evidence.exploration[0],
+        }
+    return told
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:

@@ -24,10 +24,12 @@ class Insight:
     Args:
         live: the policy that learns while it serves.
         look: turns a request of a tenant into numbers.
+        classes: names of the tasks that it tells apart.
     """
 
-    def __init__(self, live: Live, look: Look) -> None:
+    def __init__(self, live: Live, look: Look, classes: tuple[str, ...] = ()) -> None:
         self.live = live
+        self.classes = classes
         self._look = look
         self._conversations: OrderedDict[tuple[str, str], str] = OrderedDict()
 

@@ -1,5 +1,6 @@
 """Explaining and judging: `POST /v1/route`, `GET /v1/decisions/{id}`, `POST /v1/feedback`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ async def route(front: Front, incoming: Incoming, reply: Reply) -> None:
     request = as_request(front, understood, "chat/completions", principal, arrived)
     decision = choose(front.desk, request, admit(front.desk, request))
     told: dict[str, Any] = {"object": "sophia.route", "requested_model": request.model}
-    told |= explain(decision.plan)
+    told |= explain(decision.plan, _classes(front))
     if decision.warning is not None:
         told["warning"] = decision.warning
     await reply.whole(200, JSON, encode(told))
@@ -43,7 +44,7 @@ async def decision(front: Front, incoming: Incoming, reply: Reply) -> None:
     store, number = front.desk.books.store, row.attempt_id
     made = await store.attempts(number)
     told: dict[str, Any] = {"object": "sophia.decision", "id": encode_id("dec", number)}
-    told |= explain(_plan.decode(row.plan or b""))
+    told |= explain(_plan.decode(row.plan or b""), _classes(front))
     answered = served(made)
     told["served_by"] = answered.model if answered is not None else None
     told["attempts_made"] = [_attempt(one) for one in made]
@@ -89,6 +90,11 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
             await front.teacher.hear(row, verdict, answered_by)
     told = {"object": "sophia.feedback", "decision_id": body.decision_id, "stored": fresh}
     await reply.whole(200, JSON, encode(told))
+
+
+def _classes(front: Front) -> Sequence[str]:
+    insight = front.desk.insight
+    return () if insight is None else insight.classes
 
 
 async def _own_decision(front: Front, incoming: Incoming, id: str) -> Intent:

@@ -1,0 +1,200 @@
+"""Sophia learns from feedback which model does what well, and nobody can make it unlearn for others."""
+
+from typing import Any
+
+import pytest
+
+from gateway import Gateway, ServerKind
+from sophia.adapters.store.driver import sqlite
+from sophia.cli import learn
+from sophia.compose.learning import history_of, refitted, replay_of, roll_back
+from sophia.config import Learning
+from sophia.learning.replay import Replayed
+
+@pytest.fixture
+def server() -> ServerKind:
+    """What is learned does not depend on the server; the other files try both."""
+    return "native"
+
+
+SOON = Learning(after=20)
+QUESTION = "Explain to a child why the leaves of a maple turn red."
+
+
+async def taught(
+    gateway: Gateway, times: int, key: str | None = None, **scores: float
+) -> list[dict[str, Any]]:
+    """Ask and score `times` times; a model's score is that of its name's first word, else `other`."""
+    told = []
+    for number in range(times):
+        answer = await gateway.client.chat("sophia/auto", text=f"{number} {QUESTION}", key=key)
+        assert answer.status == 200
+        account = answer.json["sophia"]
+        maker = account["model"].partition("/")[0].partition("-")[0]
+        score = scores.get(maker, scores["other"])
+        verdict = {"decision_id": account["decision_id"], "score": score}
+        assert (await gateway.client.post("/v1/feedback", verdict, key=key)).status == 200
+        told.append(account)
+    return told
+
+
+async def qualities(gateway: Gateway, key: str | None = None) -> dict[str, float]:
+    """Return what is expected of each model for the question, as it is explained to a key."""
+    body = {"model": "sophia/learned", "messages": [{"role": "user", "content": QUESTION}]}
+    told = (await gateway.client.post("/v1/route", body, key=key)).json
+    assert told["policy"] == "hierarchical"
+    return {one["model"]: one["quality"] for one in told["candidates"]}
+
+
+async def replayed(gateway: Gateway) -> Replayed:
+    store = gateway.sophia.store
+    again = replay_of(SOON, gateway.folder, store)
+    return await again.run(await store.decisions(0, 10_000))
+
+
+async def test_the_heuristic_decides_until_enough_was_learned(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        told = await taught(gateway, 40, other=0.8)
+        policies = [one["policy"] for one in told]
+        assert set(policies[:20]) == {"heuristic"}
+        assert policies[20:].count("hierarchical") >= 15
+
+
+async def test_a_model_that_disappoints_is_left_for_one_that_does_not(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        first = (await taught(gateway, 20, other=0.0))[0]["model"]
+        maker = first.partition("/")[0].partition("-")[0]
+        later = await taught(gateway, 60, **{maker: 0.0}, other=1.0)
+        assert sum(one["model"] == first for one in later[-20:]) <= 6
+
+
+async def test_every_learned_decision_comes_out_the_same_bit_by_bit(start: Any) -> None:
+    """Also across a restart, a new model and lessons that were learned in between."""
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 35, google=0.2, other=0.9)
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 15, google=0.2, other=0.9)
+        result = await replayed(gateway)
+        assert result.same >= 25 and result.unlearned >= 20
+        assert result.different == ()
+
+
+async def test_a_decision_whose_lessons_were_changed_comes_out_differently(start: Any) -> None:
+    """A replay that could not fail would prove nothing."""
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 30, other=0.9)
+        connection = sqlite().connect(str(gateway.folder / "sophia.db"), timeout=5)
+        connection.execute("UPDATE lessons SET quality = 0.1 WHERE number = 5")
+        connection.commit()
+        connection.close()
+        assert (await replayed(gateway)).different
+
+
+async def test_what_was_learned_outlives_the_process(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 30, google=0.0, other=1.0)
+        before = await qualities(gateway)
+    async with start(learning=SOON) as gateway:
+        assert await qualities(gateway) == before
+
+
+async def test_the_explanation_tells_chances_costs_and_the_task(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        account = (await taught(gateway, 30, other=0.7))[-1]
+        told = (await gateway.client.get(f"/v1/decisions/{account['decision_id']}")).json
+        rated = [one for one in told["candidates"] if "propensity" in one]
+        assert sum(one["propensity"] for one in rated) == pytest.approx(1.0)
+        assert all(one["sd"] > 0 for one in rated)
+        chosen = next(one for one in rated if one["model"] == told["attempts"][0]["model"])
+        assert told["propensity"] == chosen["propensity"]
+        assert 0.0 < sum(told["learned"]["tasks"].values()) <= 1.001
+        assert told["learned"]["state"].count("+") == 1
+
+
+async def test_without_exploring_the_best_is_always_taken(start: Any) -> None:
+    async with start(learning=Learning(after=5, explore=False)) as gateway:
+        for account in (await taught(gateway, 20, other=0.7))[5:]:
+            told = (await gateway.client.get(f"/v1/decisions/{account['decision_id']}")).json
+            assert told["propensity"] == 1.0
+
+
+async def test_switched_off_nothing_is_looked_at_or_learned(start: Any) -> None:
+    async with start(learning=Learning(enabled=False)) as gateway:
+        account = (await taught(gateway, 3, other=0.0))[-1]
+        told = (await gateway.client.get(f"/v1/decisions/{account['decision_id']}")).json
+        assert told["learned"] is None and not await gateway.rows("lessons")
+
+
+async def test_no_flood_of_feedback_moves_what_another_key_gets(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        flooding = await gateway.new_key()
+        await gateway.catch_up()
+        await taught(gateway, 22, other=0.8)
+        before = await qualities(gateway)
+        own = await qualities(gateway, flooding)
+        await taught(gateway, 40, flooding, other=0.0)
+        assert await qualities(gateway) == before
+        assert await qualities(gateway, flooding) != own
+
+
+async def test_repeated_feedback_counts_once(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        account = (await taught(gateway, 1, other=0.0))[0]
+        again = {"decision_id": account["decision_id"], "score": 0.0}
+        replay = [(await gateway.client.post("/v1/feedback", again)).json for _ in range(5)]
+        assert not any(one["stored"] for one in replay)
+        assert len(await gateway.rows("lessons")) == 1
+
+
+async def test_verdicts_on_one_decision_add_up_to_a_bounded_weight(start: Any) -> None:
+    """However many idempotency keys somebody makes up, a key's weight on an arm has its cap."""
+    async with start(learning=SOON) as gateway:
+        account = (await taught(gateway, 1, other=0.0))[0]
+        for number in range(150):
+            verdict = {"decision_id": account["decision_id"], "score": 0.0}
+            await gateway.client.post("/v1/feedback", {**verdict, "idempotency_key": str(number)})
+        weights = [one["weight"] for one in await gateway.rows("lessons")]
+        assert sum(weights) < 50.0 and weights[-1] < weights[0] / 3
+
+
+async def test_another_keys_decision_cannot_be_judged(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        stranger = await gateway.new_key()
+        await gateway.catch_up()
+        account = (await taught(gateway, 1, other=1.0))[0]
+        verdict = {"decision_id": account["decision_id"], "score": 0.0, "idempotency_key": "x"}
+        assert (await gateway.client.post("/v1/feedback", verdict, key=stranger)).status == 404
+        assert len(await gateway.rows("lessons")) == 1
+
+
+async def test_going_back_forgets_what_came_after(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 25, other=0.9)
+        good = await qualities(gateway)
+    (kept,) = [step.id for step in history_of(gateway.folder)][-1:]
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 25, other=0.0)
+        assert await qualities(gateway) != good
+        await roll_back(SOON, gateway.folder, gateway.sophia.store, kept[:12], 1)
+        await gateway.sophia.learner.keeper()
+        assert await qualities(gateway) == good
+        await taught(gateway, 5, other=0.9)
+        assert (await replayed(gateway)).different == ()
+
+
+async def test_learning_anew_is_judged_by_lessons_it_has_not_seen(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 60, google=0.1, other=0.9)
+        judged, id = await refitted(SOON, gateway.folder, gateway.sophia.store, 1)
+        assert judged.lessons == 60 and judged.held_out == 12
+        assert (id is not None) == judged.better
+
+
+async def test_the_command_line_tells_what_was_in_service(
+    start: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 3, other=0.5)
+    learn.show(False, None, str(gateway.folder))
+    told = capsys.readouterr().out
+    assert "priors alone" in told and "stopped" in told
