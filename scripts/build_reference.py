@@ -324,7 +324,7 @@ def parameter(one: Any) -> tuple[str, ...]:
     flags = [*one.opts, *one.secondary_opts]
     names = one.name.upper() if one.param_type_name == "argument" else ", ".join(flags)
     kind = shown(one.type_descriptor.annotation) if not getattr(one, "is_flag", False) else ""
-    kind = {"Path": "file"}.get(kind, kind)
+    kind = {"Path": "file", "list of Path": "paths", "list of text": "texts"}.get(kind, kind)
     default = "" if one.default is None else f"`{plain(one.default)}`"
     default = "required" if one.required else default
     about = (one.help or "") + (f" Or the variable `{one.envvar}`." if one.envvar else "")

@@ -19,6 +19,7 @@ DOCUMENTS = [
     ROOT / "docs" / "tutorial" / "first-answer.md",
     ROOT / "docs" / "how-to" / "keys-and-budgets.md",
     ROOT / "docs" / "how-to" / "cascade.md",
+    ROOT / "docs" / "how-to" / "evaluate.md",
 ]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RULES = re.compile(r"^```yaml\n# routing-rules.yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -46,7 +46,8 @@ def checked_table(folder: Path) -> OutcomeTable:
     for name, columns in PARTS.items():
         _check_columns(folder / name, columns)
     _check_scores(folder / "outcomes.parquet")
-    return read_table(folder)
+    # A table is called by its folder, which `.` does not name.
+    return read_table(folder.resolve())
 
 
 def _check_columns(path: Path, columns: tuple[str, ...]) -> None:

@@ -73,5 +73,10 @@ def test_a_folder_of_tables_names_them(tmp_path: Path) -> None:
         checked_table(tmp_path / "nowhere")
 
 
-def test_a_whole_table_is_read(tmp_path: Path) -> None:
-    assert checked_table(write(tmp_path / "mine", table(20))).name == "mine"
+def test_a_whole_table_is_read_and_called_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "mine", table(20))
+    assert checked_table(folder).name == "mine"
+    monkeypatch.chdir(folder)
+    assert checked_table(Path()).name == "mine"
