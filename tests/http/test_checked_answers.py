@@ -1,5 +1,6 @@
 """Answers are checked before the caller has them, and a better model is asked when that pays."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -249,3 +250,39 @@ async def test_a_strict_stream_of_which_every_model_breaks_off_is_an_error(
     assert answer.status == 502
     assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [MINI, SONNET]
     await sophia.settled(2)
+
+
+async def test_a_strict_stream_gives_the_first_answer_when_the_better_model_fails(
+    sophia: Gateway,
+) -> None:
+    sophia.up.script(MINI, SORRY)
+    sophia.up.script(SONNET, Step(status=503))
+    answer = await ask(sophia, "strict", stream=True)
+    assert answer.done and "sorry" in answer.text
+    assert answer.headers["x-sophia-model"] == MINI
+    assert answer.headers["x-sophia-attempts"] == "2"
+    assert answer.chunks[-1]["sophia"]["attempts"] == 2
+
+
+async def test_a_caller_who_leaves_a_held_stream_pays_for_what_was_made(
+    sophia: Gateway,
+) -> None:
+    """The upstream's connection is closed at once, and the bill is settled."""
+    sophia.up.script(MINI, Step(stall_after=2))
+    body = {"model": MINI, "stream": True, "sophia": {"cascade": "strict"}, "max_tokens": 500,
+            "messages": [{"role": "user", "content": "Why?"}]}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await sophia.client.post("/v1/chat/completions", body)
+    (row,) = await sophia.settled(1)
+    assert row.failure == "client_gone" and row.model == MINI
+
+
+async def test_an_answer_too_long_to_hold_is_given_unchecked(sophia: Gateway) -> None:
+    message = {"role": "assistant", "content": "long " * 2_000_000}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    sophia.up.script(MINI, Step(body={"id": "gen-x", "choices": [choice]}))
+    answer = await ask(sophia, response_format={"type": "json_object"})
+    assert answer.status == 200 and answer.headers["x-sophia-model"] == MINI
+    assert len(answer.text) == 10_000_000
+    assert await verdicts(sophia, answer) == []

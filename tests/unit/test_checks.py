@@ -182,3 +182,21 @@ def test_a_stream_and_a_whole_answer_say_the_same() -> None:
     )
     assert choices(stream) == choices([whole]) == expected
     assert choices([b'{"choices":[{"index":0,"text":"legacy"}]}']) == (Said("legacy"),)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"index": "x", "message": 3}, {"delta": {"content": 7, "tool_calls": 5}}, 4, {},
+     {"message": {"tool_calls": [1, {"function": "f"}, {"index": [], "function": {}}]}},
+     {"finish_reason": None, "message": {"content": [{"text": 1}, 2], "refusal": {}}}],
+)
+def test_an_odd_answer_is_looked_at_without_failing(choice: Any) -> None:
+    """A check must never be what breaks an answer."""
+    said = choices([json.dumps({"choices": [choice]}).encode()])
+    examine(said, Demands("json_schema", SCHEMA, TOOLS, "*"))
+
+
+def test_a_call_of_another_kind_is_an_answer() -> None:
+    call = {"type": "custom", "custom": {"name": "sql", "input": "select 1"}}
+    (said,) = choices([json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).encode()])
+    assert failed(said) == []

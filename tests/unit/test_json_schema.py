@@ -30,6 +30,7 @@ CITY = {
         ({"name": "Ulm"}, None),
         ({"name": "Ulm", "people": None, "kind": 1, "twins": ["Jena", 7]}, None),
         ({"name": "Ulm", "people": 2.0}, None),
+        ({"name": "Ulm", "people": 10**400}, None),
         ([], "the value is not of type object"),
         ({}, "`name` is missing"),
         ({"name": ""}, "`name` breaks its minLength"),

@@ -112,8 +112,9 @@ def choices(chunks: Iterable[bytes]) -> tuple[Said, ...]:
     told: dict[int, _Choice] = {}
     for chunk in chunks:
         body = msgspec.json.decode(chunk)
-        for choice in body.get("choices") or ():
-            told.setdefault(choice.get("index") or 0, _Choice()).add(choice)
+        for choice in _dicts(body.get("choices")):
+            place = choice.get("index")
+            told.setdefault(place if isinstance(place, int) else 0, _Choice()).add(choice)
     return tuple(told[number].said() for number in sorted(told))
 
 
@@ -203,20 +204,27 @@ class _Choice:
     def add(self, choice: dict[str, Any]) -> None:
         """Take up what a whole choice or a part of it says."""
         self._finish = choice.get("finish_reason") or self._finish
-        part = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
+        part = choice.get("message") or choice.get("delta")
+        if not isinstance(part, dict):
+            part = {"content": choice.get("text")}
         self._text.append(_text_of(part.get("content")))
         self._refusal.append(_text_of(part.get("refusal")))
         self._media = self._media or bool(part.get("images") or part.get("audio"))
-        calls = part.get("tool_calls") or ()
+        calls = _dicts(part.get("tool_calls"))
         if isinstance(part.get("function_call"), dict):
-            calls = ({"index": 0, "function": part["function_call"]},)
+            calls = [{"index": 0, "function": part["function_call"]}]
         for number, call in enumerate(calls):
-            function = call.get("function") if isinstance(call, dict) else None
-            if isinstance(function, dict):
-                place = call.get("index")
-                kept = self._calls.setdefault(number if place is None else place, ["", ""])
-                kept[0] += _text_of(function.get("name"))
-                kept[1] += _text_of(function.get("arguments"))
+            self._add_call(call, number)
+
+    def _add_call(self, call: dict[str, Any], number: int) -> None:
+        function, place = call.get("function"), call.get("index")
+        if not isinstance(function, dict):
+            # A call of another kind than functions cannot be compared, but it is an answer.
+            self._media = True
+            return
+        kept = self._calls.setdefault(place if isinstance(place, int) else number, ["", ""])
+        kept[0] += _text_of(function.get("name"))
+        kept[1] += _text_of(function.get("arguments"))
 
     def said(self) -> Said:
         """Return the choice, put together."""
@@ -232,6 +240,10 @@ def _parsed(text: str) -> object:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return _NOT_JSON
+
+
+def _dicts(values: object) -> list[dict[str, Any]]:
+    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
 
 def _text_of(content: object) -> str:

@@ -48,10 +48,10 @@ _TYPES: Mapping[str, _Test] = {
 }
 # Keyword: whom it binds, what of them is measured, how the measure must stand to the bound.
 _BOUNDS: Mapping[str, tuple[_Test, Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
-    "minimum": (_is_number, float, operator.ge),
-    "maximum": (_is_number, float, operator.le),
-    "exclusiveMinimum": (_is_number, float, operator.gt),
-    "exclusiveMaximum": (_is_number, float, operator.lt),
+    "minimum": (_is_number, operator.pos, operator.ge),
+    "maximum": (_is_number, operator.pos, operator.le),
+    "exclusiveMinimum": (_is_number, operator.pos, operator.gt),
+    "exclusiveMaximum": (_is_number, operator.pos, operator.lt),
     "minLength": (_TYPES["string"], len, operator.ge),
     "maxLength": (_TYPES["string"], len, operator.le),
     "minItems": (_TYPES["array"], len, operator.ge),

@@ -68,7 +68,7 @@ async def _whole(answer: Answer, reply: Reply) -> None:
 
 async def _stream(answer: Answer, reply: Reply) -> None:
     head = render.ChunkHead(answer)
-    await reply.begin(200, EVENTS + render.headers(answer, None))
+    await reply.begin(200, EVENTS + render.headers(answer, answer.outcome))
     try:
         while (piece := await answer.next()) is not None:
             if piece.id is not None:
