@@ -16,7 +16,8 @@ from sophia.adapters.coordinator import LocalCoordinator
 from sophia.adapters.store.sqlite import SqliteStore
 from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
-from sophia.compose.checking import checking_of
+from sophia.adapters.webhook import Webhook
+from sophia.compose.checking import checking_of, webhooks_of
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
 from sophia.compose.learning import Learner, learner_of
 from sophia.compose.listing import catalogue_of, keep_listing, knowledge_from, listed, listing_age
@@ -39,6 +40,7 @@ from sophia.jobs.heartbeat import Heartbeat
 from sophia.jobs.reload import CatalogueRefresh, RulesReload
 from sophia.jobs.resolve import ResolveDoubts
 from sophia.jobs.timer import every
+from sophia.serving.checking import Verdicts
 from sophia.serving.desk import Desk
 from sophia.serving.knowledge import Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
@@ -84,6 +86,8 @@ class Sophia:
     sinks: tuple[Sink, ...] = ()
     sandbox: SandboxProcess | None = None
     learner: Learner | None = None
+    verdicts: Verdicts | None = None
+    webhooks: tuple[Webhook, ...] = ()
 
     async def close(self) -> None:
         """Stop the jobs, settle what is open, write what waits, close everything."""
@@ -92,7 +96,10 @@ class Sophia:
             job.cancel()
         await asyncio.gather(*self.jobs, return_exceptions=True)
         await self.front.desk.reconciler.close()
-        await self.front.desk.checking.close()
+        if self.verdicts is not None:
+            await self.verdicts.close()
+        for webhook in self.webhooks:
+            await webhook.close()
         for upstream in self.upstreams:
             await upstream.close()
         for sink in self.sinks:
@@ -159,7 +166,9 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         desk.insight, front.teacher = learner.insight, learner.teacher
         desk.sinks = (*sinks, learner.insight)
     hear = learner.teacher.hear if learner is not None else None
-    desk.checking = checking_of(settings, environ, knowledge, store, hear)
+    webhooks = webhooks_of(settings, environ)
+    verdicts = Verdicts(store, hear)
+    desk.checking = checking_of(settings, knowledge, webhooks, verdicts)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",
@@ -174,6 +183,8 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         sinks=desk.sinks,
         sandbox=sandbox,
         learner=learner,
+        verdicts=verdicts,
+        webhooks=tuple(webhooks.values()),
     )
     _start_jobs(sophia, settings, default, data)
     return sophia

@@ -8,19 +8,14 @@ from sophia.adapters.webhook import Webhook
 from sophia.compose.places import pool_of
 from sophia.config import ConfigError, Settings, UpstreamSettings
 from sophia.core.money import nano_from_usd
-from sophia.core.ports import Store
-from sophia.serving.checking import Checking, Hearer, Verdicts
+from sophia.serving.checking import Checking, Examiner, Verdicts
 from sophia.serving.knowledge import Knowledge
 
 
 def checking_of(
-    settings: Settings,
-    environ: Mapping[str, str],
-    knowledge: Knowledge,
-    store: Store,
-    hear: Hearer | None,
+    settings: Settings, knowledge: Knowledge, webhooks: Mapping[str, Examiner], verdicts: Verdicts
 ) -> Checking:
-    """Return how answers are checked; `hear` learns from what is found. Raises ConfigError."""
+    """Return how answers are checked. Raises ConfigError for a rubric model that does not exist."""
     wanted = settings.cascade
     if wanted.rubric_model is not None and knowledge.find(wanted.rubric_model) is None:
         raise ConfigError(f"`cascade.rubric_model`: there is no model {wanted.rubric_model!r}")
@@ -28,9 +23,15 @@ def checking_of(
         settings.routing.cascade == "auto",
         None if wanted.value_usd is None else nano_from_usd(wanted.value_usd),
         wanted.rubric_model,
-        {url: _webhook(url, wanted.webhook_s, environ) for url in wanted.webhooks},
-        Verdicts(store, hear),
+        webhooks,
+        verdicts,
     )
+
+
+def webhooks_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, Webhook]:
+    """Return the judges that callers may name, by URL; close them. Raises ConfigError."""
+    seconds = settings.cascade.webhook_s
+    return {url: _webhook(url, seconds, environ) for url in settings.cascade.webhooks}
 
 
 def _webhook(url: str, seconds: float, environ: Mapping[str, str]) -> Webhook:

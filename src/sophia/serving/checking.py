@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sophia.core.errors import BadRequest, SophiaError
 from sophia.core.ports import Store
@@ -15,13 +14,8 @@ from sophia.serving.request import Request
 log = logging.getLogger("sophia.serving")
 
 
-class Examiner(Protocol):
-    """Judges answers: asked with JSON, it returns a score from 0 to 1, None when it has none."""
-
-    def __call__(self, question: bytes, /) -> Awaitable[float | None]: ...
-
-    async def close(self) -> None: ...
-
+Examiner = Callable[[bytes], Awaitable[float | None]]
+"""Judges an answer, sent as JSON: returns a score from 0 to 1, None when it has none."""
 
 Hearer = Callable[[Intent, Feedback, str], Awaitable[object]]
 """Hears of a verdict on a decision, and which model it is about."""
@@ -96,13 +90,6 @@ class Checking:
                 param="sophia.webhook",
             )
         return self.webhooks[url]
-
-    async def close(self) -> None:
-        """Write what was found, and let go of the examiners."""
-        if self.verdicts is not None:
-            await self.verdicts.close()
-        for webhook in self.webhooks.values():
-            await webhook.close()
 
 
 NOT_CHECKING = Checking()
