@@ -97,8 +97,8 @@ def show_report(report: "TableReport", paper: Console) -> None:
     """Print a report: what it is of, the single arms, the policies and the curve."""
     paper.print(
         f"\n[bold]{printable(report.table)}[/]: {report.questions:,} questions, "
-        f"{len(report.singles)} models, {report.tasks} tasks; each question judged by what was "
-        f"learned from others, in {report.folds} parts."
+        f"{len(report.singles)} models, {report.tasks} tasks; each judged by what was learned from "
+        f"others, in {report.folds} parts."
     )
     _print_singles(report, paper)
     _print_policies(report, paper)
@@ -255,12 +255,12 @@ def _print_curve(report: "TableReport", paper: Console) -> None:
         paper.print(f"{label:>{_AXIS}}{row}", no_wrap=True, markup=False)
     left, right = money(low), money(high)
     paper.print(f"{'':>{_AXIS}}{left}{right:>{frame.width - len(left)}}", no_wrap=True)
-    paper.print("* oracle  : told task  · single models, mixed  " + _key(report), style="dim")
+    paper.print("*=oracle  :=told task  ·=single models, mixed  " + _key(report), style="dim")
 
 
 def _key(report: "TableReport") -> str:
     named = zip(_MARKS, report.policies, strict=False)
-    return "  ".join(f"{mark} {one.policy}" for mark, one in named)
+    return "  ".join(f"{mark}={one.policy}" for mark, one in named)
 
 
 def _draw(report: "TableReport", folder: Path) -> None:

@@ -55,7 +55,7 @@ def _curve(report: TableReport) -> Any:
     best = report.singles[0]
     place = best.cost_usd or 0.0, best.quality
     axes.annotate(
-        best.arm, place, (0, -6), textcoords="offset points", fontsize=8, ha="right", va="top"
+        best.arm, place, (4, 6), textcoords="offset points", fontsize=8, ha="right", va="bottom"
     )
     axes.set(
         title=f"{report.table}: {report.questions:,} questions, {len(report.singles)} models",
@@ -76,9 +76,14 @@ def _frame(axes: Any, report: TableReport) -> None:
     room = 0.04 * (top - bottom)
     axes.set_ylim(bottom - room, top + room)
     if left > 0.0:
+        from matplotlib.ticker import LogLocator, NullLocator
+
         axes.set_xscale("log")
         margin = (right / left) ** 0.03
         axes.set_xlim(left / margin, right * margin)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda cost, place: rf"\${cost:.3g}")
 
 
 def _plot(axes: Any, line: Line | None, **style: Any) -> None:
@@ -125,7 +130,8 @@ def _reliability(axes: Any, judged: Judged) -> None:
         color="tab:blue",
         zorder=3,
     )
-    error = judged.ece.value
-    axes.set_title(judged.policy + (f"\nECE {error:.3f}" if error is not None else ""), fontsize=9)
+    # So far off would exact chances look too, on as many questions.
+    error, floor = judged.ece.value or 0.0, judged.ece_floor or 0.0
+    axes.set_title(f"{judged.policy}\nECE {error:.3f}, by chance {floor:.3f}", fontsize=9)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid(visible=True, alpha=0.25)
