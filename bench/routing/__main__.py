@@ -8,10 +8,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.routing import online
 from bench.routing.cells import Cell, Cells, key_of
 from bench.routing.contestants import POLICIES, expect, told_task
 from bench.routing.figures import draw
-from bench.routing.report import Row, Source, line_of, means_of, table_of, write
+from bench.routing.online_agent import AGENTS
+from bench.routing.online_stream import stream_of
+from bench.routing.report import LATER, Row, Source, line_of, means_of, table_of, write
 from bench.routing.sources import files_of, names_in, read_source
 from sophia.learning import measures
 from sophia.learning.curves import Curve
@@ -21,7 +24,7 @@ from sophia.learning.tables import OutcomeTable, Unreadable
 
 DATA = Path(__file__).parents[2].parent / "shared/data/routing"
 
-WIDTH = 140
+WIDTH = 170
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Bench:
     seed: int
     cells: Cells
     console: Console
+    online_seeds: int
 
     def run(self, name: str, policies: list[str], figures: Path | None) -> tuple[Source, list[Row]]:
         """Return what a source is, and how each policy did on it.
@@ -54,7 +58,7 @@ class Bench:
             else:
                 verdict = judge(ground, cell.quality, cell.cost)
                 curves[policy] = _curve(ground, cell)
-            rows.append(Row(name, policy, verdict))
+            rows.append(Row(name, policy, verdict, self._online(table, policy)))
         if ground is not None:
             curves["oracle"] = ground.tops[0]
             rows += _lines(name, ground)
@@ -89,6 +93,29 @@ class Bench:
                     found[policy] = cell
         return {policy: cell for policy, cell in found.items() if cell is not None}
 
+    def _online(self, table: OutcomeTable, policy: str) -> dict[str, Interval]:
+        """Return how the policy does when it is told only what it chose, if it can learn so."""
+        if not self.online_seeds or policy not in AGENTS:
+            return {}
+        settings = ("online", table.name, policy, self.online_seeds)
+        key = key_of(files_of(self.data, table.name), settings)
+        numbers = self.cells.load_numbers(key)
+        if numbers is None:
+            with _progress(self.console) as progress:
+                bar = progress.add_task(f"{table.name}: {policy}, online", total=self.online_seeds)
+                seeds = self.online_seeds
+                found = online.run(
+                    stream_of(table),
+                    online.Plan(policy, seeds=seeds),
+                    tell=lambda share: progress.update(bar, completed=round(share * seeds)),
+                )
+            numbers = {}
+            for measure in LATER:
+                part = getattr(found, measure)
+                numbers[measure] = [part.mean, part.low, part.high]
+            self.cells.keep_numbers(key, numbers)
+        return {measure: Interval(*values) for measure, values in numbers.items()}
+
     def _told(self, table: OutcomeTable, places: np.ndarray) -> Cell:
         cell = Cell(np.empty_like(table.quality), np.empty_like(table.quality))
         for fold in range(self.folds):
@@ -105,7 +132,7 @@ def main() -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     cells = Cells(fresh=options.fresh)
-    bench = Bench(options.data, options.folds, options.seed, cells, console)
+    bench = Bench(options.data, options.folds, options.seed, cells, console, options.online)
     names = options.sources.split(",") if options.sources else names_in(options.data)
     policies = options.policies.split(",") if options.policies else list(POLICIES)
     sources: list[Source] = []
@@ -139,6 +166,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--policies", help=f"of {', '.join(map(repr, POLICIES))}; default: all")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--online", type=int, default=2, help="seeds of the runs that learn online; 0: none"
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", dest="fresh", action="store_false", help="the default")
     again.add_argument("--fresh", action="store_true", help="take nothing of an earlier run")

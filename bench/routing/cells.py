@@ -1,6 +1,7 @@
 """Finished cells, a source and a policy each, kept between runs and thrown away when stale."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,16 @@ class Cells:
         np.savez_compressed(draft, quality=cell.quality, cost=cell.cost)
         draft.replace(self.folder / f"{key}.npz")
 
+    def load_numbers(self, key: str) -> dict[str, list[float]] | None:
+        """Return kept figures."""
+        path = self.folder / f"{key}.json"
+        return json.loads(path.read_text()) if path.is_file() and not self.fresh else None
+
+    def keep_numbers(self, key: str, numbers: dict[str, list[float]]) -> None:
+        """Keep figures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{key}.json").write_text(json.dumps(numbers))
+
 
 def key_of(data: list[Path], settings: tuple[object, ...]) -> str:
     """Return the name of a cell: it changes with the data, the code and the settings."""
@@ -68,7 +79,7 @@ def _code() -> bytes:
         routing / "data/embedding.npz",
         *(
             Path(bench.routing.__path__[0]) / name
-            for name in ("sources.py", "contestants.py")
+            for name in ("sources.py", "contestants.py", "online_agent.py", "online_stream.py")
         ),
     ]
     for path in sorted(paths):

@@ -10,6 +10,7 @@ from sophia.learning.tables import Matrix, OutcomeTable
 from sophia.routing.policies.boosted import Boosted
 from sophia.routing.policies.hierarchical import Hierarchical, Shape
 from sophia.routing.policies.knn import Neighbours
+from sophia.routing.policies.linucb import LinUcb
 from sophia.routing.policies.logistic import Logistic
 from sophia.routing.policies.policy import Learner, Lesson
 from sophia.routing.policies.random_forest import RandomForest
@@ -30,6 +31,7 @@ POLICIES: dict[str, Make] = {
     "hierarchical": lambda fold: _hierarchical(fold, text=True),
     "hierarchical_no_text": lambda fold: _hierarchical(fold, text=False),
     "task_mean": lambda fold: TaskMean(len(fold.sights[0].tasks)),
+    "linucb": lambda fold: LinUcb(fold.projection),
     "knn": lambda fold: Neighbours(),
     "logistic": lambda fold: Logistic(train_logistic),
     "boosted": lambda fold: Boosted(train_boosted),

@@ -46,7 +46,7 @@ def table_of(rows: Sequence[Row], sources: Sequence[Source]) -> Table:
     table = Table(title="Routing on real outcomes, cross-fitted; λ fixed on the other folds")
     for title in ("source", "policy"):
         table.add_column(title, no_wrap=True)
-    titles = ("gap", "[95 %]", "swept", "c100", "peak", "q at 25 %", "harm", "auc", "ece", "floor")
+    titles = ("gap", "[95 %]", "swept", "c100", "peak", "q at 25 %", "harm", "auc", "ece", "floor", "online", "first")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for source in sources:
@@ -54,7 +54,9 @@ def table_of(rows: Sequence[Row], sources: Sequence[Source]) -> Table:
         name = source.name
         for row in rows:
             if row.source == source.name:
-                table.add_row(name, row.policy, *_figures(row.verdict))
+                later = [row.online.get(measure, Interval(None)) for measure in LATER]
+                figures = [_number(one.value, 2) for one in later]
+                table.add_row(name, row.policy, *_figures(row.verdict), *figures)
                 name = ""
     return table
 
