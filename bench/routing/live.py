@@ -1,6 +1,7 @@
 """A live run: simulated users ask a running Sophia, and score answers by a real table of outcomes.
 
     python -m bench.routing.live --data DIR [--source zeroeval] [--requests 1800] [--json FILE]
+        [--figure FILE.svg]
 
 Sophia runs as users run it, `sophia serve` with the sandbox behind it, and knows nothing of the
 table: each of its models stands for one arm of it, whose recorded score is the user's feedback.
@@ -39,6 +40,7 @@ BROKEN_SHARE = 0.4
 BUDGET_USD = 3.0
 AT_ONCE = 4
 WAIT_SECONDS = 30.0
+WINDOW = 60
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,38 @@ def run(data: Path, source: str, requests: int, seed: int, console: Console) -> 
         "spent_usd": spent,
         "budget_usd": BUDGET_USD,
         "replay": replayed,
+        "trace": [[one.model, one.policy, one.score] for stage in stages for one in stage],
     }
+
+
+def draw(told: dict, target: Path) -> None:
+    """Draw who answered and how well, request by request, as means over the latest ones."""
+    from matplotlib.figure import Figure
+
+    models = [one[0] for one in told["trace"]]
+    scores = np.array([one[2] for one in told["trace"]])
+    window = np.ones(WINDOW) / WINDOW
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    place = np.arange(WINDOW, len(scores) + 1)
+    above.plot(place, np.convolve(scores, window, "valid"), color="black")
+    above.set_ylabel(f"score, mean of {WINDOW}")
+    for model, _ in Counter(models).most_common(6):
+        share = np.convolve([name == model for name in models], window, "valid")
+        below.plot(place, share, label=model)
+    below.set_ylabel(f"share of {WINDOW}")
+    below.set_xlabel("request")
+    below.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    third = len(scores) // 3
+    marks = ((told["first_learned"] or 0, "the learned policy begins"),
+             (third, f"{told['newcomer']['model']} joins"), (2 * third, f"{told['broken']['model']} breaks"))
+    for axis in (above, below):
+        axis.grid(visible=True, alpha=0.3)
+        for at, _ in marks:
+            axis.axvline(at, color="grey", linestyle=":")
+    for at, name in marks:
+        above.text(at + 4, above.get_ylim()[0], name, fontsize="x-small", rotation=90, va="bottom")
+    figure.savefig(target)
 
 
 def _arms(table: OutcomeTable, count: int, generator: np.random.Generator) -> list[int]:
@@ -259,12 +292,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
     console = Console()
     told = run(chosen.data, chosen.source, chosen.requests, chosen.seed, console)
     _print(console, told)
     if chosen.json:
-        chosen.json.write_text(json.dumps(told, indent=1) + "\n")
+        chosen.json.write_text(json.dumps(told) + "\n")
+    if chosen.figure:
+        draw(told, chosen.figure)
 
 
 if __name__ == "__main__":
