@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,12 +25,17 @@ from bench.gateway.process import HIGHEST, Unable, cores, lift, may_lift
 from bench.gateway.report import markdown_table
 from sophia.catalogue.model import Model
 from sophia.catalogue.snapshot import bundled
+from sophia.compose.learning import first_steps
 from sophia.core.errors import SophiaError
 from sophia.routing import rulebook
+from sophia.routing.evidence import rounded
 from sophia.routing.features import extract
-from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.learned import Learned, Seen
+from sophia.routing.nouns import Features, Hints, Prompt
 from sophia.routing.plan import Limits, RouteRequest, plan, plan_named
 from sophia.routing.pool import Pool
+from sophia.routing.request import NO_RULES
+from sophia.serving.insight import Look
 
 SIZES = {"400 B": 400, "4 kB": 4_000, "64 kB": 64_000, "1 MB": 1_000_000}
 NAMED = "openai/gpt-4o-mini"
@@ -37,6 +43,10 @@ TEXT_CAP = 2_000
 VARIANTS = 40
 PASSES = 5
 GOAL_P50_US, GOAL_P50_SIZE, GOAL_P99_US = 60.0, "4 kB", 250.0
+ARMS = 50
+LEARNED, LOOKED = f"learned, {ARMS} models", f"learned and looked at, {ARMS} models"
+# The embedding reads 1,400 characters at most, so that 4 kB stand for the goal's 2 kB as well.
+LEARNED_P99_US, LOOKED_P99_US = 1000.0, 1500.0
 TEXTS = {
     "prose": "Please compare how two growing cities paid for their tramways, and say which choice aged better. ",
     "code": "def merge(left, right):\n    while left and right:\n        yield (left if left[0] < right[0] else right).pop(0)\n",
@@ -89,11 +99,36 @@ def steps(base: RouteRequest) -> dict[str, Callable[[Prompt], object]]:
     def decide(prompt: Prompt) -> object:
         return plan(RouteRequest(prompt, base.hints, base.pool, base.find, base.limits, base.today, base.rulebook))
 
+    look, learned, wide = _learned(base)
+
+    hints, prose = base.hints, Prompt(TEXTS["prose"])
+    usual = Seen(rounded(look(prose, extract(prose, hints), hints, "")), 0.5)
+
+    def choose(prompt: Prompt, seen: Seen, features: Features | None = None) -> object:
+        return plan(replace(wide, prompt=prompt, learned=learned, seen=seen, features=features))
+
+    def looked(prompt: Prompt) -> object:
+        features = extract(prompt, hints)
+        return choose(prompt, Seen(rounded(look(prompt, features, hints, "")), 0.5), features)
+
     return {
+        LEARNED: lambda prompt: choose(prompt, usual),
+        LOOKED: looked,
         "features": lambda prompt: extract(prompt, base.hints),
         "decision": decide,
         "named model": lambda prompt: plan_named(model, prompt, base.limits, today=base.today),
     }
+
+
+def _learned(base: RouteRequest) -> tuple[Look, Learned, RouteRequest]:
+    """What looks at requests, a policy that knows `ARMS` models, and a request that may go to each of them."""
+    found = Pool.of([*bundled().profiles, *bundled().routable()])
+    pool = Pool.of([seat.model for seat in found.seats[:ARMS]])
+    live, look = first_steps()
+    live.know([seat.id for seat in pool.seats])
+    learned = live.learned(0.0, asked=True)
+    assert learned is not None
+    return look, learned, replace(base, pool=pool, rulebook=NO_RULES)
 
 
 def prompts(kind: str, chars: int) -> list[Prompt]:
@@ -182,6 +217,10 @@ def missed(timings: list[Timing]) -> list[str]:
         found.append(f"p50 at {GOAL_P50_SIZE} is {p50:.0f} µs, the goal {GOAL_P50_US:.0f}")
     if p99 > GOAL_P99_US:
         found.append(f"the worst p99 is {p99:.0f} µs, the goal {GOAL_P99_US:.0f}")
+    for step, goal in ((LEARNED, LEARNED_P99_US), (LOOKED, LOOKED_P99_US)):
+        p99 = max(timing.p99_us for timing in of(timings, step, GOAL_P50_SIZE))
+        if p99 > goal:
+            found.append(f"the worst p99 of {step} is {p99:.0f} µs, the goal {goal:.0f}")
     return found
 
 
@@ -205,8 +244,9 @@ def save(timings: list[Timing], command: str, path: Path | None) -> None:
         note = (
             f"Made {made} by `{command}` on {machine['processor']}, Python {machine['python']}: microseconds, "
             f"{timings[0].calls} calls for each text and length.\n\n{markdown_table(rows(timings))}\n\n"
-            f"Goals: p50 ≤ {GOAL_P50_US:.0f} µs at {GOAL_P50_SIZE}, p99 ≤ {GOAL_P99_US:.0f} µs at any length; "
-            + ("; ".join(missed(timings)) or "both met")
+            f"Goals: p50 ≤ {GOAL_P50_US:.0f} µs at {GOAL_P50_SIZE}, p99 ≤ {GOAL_P99_US:.0f} µs at any length; learned "
+            f"p99 ≤ {LEARNED_P99_US:.0f} µs, with looking at the text ≤ {LOOKED_P99_US:.0f} µs; "
+            + ("; ".join(missed(timings)) or "all met")
             + "."
         )
         put_section(places.REFERENCE, "decision", "One decision", note)

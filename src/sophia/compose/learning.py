@@ -74,9 +74,7 @@ async def learner_of(
     Raises:
         ConfigError: what was kept cannot be read, and how to go back.
     """
-    coarse = {name: kind.type for name, kind in _taxonomy().items()}
-    senses = Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
-    live = _fresh(settings)
+    live, senses = first_steps(settings)
 
     def arms() -> list[str]:
         return [seat.id for seat in pool().seats]
@@ -116,6 +114,13 @@ def _fresh(settings: Learning) -> Live:
 
     learner = Hierarchical(Shape(len(classes), 0, 0))
     return Live(learner, "", prior_of, live_settings(settings))
+
+
+def first_steps(settings: Learning | None = None) -> tuple[Live, Senses]:
+    """Return a live policy that knows no arm yet, and what looks at requests for it."""
+    settings = settings or Learning()
+    coarse = {name: kind.type for name, kind in _taxonomy().items()}
+    return _fresh(settings), Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
 
 
 def live_settings(settings: Learning) -> LiveSettings:

@@ -84,9 +84,7 @@ def rated(arms: Sequence[str], options: Options, choice: Choice) -> tuple[Rated,
         choice.utility,
         choice.propensities,
     )
-    return tuple(
-        Rated(arm, *(column[at].item() for column in columns)) for at, arm in enumerate(arms)
-    )
+    return tuple(map(Rated, arms, *(column.tolist() for column in columns)))
 
 
 def _as_kept(vector: Vector) -> Vector:
