@@ -24,6 +24,7 @@ NEWCOMER_SD = 0.20
 DEMOTED, PROMOTED = 0.2, 0.5
 THRIFT = 0.01
 HARD = 1.05
+RESERVED = 0.99
 
 
 class Newcomer(Struct, frozen=True):
@@ -57,8 +58,10 @@ class Budget(Struct, frozen=True):
     """How far a window's budget was used up, by seed, and what the quality was.
 
     `target` is the mean cost allowed over the best arm's. The hard ceiling, 5 % above the budget,
-    is kept by letting through worst cases only; `breaches` counts windows beyond it. `refused` are requests for which even
-    the cheapest worst case no longer fitted.
+    is kept by reserving the 99th percentile of an arm's cost; `breaches` counts windows beyond it,
+    `refused` requests for which even the cheapest reservation no longer fitted. Where
+    `free_price_share` is above nought the price was nought for so long: more money would have
+    bought nothing.
     """
 
     source: str
@@ -200,7 +203,7 @@ def _pay(
     usual = target * stream.reference
     budgeted = usual * len(order)
     ceiling = HARD * budgeted
-    worst: Vector = stream.cost.max(axis=0)
+    worst: Vector = np.quantile(stream.cost, RESERVED, axis=0)
     state, settings = Pacing(), Pace()
     spent = gained = 0.0
     refused = free = 0
