@@ -11,6 +11,7 @@ from sophia.compose.learning import history_of, refitted, replay_of, roll_back
 from sophia.config import Learning
 from sophia.learning.replay import Replayed
 
+
 @pytest.fixture
 def server() -> ServerKind:
     """What is learned does not depend on the server; the other files try both."""
@@ -198,3 +199,23 @@ async def test_the_command_line_tells_what_was_in_service(
     learn.show(False, None, str(gateway.folder))
     told = capsys.readouterr().out
     assert "priors alone" in told and "stopped" in told
+
+
+async def test_a_tool_loop_stays_with_the_model_that_called_the_tools(start: Any) -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    asked = [{"role": "user", "content": QUESTION}]
+    back = [
+        *asked,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "They are red. " * 40},
+    ]
+    async with start(learning=SOON) as gateway:
+        first = await gateway.client.chat("sophia/auto:best", messages=asked, tools=[tool])
+        began = first.json["sophia"]["model"]
+        then = await gateway.client.chat("sophia/auto:cheap", messages=back, tools=[tool])
+        assert (then.json["sophia"]["model"], then.json["sophia"]["policy"]) == (began, "pinned")
+        alone = await gateway.client.chat(
+            "sophia/auto:cheap", messages=[{"role": "user", "content": "Else."}, *back[1:]], tools=[tool]
+        )
+        assert alone.json["sophia"]["policy"] != "pinned"

@@ -15,7 +15,8 @@ class Prompt(NamedTuple):
 
     `text` holds at most 2,000 characters of the last user message, `system` at most 500 of the
     system prompt. `chars` counts all text of all messages; `utf8_bytes` bounds it from above.
-    `body_bytes` bounds everything that may become prompt tokens, attachments left out.
+    `body_bytes` bounds everything that may become prompt tokens, attachments left out. `tool_turn`
+    says that the last message is what a tool gave back.
     """
 
     text: str
@@ -34,6 +35,7 @@ class Prompt(NamedTuple):
     max_tokens: int | None = None
     choices: int = 1
     body_bytes: int = 0
+    tool_turn: bool = False
 
 
 class Hints(NamedTuple):

@@ -36,7 +36,9 @@ def plan(request: RouteRequest) -> Plan:
     field = Field(request, features)
     rule = _rule_of(request, features)
     policy = _policy_of(request.hints)
-    choice = _by_rule(field, rule) if rule else None
+    choice = _pinned(field)
+    if choice is None and rule is not None:
+        choice = _by_rule(field, rule)
     if choice is None and policy == LEARNED:
         choice = _by_learned(field)
     if choice is None:
@@ -83,6 +85,20 @@ class _Choice:
     notes: tuple[str, ...] = ()
     propensity: float = 1.0
     evidence: Evidence | None = None
+
+
+def _pinned(field: Field) -> _Choice | None:
+    """Return the model that called the tools, while it is able: another would not know why."""
+    seen = field.request.seen
+    if seen is None or seen.current is None or not field.request.prompt.tool_turn:
+        return None
+    offer = field.offer(seen.current)
+    if offer is None or not offer.pays:
+        return None
+    last = _last_resort(field)
+    others = [other for other in field.ranked() if other.pays and other is not offer]
+    reason = "The model that called the tools goes on with what they gave back."
+    return _Choice([offer, *others], reason, "pinned", None, last.seat.id if last else None)
 
 
 def _rule_of(request: RouteRequest, features: Features) -> Rule | None:

@@ -43,8 +43,8 @@ class Insight:
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
         chosen = plan.attempts[0].model
-        if request.hints.session_id:
-            place = (request.principal.key_id, request.hints.session_id)
+        place = _conversation(request, request.hints)
+        if place is not None:
             self._conversations[place] = chosen
             self._conversations.move_to_end(place)
             if len(self._conversations) > CONVERSATIONS:
@@ -63,9 +63,20 @@ class Insight:
             )
 
     def _current(self, request: Request, hints: Hints) -> str | None:
-        if not hints.session_id:
-            return None
-        return self._conversations.get((request.principal.key_id, hints.session_id))
+        place = _conversation(request, hints)
+        return None if place is None else self._conversations.get(place)
+
+
+def _conversation(request: Request, hints: Hints) -> tuple[str, str] | None:
+    """Return whose conversation a request belongs to, and which; None when it may stand alone.
+
+    Without a session id a tool loop is known by what the user asked, which stands unchanged in
+    each of its turns.
+    """
+    key, prompt = request.principal.key_id, request.prompt
+    if hints.session_id:
+        return key, hints.session_id
+    return (key, f"{prompt.system}\n{prompt.text}") if prompt.tools else None
 
 
 def lots(request_id: int) -> tuple[float, float]:

@@ -273,6 +273,7 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int, body_bytes: int) -> Pro
         max(read.max_completion_tokens or 0, read.max_tokens or 0) or None,
         read.n or 1,
         body_bytes - parts.bytes,
+        read.messages[-1].role == "tool",
     )
 
 
