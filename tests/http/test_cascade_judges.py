@@ -148,6 +148,9 @@ async def test_a_high_mark_leaves_the_answer(start: Any) -> None:
         id = answer.headers["x-sophia-decision-id"]
         told = (await gateway.client.get(f"/v1/decisions/{id}")).json
         assert told["served_by"] == MINI and len(told["attempts_made"]) == 2
+        page = (await gateway.client.get("/metrics", headers={})).body.decode()
+        (line,) = [one for one in page.splitlines() if one.startswith("openrouter_requests_total{")]
+        assert f'model="{MINI}"' in line, "a mark is no request of its own"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway import MINI, NEMO, SONNET, Answer, Gateway
-from sophia.config import Budget, CascadeSettings, Routing
+from gateway import FLASH, MINI, NEMO, SONNET, Answer, Gateway
+from sophia.config import Budget, CascadeSettings, Clocks, Routing
 from sophia.testing import Step
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -50,6 +50,8 @@ async def check_escalated(gateway: Gateway, answer: Answer, check: str) -> None:
     assert first.cost_nano > 0 and first.cost_nano + second.cost_nano == gateway.up.bill.total
     assert told["cost_usd"] == pytest.approx((first.cost_nano + second.cost_nano) / 1e9)
     assert await gateway.standing() == ((first.cost_nano + second.cost_nano) / 1e9, 0)
+    planned = {row["attempt_id"]: row["plan"] for row in await gateway.rows("intents")}
+    assert planned[first.attempt_id] and planned[second.attempt_id] is None
 
 
 async def verdicts(gateway: Gateway, answer: Answer) -> list[tuple[str, float, str]]:
@@ -190,7 +192,8 @@ async def test_the_first_answer_is_given_when_the_better_model_fails(
     id = answer.headers["x-sophia-decision-id"]
     assert (await sophia.client.get(f"/v1/decisions/{id}")).json["served_by"] == MINI
     page = (await sophia.client.get("/metrics", headers={})).body.decode()
-    assert page.count("openrouter_requests_total{") == 1 and 'status="200"' in page
+    (line,) = [one for one in page.splitlines() if one.startswith("openrouter_requests_total{")]
+    assert 'status="200"' in line and f'model="{MINI}"' in line and line.endswith(" 1.0")
 
 
 async def test_the_last_answer_is_given_when_none_passes(sophia: Gateway) -> None:
@@ -285,4 +288,59 @@ async def test_an_answer_too_long_to_hold_is_given_unchecked(sophia: Gateway) ->
     answer = await ask(sophia, response_format={"type": "json_object"})
     assert answer.status == 200 and answer.headers["x-sophia-model"] == MINI
     assert len(answer.text) == 10_000_000
+    assert await verdicts(sophia, answer) == []
+
+
+async def test_what_is_held_for_the_first_answer_is_free_for_the_second(sophia: Gateway) -> None:
+    """The key's budget covers the second in full, once the first one's hold is its real cost."""
+    sophia.up.script(MINI, SORRY, times=2)
+    await ask(sophia)
+    await sophia.settled(2)
+    first, second = sorted(await sophia.rows("intents"), key=lambda row: row["attempt_id"])
+    cost = (await sophia.outcomes())[0].cost_nano
+    assert first["held_nano"] > 2 * cost
+    key = await sophia.new_key(daily=(second["held_nano"] + 2 * cost) / 1e9)
+    answer = await ask(sophia, key=key)
+    assert answer.headers["x-sophia-model"] == SONNET
+    assert sophia.up.requests[-1].json()["max_tokens"] == 500
+
+
+async def test_no_more_models_are_asked_than_the_settings_allow(start: Any) -> None:
+    async with start(routing=Routing(cascade="auto", max_attempts=1)) as gateway:
+        gateway.up.script("*", SORRY, times=None)
+        answer = await gateway.client.chat("sophia/auto")
+        assert answer.status == 200 and len(gateway.up.requests) == 1
+
+
+async def test_no_model_is_asked_when_time_is_short(start: Any) -> None:
+    clocks = Clocks(whole_s=1.3, total_s=1.3, request_s=1.3)
+    async with start(deadlines=clocks) as gateway:
+        gateway.up.script(MINI, Step(text=SORRY.text, delay=0.4))
+        answer = await ask(gateway)
+        assert answer.headers["x-sophia-model"] == MINI and "sorry" in answer.text
+
+
+async def test_what_broke_off_is_replaced_at_any_price(start: Any) -> None:
+    """There is no answer to keep, so this is a failover like any other."""
+    async with start(cascade=CascadeSettings(value_usd=0.000001)) as gateway:
+        gateway.up.script(MINI, Step(cut_after=3))
+        answer = await ask(gateway, "strict", stream=True)
+        assert answer.done and answer.headers["x-sophia-model"] == SONNET
+
+
+async def test_the_latest_whole_answer_is_kept(sophia: Gateway) -> None:
+    for model, step in ((MINI, SORRY), (SONNET, SORRY), (FLASH, Step(status=503))):
+        sophia.up.script(model, step)
+    answer = await ask(sophia, models=[MINI, FLASH, SONNET])
+    assert answer.headers["x-sophia-model"] == SONNET and "sorry" in answer.text
+    failures = [row.failure for row in await sophia.settled(3)]
+    assert failures == ["check:refusal", "check:refusal", "status:503"]
+
+
+async def test_a_verdict_is_about_the_model_that_was_decided_on(sophia: Gateway) -> None:
+    """What a stand-in answers says nothing of the decision's own model."""
+    sophia.up.script(MINI, Step(status=503))
+    sophia.up.script(SONNET, SORRY)
+    answer = await ask(sophia)
+    assert answer.headers["x-sophia-model"] == SONNET
     assert await verdicts(sophia, answer) == []
