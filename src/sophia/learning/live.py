@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
 from sophia.routing.drift import Alarm, Alertness, Watch, evidence, watch
 from sophia.routing.learned import Habits, Learned
+from sophia.routing.nouns import Evidence
 from sophia.routing.policies.choose import Exploration
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Vector
@@ -147,8 +148,16 @@ class Live:
             self._settings.terms,
         )
 
-    def dealt(self, tasks: Vector, arm: str, cost: dict[str, float], best: str) -> None:
-        """Note a decision: trials are charged, and the tasks of requests are counted."""
+    def dealt(self, tasks: Vector, arm: str, made: Evidence) -> None:
+        """Note a decision: trials are charged, and the tasks of requests are counted.
+
+        Args:
+            tasks: shape (T,), the request's posterior.
+            arm: who is asked.
+            made: what a learned policy decided on.
+        """
+        cost = {one.arm: one.cost_nano for one in made.rated}
+        best = max(made.rated, key=lambda one: one.utility).arm
         if len(self._tasks) != len(tasks):
             self._tasks = np.zeros(len(tasks))
         self._tasks += tasks
@@ -157,7 +166,7 @@ class Live:
             if name not in cost:
                 continue
             asked = Request(tasks, shares, cost[name], cost[best])
-            after = give(trial, asked, arm, cost[arm])
+            after = give(trial, asked, arm, cost[arm], _forced(made, name))
             if is_over(after, shares, self._settings.terms):
                 del self._trials[name]
             else:
@@ -240,3 +249,11 @@ class Live:
         if self._contest.stage == "retired":
             self._waits_until = self.lessons + settings.again * (1 + contest.defeats)
             self._contest = replace(self._contest, defeats=contest.defeats)
+
+
+def _forced(made: Evidence, arm: str) -> float:
+    """Return the part of an arm's propensity that was set aside for its trial."""
+    if made.trial is None or made.rated[made.trial[0]].arm != arm:
+        return 0.0
+    place, probability = made.trial
+    return min(probability / max(made.rated[place].propensity, probability), 1.0)

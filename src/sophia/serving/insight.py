@@ -15,6 +15,7 @@ from sophia.serving.request import Request
 Look = Callable[[Prompt, Features, Hints, str], Sight]
 
 CONVERSATIONS = 10_000
+UNHEARD, UNHEARD_SHARE = 1000, 0.1
 _MASK = (1 << 64) - 1
 
 
@@ -25,17 +26,31 @@ class Insight:
         live: the policy that learns while it serves.
         look: turns a request of a tenant into numbers.
         classes: names of the tasks that it tells apart.
+
+    `heard` says whether anybody ever sent feedback.
     """
 
     def __init__(self, live: Live, look: Look, classes: tuple[str, ...] = ()) -> None:
         self.live = live
         self.classes = classes
         self._look = look
+        self.heard = live.lessons > 0
+        self._unheard = 0
         self._conversations: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    def of(self, request: Request, features: Features, hints: Hints) -> tuple[Learned | None, Seen]:
-        """Return the learned policy, if it is its turn, and the request as it sees it."""
+    def of(
+        self, request: Request, features: Features, hints: Hints
+    ) -> tuple[Learned | None, Seen | None]:
+        """Return the learned policy, if it is its turn, and the request as it sees it.
+
+        Where nobody ever sends feedback, most requests are not looked at, since it would be in
+        vain: then there is neither.
+        """
         lot, draw = lots(request.id)
+        if not self.heard and hints.policy != LEARNED:
+            self._unheard += 1
+            if self._unheard > UNHEARD and lot >= UNHEARD_SHARE:
+                return None, None
         learned = self.live.learned(lot, asked=hints.policy == LEARNED)
         sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
         return learned, Seen(sight, draw, self.live.state, self._current(request, hints))
@@ -51,9 +66,7 @@ class Insight:
                 self._conversations.popitem(last=False)
         evidence = plan.evidence
         if evidence is not None and evidence.rated:
-            best = max(evidence.rated, key=lambda one: one.utility).arm
-            cost = {one.arm: one.cost_nano for one in evidence.rated}
-            self.live.dealt(seen.sight.tasks, chosen, cost, best)
+            self.live.dealt(seen.sight.tasks, chosen, evidence)
 
     def emit(self, event: Settled) -> None:
         """Hear how long an answer was and how long it took."""

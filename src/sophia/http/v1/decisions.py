@@ -86,6 +86,8 @@ async def feedback(front: Front, incoming: Incoming, reply: Reply) -> None:
         answered = served(made)
         answered_by = answered.model if answered is not None else row.model
         front.scored(answered_by, score)
+        if front.desk.insight is not None:
+            front.desk.insight.heard = True
         if front.teacher is not None:
             await front.teacher.hear(row, verdict, answered_by)
     told = {"object": "sophia.feedback", "decision_id": body.decision_id, "stored": fresh}
