@@ -219,3 +219,16 @@ async def test_a_tool_loop_stays_with_the_model_that_called_the_tools(start: Any
             "sophia/auto:cheap", messages=[{"role": "user", "content": "Else."}, *back[1:]], tools=[tool]
         )
         assert alone.json["sophia"]["policy"] != "pinned"
+
+
+async def test_how_a_model_does_with_tools_is_learned_apart(start: Any) -> None:
+    """One and the same model may fail in one way of calling it and shine in another."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    async with start(learning=SOON) as gateway:
+        answer = await gateway.client.chat("sophia/auto", text=QUESTION, tools=[tool])
+        account = answer.json["sophia"]
+        verdict = {"decision_id": account["decision_id"], "score": 0.0}
+        await gateway.client.post("/v1/feedback", verdict)
+        await taught(gateway, 1, other=1.0)
+        arms = [row["arm"] for row in await gateway.rows("lessons")]
+        assert arms[0] == f"{account['model']}#tools" and "#" not in arms[1]

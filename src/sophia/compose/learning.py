@@ -31,6 +31,7 @@ from sophia.learning.snapshots import (
     identity,
     promote,
 )
+from sophia.routing.arms import model_of
 from sophia.routing.embedding import Embedding, read_embedding
 from sophia.routing.nouns import Plan
 from sophia.routing.policies.choose import Exploration
@@ -45,6 +46,7 @@ from sophia.serving.teach import Teacher
 
 FOLDER = "learned"
 _FIRST = "priors alone"
+_OTHER_MODE_DOUBT = 1.5
 
 read_plan = msgspec.json.Decoder(Plan).decode
 
@@ -110,7 +112,10 @@ def _fresh(settings: Learning) -> Live:
     kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
 
     def prior_of(arm: str) -> Prior:
-        return prior(_priors(), arm, kinds)
+        told = prior(_priors(), model_of(arm), kinds)
+        # No benchmark of ours tells tools or reasoning apart: the model is believed, less surely.
+        doubt = 1.0 if arm == model_of(arm) else _OTHER_MODE_DOUBT
+        return Prior(told.mean, told.sd * doubt)
 
     learner = Hierarchical(Shape(len(classes), 0, 0))
     return Live(learner, "", prior_of, live_settings(settings))

@@ -13,6 +13,7 @@ from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
+from sophia.routing.arms import MODES, arm_of, model_of
 from sophia.routing.drift import Alarm, Alertness, Watch, evidence, watch
 from sophia.routing.learned import Habits, Learned
 from sophia.routing.nouns import Evidence
@@ -115,12 +116,14 @@ class Live:
         """The trials of new arms that are going on."""
         return tuple(self._trials.values())
 
-    def know(self, arms: Iterable[str]) -> bool:
+    def know(self, models: Iterable[str]) -> bool:
         """Get to know the arms of the pool; one that comes later than the first lesson is tried.
 
         Returns whether there was a new one: then a new snapshot is due, since no lesson says so.
         """
-        fresh = [arm for arm in arms if arm not in set(self.learner.arms)]
+        known = set(self.learner.arms)
+        arms = (arm_of(model, mode) for model in models for mode in MODES)
+        fresh = [arm for arm in arms if arm not in known]
         for arm in fresh:
             prior = self._prior_of(arm)
             self.learner.add(arm, prior)
@@ -153,7 +156,7 @@ class Live:
 
         Args:
             tasks: shape (T,), the request's posterior.
-            arm: who is asked.
+            arm: the model that is asked.
             made: what a learned policy decided on.
         """
         cost = {one.arm: one.cost_nano for one in made.rated}
@@ -163,10 +166,12 @@ class Live:
         self._tasks += tasks
         shares = self._tasks / self._tasks.sum()
         for name, trial in list(self._trials.items()):
-            if name not in cost:
+            model = model_of(name)
+            if model not in cost or name != arm_of(model, made.mode):
                 continue
-            asked = Request(tasks, shares, cost[name], cost[best])
-            after = give(trial, asked, arm, cost[arm], _forced(made, name))
+            asked = Request(tasks, shares, cost[model], cost[best])
+            given = arm_of(arm, made.mode)
+            after = give(trial, asked, given, cost[arm], _forced(made, model))
             if is_over(after, shares, self._settings.terms):
                 del self._trials[name]
             else:

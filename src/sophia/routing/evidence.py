@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import convert
 
+from sophia.routing.arms import arm_of
 from sophia.routing.nouns import Evidence, Rated
 from sophia.routing.policies.choose import Choice, Exploration, Mode, Options, Taste, choose
 from sophia.routing.policies.policy import Policy, Sight, Vector
@@ -44,7 +45,7 @@ def unpack(kept: bytes, tenant: str = "") -> Sight:
 
 
 def again(policy: Policy, evidence: Evidence, tenant: str = "") -> tuple[str, tuple[Rated, ...]]:
-    """Return the arm that `policy` takes on the same request now, and how it rates all.
+    """Return the model that `policy` takes on the same request now, and how it rates all.
 
     With the policy in the state that `evidence` names, both equal what was kept, bit by bit.
 
@@ -55,7 +56,8 @@ def again(policy: Policy, evidence: Evidence, tenant: str = "") -> tuple[str, tu
     if not kept:
         raise ValueError("no learned policy took this decision")
     arms = [one.arm for one in kept]
-    ratings = policy.rate(unpack(evidence.sight, tenant), arms)
+    named = [arm_of(arm, evidence.mode) for arm in arms]
+    ratings = policy.rate(unpack(evidence.sight, tenant), named)
     if ratings is None:
         raise ValueError(f"{policy.name} declines this request")
     options = Options(

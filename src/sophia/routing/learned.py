@@ -7,6 +7,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from sophia.core.money import format_usd
+from sophia.routing.arms import arm_of, model_of
 from sophia.routing.evidence import pack, rated
 from sophia.routing.nouns import Evidence, Hints
 from sophia.routing.optimizer import Offer, wishes
@@ -69,7 +70,8 @@ class Seen(Struct, frozen=True):
     """One request as a learned policy meets it.
 
     `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
-    conversation is on; `price` what the budget's pace adds to the price of money.
+    conversation is on; `price` what the budget's pace adds to the price of money; `mode` how models
+    are called (see `arms`).
     """
 
     sight: Sight
@@ -77,10 +79,11 @@ class Seen(Struct, frozen=True):
     state: str = ""
     current: str | None = None
     price: float = 0.0
+    mode: str = ""
 
     def evidence(self) -> Evidence:
         """Return what to keep of a request that somebody else decided."""
-        return Evidence(self.state, pack(self.sight), self.draw)
+        return Evidence(self.state, pack(self.sight), self.draw, mode=self.mode)
 
 
 class Ranking(Struct, frozen=True):
@@ -128,7 +131,7 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
         cost <= PATIENCE * max(float(cost[best]), 1.0),
         late,
         options.current,
-        _trial(learned, seen.sight, arms, cost, best),
+        _trial(learned, seen, arms, cost, best),
     )
     choice = choose(options, taste, learned.exploration, seen.draw)
     order = [choice.arm, *(int(at) for at in np.argsort(-choice.utility) if at != choice.arm)]
@@ -143,7 +146,8 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
 def _rate(learned: Learned, seen: Seen, offers: Sequence[Offer]) -> Ratings | None:
     if not offers:
         return None
-    return learned.policy.rate(seen.sight, [offer.seat.id for offer in offers])
+    arms = [arm_of(offer.seat.id, seen.mode) for offer in offers]
+    return learned.policy.rate(seen.sight, arms)
 
 
 def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
@@ -170,14 +174,15 @@ def _lateness(offers: Sequence[Offer], habits: Sequence[Habits], hints: Hints) -
 
 
 def _trial(
-    learned: Learned, sight: Sight, arms: list[str], cost: Vector, best: int
+    learned: Learned, seen: Seen, arms: list[str], cost: Vector, best: int
 ) -> tuple[int, float] | None:
     if learned.shares is None:
         return None
     for trial in learned.trials:
-        if trial.arm in arms:
-            at = arms.index(trial.arm)
-            asked = Tried(sight.tasks, learned.shares, float(cost[at]), float(cost[best]))
+        model = model_of(trial.arm)
+        if model in arms and trial.arm == arm_of(model, seen.mode):
+            at = arms.index(model)
+            asked = Tried(seen.sight.tasks, learned.shares, float(cost[at]), float(cost[best]))
             probability = chance(trial, asked, learned.terms)
             if probability > 0.0:
                 return at, probability
@@ -213,5 +218,6 @@ def _evidence(  # noqa: PLR0913 - each is one part of what decided
         rated(arms, options, choice),
         options.current,
         options.trial,
+        seen.mode,
     )
 

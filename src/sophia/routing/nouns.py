@@ -110,7 +110,7 @@ class Attempt(Struct, frozen=True, array_like=True):
 
 
 class Rated(Struct, frozen=True, array_like=True):
-    """What a learned policy made of one arm that could be taken.
+    """What a learned policy made of one arm that could be taken; `arm` is the name of its model.
 
     `quality` and `sd` are its expectation, `cost_nano` what an answer is expected to cost, `late`
     the chance that it comes too late, `utility` what is left of the quality then, `propensity` the
@@ -139,6 +139,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         rated: the arms in the order they were rated; empty when no learned policy chose.
         current: the position of the arm that the conversation is on.
         trial: the position of an arm on trial, and its probability.
+        mode: how models are called; with a model's name it makes the arm's.
     """
 
     state: str
@@ -149,6 +150,7 @@ class Evidence(Struct, frozen=True, array_like=True):
     rated: tuple[Rated, ...] = ()
     current: int | None = None
     trial: tuple[int, float] | None = None
+    mode: str = ""
 
 
 class Plan(Struct, frozen=True, array_like=True):

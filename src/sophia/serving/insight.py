@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sophia.core.events import Settled
 from sophia.learning.live import Live
+from sophia.routing.arms import mode_of
 from sophia.routing.evidence import rounded
 from sophia.routing.learned import Learned, Seen
 from sophia.routing.nouns import Features, Hints, Plan, Prompt
@@ -53,7 +54,9 @@ class Insight:
                 return None, None
         learned = self.live.learned(lot, asked=hints.policy == LEARNED)
         sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
-        return learned, Seen(sight, draw, self.live.state, self._current(request, hints))
+        current = self._current(request, hints)
+        mode = mode_of(request.prompt)
+        return learned, Seen(sight, draw, self.live.state, current, mode=mode)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""

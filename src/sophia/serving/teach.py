@@ -8,6 +8,7 @@ from sophia.learning.channels import CHANNELS, Vote, fuse
 from sophia.learning.influence import Meter, Offer
 from sophia.learning.lessons import ReadPlan, taught_of
 from sophia.learning.live import Live
+from sophia.routing.arms import arm_of
 
 _PLAIN = frozenset({"score", "test"})
 """Channels that state the quality itself; the others are evidence for it."""
@@ -50,6 +51,7 @@ class Teacher:
 
     def _row(self, decision: Intent, verdict: Feedback, arm: str) -> LessonRow:
         plan = self._read(decision.plan or b"")
+        mode = "" if plan.evidence is None else plan.evidence.mode
         expected = next((one.quality for one in plan.candidates if one.model == arm), 0.5)
         value = verdict.score or 0.0
         fused = fuse([Vote(verdict.channel, value)], expected)
@@ -61,7 +63,7 @@ class Teacher:
             self._live.lessons + 1,
             decision.attempt_id,
             decision.key_id,
-            arm,
+            arm_of(arm, mode),
             value if verdict.channel in _PLAIN else fused.score,
             granted.local,
             plan.policy,
