@@ -210,7 +210,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "MODEL_CACHE_SIZE": ("routing", "model_cache_size"),
 }
 OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
-_LISTS = frozenset({("routing", "fallback_models"), ("cascade", "webhooks")})
+_LISTS = frozenset(
+    {("routing", "fallback_models"), ("routing", "models"), ("cascade", "webhooks")}
+)
 
 
 def variables() -> dict[str, tuple[str, ...]]:

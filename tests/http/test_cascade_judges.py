@@ -164,6 +164,9 @@ async def test_a_rubric_without_a_mark_is_not_heard(start: Any, step: Step) -> N
         await gateway.settled(2)
         _, held = await gateway.standing()
         assert (held > 0) == (step.cut_after is not None)
+        page = (await gateway.client.get("/metrics", headers={})).body.decode()
+        (line,) = [one for one in page.splitlines() if one.startswith("openrouter_requests_total{")]
+        assert f'model="{MINI}"' in line and 'status="200"' in line
 
 
 async def test_a_makers_model_does_not_mark_its_own_kind(start: Any) -> None:
