@@ -90,6 +90,9 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: bool = True
     """Now and then try a model that may be better than it looks. Without it nothing new is found,
     and what another policy would have scored cannot be told from the ledger."""
+    pace: bool = False
+    """Make money dearer to the learned policy when a key's daily budget would run out before the
+    day, by how often it asked lately. For steady traffic: a burst is taken for the whole day."""
     share_keys: bool = False
     """Whether all keys belong to one team and learn together. Otherwise no key's feedback moves
     what another key gets."""

@@ -232,3 +232,18 @@ async def test_how_a_model_does_with_tools_is_learned_apart(start: Any) -> None:
         await taught(gateway, 1, other=1.0)
         arms = [row["arm"] for row in await gateway.rows("lessons")]
         assert arms[0] == f"{account['model']}#tools" and "#" not in arms[1]
+
+
+async def test_the_dial_says_what_money_is_worth(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        chosen = {}
+        for dial in (0, 10):
+            body = {"model": "sophia/learned", "messages": [{"role": "user", "content": QUESTION}]}
+            told = (await gateway.client.post("/v1/route", {**body, "sophia": {"dial": dial}})).json
+            chosen[dial] = (told["learned"]["price"], told["candidates"])
+        assert chosen[0][0] == pytest.approx(1.0) and chosen[10][0] == pytest.approx(0.01)
+        likely = [
+            max(rated, key=lambda one: one["propensity"])["expected_usd"]
+            for _, rated in chosen.values()
+        ]
+        assert likely[0] < likely[1]

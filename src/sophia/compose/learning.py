@@ -41,6 +41,7 @@ from sophia.routing.pool import Pool
 from sophia.routing.tasks import TaskModel, read_tasks
 from sophia.routing.taxonomy import Taxonomy, read_taxonomy
 from sophia.serving.insight import Insight
+from sophia.serving.pacing import Paces
 from sophia.serving.sense import Senses
 from sophia.serving.teach import Teacher
 
@@ -96,7 +97,11 @@ async def learner_of(
     if live.know(arms()):
         keeper.keep("new models")
     teacher = Teacher(live, store, read_plan, shared=settings.share_keys)
-    return Learner(Insight(live, senses, senses.classes), teacher, keeper)
+    return Learner(
+        Insight(live, senses, clock, senses.classes, Paces() if settings.pace else None),
+        teacher,
+        keeper,
+    )
 
 
 def replay_of(settings: Learning, data: Path, store: Store) -> Replay:

@@ -13,6 +13,7 @@ from sophia.routing.nouns import Evidence, Hints
 from sophia.routing.optimizer import Offer, wishes
 from sophia.routing.policies.choose import (
     Choice,
+    Dial,
     Exploration,
     Options,
     Taste,
@@ -155,7 +156,8 @@ def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
     lateness = DECLARED_LATENESS if hints.max_latency_ms is not None else 0.0
     if wish == "fast":
         lateness = FAST_LATENESS
-    price = price_of("cheap" if wish == "cheap" else "best" if wish == "best" else "balanced")
+    dial: Dial = "cheap" if wish == "cheap" else "best" if wish == "best" else "balanced"
+    price = price_of(dial if hints.dial is None else hints.dial)
     return Taste(price + seen.price, reference, lateness, SWITCHING)
 
 

@@ -54,6 +54,7 @@ class Hints(NamedTuple):
     policy: str | None = None
     cascade: Checks | None = None
     webhook: str | None = None
+    dial: float | None = None
 
 
 class Features(Struct, frozen=True, array_like=True):

@@ -56,7 +56,7 @@ def decide(
     _check_rule(hints.rule, request.model, knowledge)
     learned, seen, features = None, None, extract(request.prompt, hints)
     if insight is not None:
-        learned, seen = insight.of(request, features, hints)
+        learned, seen = insight.of(request, features, hints, limits.budget_left_nano)
     chosen = plan(
         RouteRequest(
             request.prompt,

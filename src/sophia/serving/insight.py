@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sophia.core.events import Settled
+from sophia.core.ports import Clock
 from sophia.learning.live import Live
 from sophia.routing.arms import mode_of
 from sophia.routing.evidence import rounded
@@ -11,6 +12,7 @@ from sophia.routing.learned import Learned, Seen
 from sophia.routing.nouns import Features, Hints, Plan, Prompt
 from sophia.routing.policies.policy import Sight
 from sophia.routing.request import LEARNED
+from sophia.serving.pacing import Paces
 from sophia.serving.request import Request
 
 Look = Callable[[Prompt, Features, Hints, str], Sight]
@@ -27,25 +29,36 @@ class Insight:
         live: the policy that learns while it serves.
         look: turns a request of a tenant into numbers.
         classes: names of the tasks that it tells apart.
+        paces: of the keys' daily budgets, if they are to be kept on pace.
+        clock: tells the time of day to them.
 
     `heard` says whether anybody ever sent feedback.
     """
 
-    def __init__(self, live: Live, look: Look, classes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        live: Live,
+        look: Look,
+        clock: Clock,
+        classes: tuple[str, ...] = (),
+        paces: Paces | None = None,
+    ) -> None:
         self.live = live
         self.classes = classes
         self._look = look
+        self._clock = clock
+        self._paces = paces
         self.heard = live.lessons > 0
         self._unheard = 0
         self._conversations: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def of(
-        self, request: Request, features: Features, hints: Hints
+        self, request: Request, features: Features, hints: Hints, left_nano: int | None = None
     ) -> tuple[Learned | None, Seen | None]:
         """Return the learned policy, if it is its turn, and the request as it sees it.
 
         Where nobody ever sends feedback, most requests are not looked at, since it would be in
-        vain: then there is neither.
+        vain: then there is neither. `left_nano` is what the key may still spend today.
         """
         lot, draw = lots(request.id)
         if not self.heard and hints.policy != LEARNED:
@@ -56,7 +69,11 @@ class Insight:
         sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
         current = self._current(request, hints)
         mode = mode_of(request.prompt)
-        return learned, Seen(sight, draw, self.live.state, current, mode=mode)
+        price = 0.0
+        if self._paces is not None and left_nano is not None:
+            key_id = request.principal.key_id
+            price = self._paces.asked(key_id, left_nano, self._clock.wall())
+        return learned, Seen(sight, draw, self.live.state, current, price, mode)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
@@ -72,7 +89,9 @@ class Insight:
             self.live.dealt(seen.sight.tasks, chosen, evidence)
 
     def emit(self, event: Settled) -> None:
-        """Hear how long an answer was and how long it took."""
+        """Hear how long an answer was, how long it took and what it cost."""
+        if self._paces is not None and event.attempts:
+            self._paces.paid(event.attempts[0].key_id, event.cost_nano, self._clock.wall())
         if event.status == 200 and event.model in self.live.learner.arms:
             self.live.answered(
                 event.model, event.expected_tokens, event.completion_tokens, event.duration_s * 1000

@@ -51,6 +51,8 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     """Slowest model that will do, by its usual time to answer."""
     cost_sensitive: bool | None = None
     """Prefer the cheapest model of good quality."""
+    dial: Annotated[float, Meta(ge=0, le=10)] | None = None
+    """What quality is worth against money to the learned policy: 0 cheapest, 10 best."""
     min_quality: Share | None = None
     """Least expected quality."""
     max_cost_usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
@@ -58,7 +60,7 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     models: Annotated[list[Name], Meta(max_length=64)] | None = None
     """The only models to choose from; comma-separated in a header."""
     session_id: Annotated[str, Meta(max_length=256)] | None = None
-    """Names a conversation; no decision depends on it yet."""
+    """Names a conversation; leaving the model that it is on counts against the others."""
     cascade: Literal["off", "check", "strict"] | None = None
     """Check the answer and ask a better model when it fails: `check` does so for whole answers,
     `strict` holds streams back for it, too; `off` never."""

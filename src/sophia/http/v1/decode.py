@@ -340,4 +340,5 @@ def _hints(given: SophiaHints | None, session_id: str | None) -> Hints:
         session_id=given.session_id or session_id,
         cascade=given.cascade,
         webhook=given.webhook,
+        dial=given.dial,
     )
