@@ -344,3 +344,13 @@ async def test_a_verdict_is_about_the_model_that_was_decided_on(sophia: Gateway)
     answer = await ask(sophia)
     assert answer.headers["x-sophia-model"] == SONNET
     assert await verdicts(sophia, answer) == []
+
+
+async def test_the_router_learns_from_what_checks_find(sophia: Gateway) -> None:
+    """A verdict of Sophia's own is a lesson about the model whose answer it was."""
+    sophia.up.script("*", SORRY)
+    answer = await sophia.client.chat("sophia/auto", sophia={"cascade": "check"})
+    first, _ = await sophia.settled(2)
+    assert await verdicts(sophia, answer) == [("validator", 0.0, "refusal")]
+    (lesson,) = await sophia.rows("lessons")
+    assert lesson["arm"] == first.model != answer.headers["x-sophia-model"]
