@@ -97,8 +97,9 @@ def _logged(
     """Return a decision with its word; None when no learned policy took it."""
     plan = read(decision.plan) if decision.plan else None
     evidence = plan.evidence if plan is not None else None
-    if plan is None or evidence is None or not evidence.rated or not plan.attempts:
+    if plan is None or evidence is None or not plan.attempts:
         return None
+    # Nothing was rated where no learned policy chose.
     arms = tuple(one.arm for one in evidence.rated)
     taken = plan.attempts[0].model
     if taken not in arms:

@@ -41,6 +41,12 @@ def test_the_worst_order_goes_half_the_way_last() -> None:
     assert found.cpt50.value == pytest.approx(0.75)
 
 
+def test_between_two_questions_the_way_is_straight() -> None:
+    """The first goes 45 % of the way; the rest of the half is a share of the second."""
+    found = judged([0.9, 0.1], np.array([[0.0, 0.45], [0.0, 0.55]]))
+    assert found.cpt50.value == pytest.approx(0.5 + 0.5 * 0.05 / 0.55)
+
+
 def test_the_strong_arm_is_the_better_one_wherever_it_stands() -> None:
     draws = np.ones((3, 4)) / 4
     turned = np.ascontiguousarray(QUALITY[:, ::-1])
@@ -58,7 +64,7 @@ def test_nothing_is_said_of_three_arms_or_of_equals() -> None:
 
 def test_resamples_in_which_the_strong_arm_is_weaker_do_not_count() -> None:
     quality = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-    draws = np.array([[1 / 3] * 3, [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    draws = np.array([[1 / 3] * 3, [0.5, 0.5, 0.0], [0.2, 0.0, 0.8]])
     expected = np.stack([np.zeros(3), np.array([3.0, 2.0, 1.0])], axis=1)
     found = two_models(ARMS, expected, quality, draws)
     assert found is not None
