@@ -104,8 +104,7 @@ def serving(folder: Path, models: Sequence[str]) -> Iterator[Client]:
     sophia = [sys.executable, "-m", "sophia.cli.main"]
     config = ["--config", str(folder / "sophia.yaml")]
     made = subprocess.run(
-        [*sophia, "keys", "create", "--name", "users", "--json", *config]
-        + ["--daily-budget-usd", str(BUDGET_USD)],
+        [*sophia, "keys", "create", "--name", "users", "--json", *config, "--daily-budget-usd", str(BUDGET_USD)],
         check=True, capture_output=True, env=environ,
     )
     key = json.loads(made.stdout)["key"] if not (folder / "key").exists() else ""
@@ -250,8 +249,7 @@ def _summary(asked: Sequence[Asked]) -> dict[str, object]:
 
 def _replay(folder: Path) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-m", "sophia.cli.main", "replay", "--json"]
-        + ["--config", str(folder / "sophia.yaml")],
+        [sys.executable, "-m", "sophia.cli.main", "replay", "--json", "--config", str(folder / "sophia.yaml")],
         check=False, capture_output=True, text=True,
     )
     return json.loads(done.stdout) if done.stdout else {"error": done.stderr[-2000:]}

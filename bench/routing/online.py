@@ -1,9 +1,7 @@
 """Learning while serving, on tables of outcomes. `python -m bench.routing.online --help`."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,17 +14,13 @@ from rich.table import Table
 from bench.routing.online_agent import AGENTS, Agent, Ask, decide, lesson_of
 from bench.routing.online_scenarios import Budget, Decay, Newcomer, budget, decay, newcomer
 from bench.routing.online_stream import PRICE, Stream, priors_of, real_priors, stream_of
-from sophia.learning.tables import OutcomeTable, is_table, join, read_table
+from bench.routing.sources import MIX, read_source
+from sophia.learning.tables import OutcomeTable, is_table, read_table
 from sophia.routing.policies.choose import Taste
 from sophia.routing.policies.policy import Vector
 
 FIRST = 500
 SEEDS = 4
-MIX_NAMES = {
-    "gemini-1.5-flash": "gemini-1.5-flash-preview-0514",
-    "gemini-1.5-pro": "gemini-1.5-pro-preview-0514",
-    "Mistral-Large-2": "mistral-large-2407",
-}
 # Student's t for 95 %, by degrees of freedom.
 STUDENT = (12.7, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13)
 
@@ -170,17 +164,10 @@ def tables_in(folder: Path) -> Iterable[OutcomeTable]:
     """Return the tables of a folder, `mix` first where its two sources are there."""
     parts = folder / "zeroeval", folder / "bfcl"
     if all(map(is_table, parts)) and real_priors(folder, "mix").is_file():
-        yield mix_of(folder)
+        yield read_source(folder, MIX)
     for path in sorted(folder.iterdir()):
         if is_table(path):
             yield read_table(path)
-
-
-def mix_of(folder: Path) -> OutcomeTable:
-    """Return zeroeval and bfcl together, restricted to the ten models that they share."""
-    arms = tuple(json.loads(real_priors(folder, "mix").read_text()))
-    renamed = read_table(folder / "bfcl").only([MIX_NAMES.get(arm, arm) for arm in arms])
-    return join("mix", [read_table(folder / "zeroeval"), replace(renamed, arms=arms)], arms)
 
 
 def _play(
