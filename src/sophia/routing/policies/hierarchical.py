@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct, msgpack
 
 from sophia.routing.policies.bulk import Bulk
-from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.joint import EVERY, Frozen, Joint, Matrix, freeze, thaw
 from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
 from sophia.routing.policies.tenancy import Basis, Rated, Tenancy
 from sophia.routing.policies.widths import Settings, posterior, tune
@@ -240,11 +240,14 @@ class Hierarchical:
     def _expect(self, sight: Sight, arms: Sequence[str]) -> Rated:
         """Return what to expect of `arms` by what all tenants share."""
         phi = self._design(sight)
-        means = self._joint.expect(phi, phi[: self._own])
-        quality = means.mean + self._expected @ sight.tasks
-        own, loading = means.own, means.loading
         rows = [self._rows.get(arm, -1) for arm in arms]
-        if -1 in rows:
+        some = _together(rows)
+        means = self._joint.expect(phi, phi[: self._own], some)
+        quality = means.mean + self._expected[some] @ sight.tasks
+        own, loading = means.own, means.loading
+        if some is not EVERY:
+            rows = list(range(len(rows)))
+        elif -1 in rows:
             stranger = self._stranger()
             quality = np.append(quality, stranger.mean @ sight.tasks + phi @ self._joint.mean)
             own = np.append(own, (stranger.sd @ sight.tasks) ** 2)
@@ -316,3 +319,10 @@ class Hierarchical:
             self._joint = posterior(outcomes, self._line_variance(), self._arm_variances())
             expected = bulk.expected(self._joint)
             self._errors, self._chance = bulk.noise(expected, settings)
+
+
+def _together(rows: list[int]) -> slice:
+    """Return the slice that `rows` are in their order, or all rows when they are none."""
+    if rows and rows[0] >= 0 and rows == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return EVERY

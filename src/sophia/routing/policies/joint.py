@@ -12,6 +12,8 @@ from sophia.routing.policies.policy import Vector
 Matrix = NDArray[np.float64]
 Frozen = tuple[tuple[int, ...], bytes]
 
+EVERY = slice(None)
+
 
 def freeze(array: Matrix) -> Frozen:
     """Return the shape and the bytes of an array, for a snapshot."""
@@ -104,12 +106,13 @@ class Joint:
         self.tie = np.delete(self.tie, row, axis=0)
         self.spread = np.delete(self.spread, row, axis=0)
 
-    def expect(self, phi: Vector, psi: Vector) -> Means:
-        """Return what to expect of every arm at `phi`, (S,), and `psi`, (P,)."""
-        arms, terms, own = self.tie.shape
-        loading = phi - (self.tie.reshape(arms * terms, own) @ psi).reshape(arms, terms)
-        pulled = (self.spread.reshape(arms * own, own) @ psi).reshape(arms, own)
-        return Means(self.offset @ psi + loading @ self.mean, pulled @ psi, loading)
+    def expect(self, phi: Vector, psi: Vector, rows: slice = EVERY) -> Means:
+        """Return what to expect of the arms in `rows` at `phi`, (S,), and `psi`, (P,)."""
+        tie, spread = self.tie[rows], self.spread[rows]
+        arms, terms, own = tie.shape
+        loading = phi - (tie.reshape(arms * terms, own) @ psi).reshape(arms, terms)
+        pulled = (spread.reshape(arms * own, own) @ psi).reshape(arms, own)
+        return Means(self.offset[rows] @ psi + loading @ self.mean, pulled @ psi, loading)
 
     def at(self, row: int, phi: Vector, psi: Vector) -> tuple[float, float]:
         """Return the mean and the variance of one arm's value, the shared line's part included."""
