@@ -27,7 +27,9 @@ EXPLORING = Exploration("softmax", temperature=0.1, extra=100.0)
 TASKS = np.array([[0.9, 0.1], [0.1, 0.9]])
 
 
-def plan_of(task: int, draw: float, policy: str = "learned") -> tuple[Plan, int]:
+def plan_of(
+    task: int, draw: float, policy: str = "learned", mode: str = ""
+) -> tuple[Plan, int]:
     """Return a plan whose choice knew nothing of the task, and the arm that was drawn."""
     options = Options(
         Ratings(np.array([0.7, 0.75, 0.6]), np.zeros(3)), COSTS, np.ones(3, bool), np.zeros(3)
@@ -40,6 +42,7 @@ def plan_of(task: int, draw: float, policy: str = "learned") -> tuple[Plan, int]
         astuple(TASTE),
         astuple(EXPLORING),
         rated(ARMS, options, choice) if policy == "learned" else (),
+        mode=mode,
     )
     attempts = (Attempt(ARMS[choice.arm], "", 1, 1),)
     features = unread(Prompt("", chars=1, utf8_bytes=1))

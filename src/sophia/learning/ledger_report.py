@@ -13,6 +13,7 @@ from sophia.learning.off_policy import Assessment, Comparison, Refused, assess, 
 from sophia.learning.support import Log
 from sophia.learning.table_sights import projection_of
 from sophia.learning.tables import Matrix
+from sophia.routing.arms import model_of
 from sophia.routing.policies.choose import Options, choose
 from sophia.routing.policies.hierarchical import Projection
 from sophia.routing.policies.policy import Learner, Lesson, Vector
@@ -192,22 +193,24 @@ def _chances(learner: Learner, decision: Logged) -> Vector:
     return choose(options, decision.taste, decision.exploration, 0.0).propensities
 
 
-def _always(decision: Logged, arm: str) -> Vector:
-    """Return certainty of one arm; where it could not be taken, what was done then."""
-    if arm not in decision.arms:
+def _always(decision: Logged, model: str) -> Vector:
+    """Return certainty of one model; where it could not be taken, what was done then."""
+    models = [model_of(one) for one in decision.arms]
+    if model not in models:
         return decision.chances
-    certain: Vector = np.zeros(len(decision.arms))
-    certain[decision.arms.index(arm)] = 1.0
+    certain: Vector = np.zeros(len(models))
+    certain[models.index(model)] = 1.0
     return certain
 
 
 def _usual(decisions: Sequence[Logged]) -> list[str]:
-    """Return the arms with the greatest chances, the greatest first."""
+    """Return the models with the greatest chances, the greatest first."""
     total: dict[str, float] = {}
     for one in decisions:
         for arm, chance in zip(one.arms, one.chances.tolist(), strict=True):
-            total[arm] = total.get(arm, 0.0) + chance
-    return sorted(total, key=lambda arm: (-total[arm], arm))[:_FIXED]
+            model = model_of(arm)
+            total[model] = total.get(model, 0.0) + chance
+    return sorted(total, key=lambda model: (-total[model], model))[:_FIXED]
 
 
 def _spread(

@@ -7,6 +7,7 @@ from msgspec import Struct, convert
 
 from sophia.core.ports import Store
 from sophia.core.rows import Intent
+from sophia.routing.arms import arm_of
 from sophia.routing.evidence import unpack
 from sophia.routing.nouns import Evidence, Plan
 from sophia.routing.policies.choose import Exploration, Mode, Options, Taste
@@ -36,7 +37,7 @@ class Logged(Struct, frozen=True):
     Attributes:
         at_ms: when, in milliseconds since 1970.
         sight: what was seen of the request.
-        arms: the names of the A arms that could be taken.
+        arms: the names of the A arms that could be taken: models in the mode they are called in.
         options: what was known of them; costs in nano-dollars.
         taste, exploration: what the choice was made by.
         chances: (A,), the exact probability that each was to be taken with.
@@ -100,21 +101,21 @@ def _logged(
     if plan is None or evidence is None or not plan.attempts:
         return None
     # Nothing was rated where no learned policy chose.
-    arms = tuple(one.arm for one in evidence.rated)
+    models = [one.arm for one in evidence.rated]
     taken = plan.attempts[0].model
-    if taken not in arms:
+    if taken not in models:
         return None
     chances = np.array([one.propensity for one in evidence.rated])
     return Logged(
         decision.at_ms,
         unpack(evidence.sight, "" if shared else decision.key_id),
-        arms,
+        tuple(arm_of(model, evidence.mode) for model in models),
         _options(evidence),
         Taste(*evidence.taste),
         Exploration(*convert(evidence.exploration, _Exploring)),
         # What is written as a decimal sums to one only nearly.
         chances / chances.sum(),
-        arms.index(taken),
+        models.index(taken),
         words.get(decision.attempt_id),
     )
 

@@ -199,3 +199,28 @@ async def test_several_words_are_averaged_by_their_weight(tmp_path: Path) -> Non
     found = await decisions_of(store, READ, 0, shared=True)
     await store.close()
     assert found.decisions[0].word == Word(0.75, 1.0, "z")
+
+
+async def test_a_model_with_tools_is_an_arm_of_its_own(tmp_path: Path) -> None:
+    """It is read as such, and `always` a model is meant in every mode."""
+    store = SqliteStore(tmp_path / "sophia.db")
+    for number, mode in ((1, ""), (2, "tools")):
+        plan, arm = plan_of(0, 0.5, mode=mode)
+        id, raw = number * 16, msgspec.json.encode(plan)
+        await store.reserve(Intent(id, "k1", "2026-01-01", ARMS[arm], "u", 1, number, raw))
+        row = LessonRow(number, id, "k1", "z", 1.0, 1.0, "learned", 6)
+        await store.add_lesson(row)
+    found = await decisions_of(store, READ, 0, shared=True)
+    await store.close()
+    plain, tools = found.decisions
+    assert plain.arms == ARMS
+    assert tools.arms == tuple(f"{arm}#tools" for arm in ARMS)
+    assert plain.chosen == tools.chosen
+
+    told = report(Found((*decisions(300, 1.0), *[tools] * 300), 0), [])
+    assert len(told.arms) == 3
+    assert all(arm.endswith("#tools") for arm in told.arms)
+    cheap = target(told, "always a/cheap")
+    assert cheap.cost_usd == pytest.approx(COSTS[0] / 1e9)
+    mixed = report(Found((tools, *decisions(2, 1.0), tools), 0), [])
+    assert target(mixed, "always b/dear").cost_usd == pytest.approx(COSTS[1] / 1e9)
