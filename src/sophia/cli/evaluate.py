@@ -23,7 +23,8 @@ _AXIS, _HEIGHT, _WIDEST = 8, 16, 100
 _SINGLES = 5
 _FAR_APART = 20.0
 # With less room the measures stand alone, without their intervals.
-_WITH_INTERVALS = 118
+_WITH_INTERVALS = 122
+_BY_CHANCE = "by chance"
 
 
 def _measure(name: str) -> "Callable[[Judged], Interval | None]":
@@ -39,9 +40,11 @@ _MEASURES: "Sequence[tuple[str, Callable[[Judged], Interval | None], str, bool]]
     ("harm", _measure("harm"), ".2f", True),
     ("AUC", lambda judged: judged.auc, ".3f", False),
     ("ECE", lambda judged: judged.ece, ".3f", False),
+    (_BY_CHANCE, lambda judged: judged.ece_floor, ".3f", False),
     ("Brier", lambda judged: judged.brier, ".3f", False),
 )
-_WITHOUT = {"harm", "AUC", "Brier"}
+# Resampling adds to a calibration error, so its interval would lie above it.
+_WITHOUT = {"harm", "AUC", "ECE", _BY_CHANCE, "Brier"}
 _LEGEND = (
     "gap: share of the area between single models and the oracle that was won, over all budgets.",
     "c100: cost of equalling the best model, as a share of its cost.",
@@ -183,20 +186,26 @@ def _print_singles(report: "TableReport", paper: Console) -> None:
 
 def _print_policies(report: "TableReport", paper: Console) -> None:
     roomy, priced = paper.width >= _WITH_INTERVALS, report.hull is not None
-    heads = [head for head, _, _, costs in _MEASURES if priced or not costs]
+    shown = [
+        one for one in _MEASURES if (priced or not one[3]) and (roomy or one[0] != _BY_CHANCE)
+    ]
+    heads = [head for head, _, _, _ in shown]
     out = table("  policy", *heads, right=heads)
     for mark, judged in zip((":", *_MARKS), (report.told_task, *report.policies), strict=False):
         cells = [
             _cell(pick(judged), form, interval=roomy and head not in _WITHOUT)
-            for head, pick, form, costs in _MEASURES
-            if priced or not costs
+            for head, pick, form, _ in shown
         ]
         out.add_row(f"{mark} {judged.policy}", *cells)
     paper.print(out)
     if priced:
         paper.print("\n".join(_LEGEND), style="dim")
     if roomy:
-        paper.print("In brackets: 95 % intervals of a bootstrap over questions.", style="dim")
+        paper.print(
+            "by chance: the ECE that exact chances would show on as many questions.\n"
+            "In brackets: 95 % intervals of a bootstrap over questions.",
+            style="dim",
+        )
 
 
 def _cell(one: "Interval | None", form: str, *, interval: bool) -> str:

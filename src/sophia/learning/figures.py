@@ -131,7 +131,7 @@ def _reliability(axes: Any, judged: Judged) -> None:
         zorder=3,
     )
     # So far off would exact chances look too, on as many questions.
-    error, floor = judged.ece.value or 0.0, judged.ece_floor or 0.0
+    error, floor = judged.ece.value or 0.0, judged.ece_floor.value or 0.0
     axes.set_title(f"{judged.policy}\nECE {error:.3f}, by chance {floor:.3f}", fontsize=9)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid(visible=True, alpha=0.25)

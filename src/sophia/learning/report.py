@@ -68,7 +68,7 @@ class Judged(Struct, frozen=True):
     auc: Interval
     ece: Interval
     brier: Interval
-    ece_floor: float | None
+    ece_floor: Interval
     two_models: TwoModels | None
     curve: Line | None
     reliability: tuple[Bin, ...]
@@ -210,7 +210,7 @@ class _Bench:
             verdict.auc,
             verdict.ece,
             Interval(verdict.brier),
-            verdict.ece_floor,
+            Interval(verdict.ece_floor),
             two_models(table.arms, expected, table.quality, ground.draws),
             None if self.cost is None else _line(_whole(fixed, ground)),
             reliability(expected, table.quality),

@@ -49,7 +49,7 @@ def test_the_lines_beside_the_policies_are_those_of_the_table(whole: TableReport
 
 def test_every_measure_lies_in_its_interval(whole: TableReport) -> None:
     for judged in whole.policies:
-        for one in (*judged.measures.values(), judged.ece):
+        for one in judged.measures.values():
             if None not in (one.value, one.low, one.high):
                 assert one.low <= one.value <= one.high  # type: ignore[operator]
 
@@ -175,6 +175,14 @@ def test_reliability_counts_every_answer_once() -> None:
     assert low == Bin(pytest.approx(0.06), 0.5, pytest.approx(2 * 0.5 / 2**0.5), 2)  # type: ignore[arg-type]
     assert middle == Bin(0.55, 0.5, 0.0, 1)
     assert (high.answers, high.observed) == (3, pytest.approx(2 / 3))
+
+
+def test_exact_chances_are_as_far_off_as_chance_alone(whole: TableReport) -> None:
+    """Who knows the chances of a task has little more error than the floor."""
+    floor, error = whole.told_task.ece_floor.value, whole.told_task.ece.value
+    assert floor is not None and error is not None
+    assert 0.01 < floor < 0.1
+    assert error < 2.5 * floor
 
 
 def test_between_two_points_money_is_mixed_not_its_logarithm() -> None:
