@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,10 +43,12 @@ def test_a_table_is_evaluated_and_drawn(run: Run, tmp_path: Path) -> None:
 
 def test_two_models_are_also_measured_by_calls(run: Run, tmp_path: Path) -> None:
     """In a wide terminal every measure has its interval."""
-    write(tmp_path / "two", table(60).only(("a/cheap", "b/dear")))
+    made = table(60).only(("a/cheap", "b/dear"))
+    write(tmp_path / "two", replace(made, arms=("a/cheap [high]", "b/dear:free:")))
     ran = run("eval", "--table", "two", "--policy", "task_mean", COLUMNS="124")
     assert ran.code == 0, ran.err
     assert "APGR" in ran.out and "CPT80" in ran.out
+    assert "a/cheap [high]" in ran.out and "b/dear:free:" in ran.out
     assert "[" in ran.out.partition("task_mean")[2]
     assert max(map(len, ran.out.splitlines())) <= 124
 

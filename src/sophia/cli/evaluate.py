@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from sophia.cli.chart import Frame, Series, chart
 from sophia.cli.screen import console, give_up, money, printable, table
@@ -99,7 +101,7 @@ def _tables(wanted: Wanted) -> "list[TableReport]":
 def show_report(report: "TableReport", paper: Console) -> None:
     """Print a report: what it is of, the single arms, the policies and the curve."""
     paper.print(
-        f"\n[bold]{printable(report.table)}[/]: {report.questions:,} questions, "
+        f"\n[bold]{escape(printable(report.table))}[/]: {report.questions:,} questions, "
         f"{len(report.singles)} models, {report.tasks} tasks; each judged by what was learned from "
         f"others, in {report.folds} parts."
     )
@@ -156,13 +158,13 @@ def _evaluated(found: "OutcomeTable", policies: Sequence[str], seed: int) -> "Ta
 
 
 def _teller(progress: Progress, name: str, steps: int) -> Callable[[str, float], None]:
-    bar = progress.add_task(name, total=steps)
+    bar = progress.add_task(escape(printable(name)), total=steps)
     done: list[str] = []
 
     def tell(step: str, share: float) -> None:
         if not done or done[-1] != step:
             done.append(step)
-        label = f"{printable(name)}: {step}"
+        label = f"{escape(printable(name))}: {step}"
         progress.update(bar, description=label, completed=len(done) - 1 + share)
 
     return tell
@@ -175,7 +177,7 @@ def _print_singles(report: "TableReport", paper: Console) -> None:
     more = [] if cheapest in first or cheapest.cost_usd is None else [cheapest]
     for one in [*first, *more]:
         price = "-" if one.cost_usd is None else money(one.cost_usd)
-        out.add_row(printable(one.arm), f"{one.quality:.3f}", price)
+        out.add_row(Text(printable(one.arm)), f"{one.quality:.3f}", price)
     out.add_row("oracle: the best of each", f"{report.oracle_quality:.3f}", "")
     paper.print(out)
     left = len(report.singles) - len(first) - len(more)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from sophia.cli.screen import console, give_up, is_roomy, money, printable, table
 from sophia.cli.settings import load_for
@@ -71,14 +72,14 @@ def show_report(told: LedgerReport, paper: Console) -> None:
     out = table("policy", *heads, right=heads)
     refused = []
     for target in told.targets:
-        out.add_row(printable(target.policy), *_cells(target, roomy=roomy))
+        out.add_row(Text(printable(target.policy)), *_cells(target, roomy=roomy))
         if not isinstance(target.verdict, Assessment):
             refused.append(f"{target.policy}: {target.verdict.reason}")
     paper.print(out)
     for line in _LEGEND:
         paper.print(line, style="dim")
     for line in [*(f"No number for {reason}." for reason in refused), *told.notes]:
-        paper.print(printable(line), style="yellow", markup=False)
+        paper.print(printable(line), style="yellow", markup=False, emoji=False)
 
 
 def _cells(target: Target, *, roomy: bool) -> list[str]:
