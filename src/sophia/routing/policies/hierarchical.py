@@ -8,6 +8,7 @@ from msgspec import Struct, msgpack
 
 from sophia.routing.policies.bulk import Bulk
 from sophia.routing.policies.joint import EVERY, Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.noise import Noise
 from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
 from sophia.routing.policies.tenancy import Basis, Rated, Tenancy
 from sophia.routing.policies.widths import Settings, posterior, tune
@@ -89,7 +90,7 @@ class Hierarchical:
         self._doubts = np.zeros((0, shape.tasks))
         self._joint = Joint(self._line_variance(), self._own)
         self._tenancy = Tenancy(shape.tasks, self._settings)
-        self._forget_noise()
+        self._noise = Noise.of(self._settings)
         for arm, prior in (priors or {}).items():
             self.add(arm, prior)
 
@@ -122,13 +123,17 @@ class Hierarchical:
         self._joint.remove(row)
         self._tenancy.remove(arm)
 
-    def widen(self, arm: str, task: int | None, factor: float) -> None:
+    def widen(self, arm: str, task: int | None, factor: float, tenant: str = "") -> None:
         """Doubt an arm as if `factor` times its prior variance were new: its past counts less.
 
-        With a `task` only that task's effect is doubted, else the arm as a whole.
+        With a `task` only that task's effect is doubted, else the arm as a whole; with a `tenant`
+        only what that tenant knows.
         """
         row = self._rows.get(arm)
         if row is None:
+            return
+        if tenant:
+            self._tenancy.widen(arm, task, factor, tenant)
             return
         variance = self._arm_variances()[row] * factor
         if task is not None:
@@ -156,10 +161,15 @@ class Hierarchical:
         prior = float(self._expected[row] @ sight.tasks)
         mean, variance = self._joint.at(row, phi, phi[: self._own])
         expected = prior + mean + self._tenancy.expect(sight, lesson.arm)
-        noise = self._noise_of(expected)
         if lesson.weight <= 0.0:
             return
-        self._note_noise(lesson, expected, variance)
+        calm = self._settings.calm
+        own = self._tenancy.variance(lesson, self._joint.spread[row])
+        scores = self._tenancy.noise(sight.tenant) or self._noise
+        noise = scores.at(expected, calm)
+        # A tenant's scores tell of its own noise alone, from its second outcome on.
+        if own is not None or not sight.tenant:
+            scores.note(lesson, expected, variance if own is None else own, calm)
         heard = self._tenancy.heard(lesson)
         basis = Basis(self._joint, row, prior + mean, noise)
         if heard > 0.0:
@@ -175,7 +185,7 @@ class Hierarchical:
         Arms and their priors stay known. Tenants' lessons go to their own levels, in order.
         """
         self._tenancy = Tenancy(self._shape.tasks, self._settings)
-        self._forget_noise()
+        self._noise = Noise.of(self._settings)
         self._factors = np.ones((2, 4))
         for lesson in lessons:
             self.add(lesson.arm)
@@ -202,7 +212,7 @@ class Hierarchical:
                 list(self._rows),
                 [freeze(array) for array in arrays],
                 projection is not None,
-                (self._errors, self._chance),
+                (self._noise.errors, self._noise.chance),
                 self._tenancy.snapshot(),
             )
         )
@@ -221,7 +231,7 @@ class Hierarchical:
         policy._rows = {arm: row for row, arm in enumerate(state.arms)}
         policy._expected, policy._doubts, policy._factors = arrays[:3]
         policy._joint = Joint.of(arrays[3:8])
-        policy._errors, policy._chance = state.counts
+        policy._noise = Noise(*state.counts)
         policy._tenancy = Tenancy.restore(state.shape.tasks, state.settings, state.tenancy)
         return policy
 
@@ -291,34 +301,17 @@ class Hierarchical:
             variances[:, group] *= factor
         return variances
 
-    def _forget_noise(self) -> None:
-        self._chance = self._settings.noise_weight
-        self._errors = self._chance * self._settings.noise
-
-    def _noise_of(self, expected: float) -> float:
-        """Return the variance of one score around `expected`."""
-        chance = max(expected * (1.0 - expected), self._settings.calm)
-        return self._errors / self._chance * chance
-
-    def _note_noise(self, lesson: Lesson, expected: float, variance: float) -> None:
-        # An error is noise plus what is not known yet, so the latter is taken out.
-        chance = max(expected * (1.0 - expected), self._settings.calm)
-        excess = (lesson.quality - expected) ** 2 - variance
-        least = 0.01 * self._chance
-        self._errors = max(self._errors + lesson.weight * excess / chance, least)
-        self._chance += lesson.weight
-
     def _fit_common(self, lessons: Sequence[Lesson]) -> None:
         settings = self._settings
         bulk = Bulk(lessons, self._rows, self._expected, self._design)
         expected = bulk.guess()
         line, own = self._line_variance(), self._arm_variances()
         for _ in range(2):
-            outcomes = bulk.outcomes(expected, self._errors / self._chance, settings.calm)
+            outcomes = bulk.outcomes(expected, self._noise.level, settings.calm)
             self._factors = tune(outcomes, line, own, self._groups, settings.steadiness)
             self._joint = posterior(outcomes, self._line_variance(), self._arm_variances())
             expected = bulk.expected(self._joint)
-            self._errors, self._chance = bulk.noise(expected, settings)
+            self._noise = Noise(*bulk.noise(expected, settings))
 
 
 def _together(rows: list[int]) -> slice:

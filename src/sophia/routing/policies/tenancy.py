@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct, msgpack
 
 from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.noise import Noise
 from sophia.routing.policies.policy import Lesson, Sight, Vector
 from sophia.routing.policies.widths import Settings
 
@@ -14,12 +15,15 @@ from sophia.routing.policies.widths import Settings
 class _Tenant:
     """A line and deviations over [1, tasks], of the arms that the tenant has outcomes of."""
 
-    __slots__ = ("counts", "joint", "rows")
+    __slots__ = ("counts", "joint", "noise", "rows")
 
-    def __init__(self, joint: Joint, rows: dict[str, int], counts: dict[str, float]) -> None:
+    def __init__(
+        self, joint: Joint, rows: dict[str, int], counts: dict[str, float], noise: Noise
+    ) -> None:
         self.joint = joint
         self.rows = rows
         self.counts = counts
+        self.noise = noise
 
 
 class Basis(Struct, frozen=True):
@@ -58,6 +62,7 @@ class _Saved(Struct, frozen=True, array_like=True):
     rows: list[str]
     counts: list[float]
     arrays: list[Frozen]
+    noise: tuple[float, float]
 
 
 class Tenancy:
@@ -107,6 +112,27 @@ class Tenancy:
             return float(design @ tenant.joint.mean)
         return tenant.joint.at(row, design, design)[0]
 
+    def variance(self, lesson: Lesson, common: Matrix) -> float | None:
+        """Return how unsure a tenant's expectation is, None for a tenant without outcomes.
+
+        `common` is the spread of the arm's deviation that all begin with, (P, P).
+        """
+        tenant = self._tenants.get(lesson.sight.tenant)
+        if tenant is None:
+            return None
+        design = _design(lesson.sight)
+        row = tenant.rows.get(lesson.arm)
+        if row is not None:
+            return tenant.joint.at(row, design, design)[1]
+        terms = len(design)
+        own = common[:terms, :terms] + np.diag(self._own)
+        return float(design @ (tenant.joint.cov + own) @ design)
+
+    def noise(self, tenant: str) -> Noise | None:
+        """Return what a tenant's scores have shown of their noise."""
+        known = self._tenants.get(tenant)
+        return known.noise if known is not None else None
+
     def shift(self, sight: Sight, arms: Sequence[str], rated: Rated) -> Rated:
         """Return what the tenant may expect of `arms`, when `rated` is what everybody may."""
         tenant = self._tenants.get(sight.tenant)
@@ -130,7 +156,8 @@ class Tenancy:
         name, arm = lesson.sight.tenant, lesson.arm
         tenant = self._tenants.pop(name, None)
         if tenant is None:
-            tenant = _Tenant(basis.joint.fork(len(self._own), self._line), {}, {})
+            doubted = basis.joint.fork(len(self._own), self._line)
+            tenant = _Tenant(doubted, {}, {}, Noise.of(self._settings))
         self._tenants[name] = tenant
         if arm not in tenant.rows:
             tenant.rows[arm] = len(tenant.rows)
@@ -144,15 +171,15 @@ class Tenancy:
             departure = lesson.quality - basis.expected
             tenant.joint.learn(tenant.rows[arm], design, design, departure, basis.noise / weight)
 
-    def widen(self, arm: str, task: int | None, factor: float) -> None:
-        """Doubt what every tenant knows of `arm`, as the policy does."""
+    def widen(self, arm: str, task: int | None, factor: float, only_tenant: str = "") -> None:
+        """Doubt what tenants know of `arm`, as the policy does: one of them, or every one."""
         variance = self._own * factor
         if task is not None:
             only = np.zeros_like(variance)
             only[1 + task] = variance[0] + variance[1 + task]
             variance = only
-        for tenant in self._tenants.values():
-            if arm in tenant.rows:
+        for name, tenant in self._tenants.items():
+            if arm in tenant.rows and only_tenant in ("", name):
                 tenant.joint.widen(tenant.rows[arm], variance)
 
     def remove(self, arm: str) -> None:
@@ -174,6 +201,7 @@ class Tenancy:
                     list(tenant.rows),
                     [tenant.counts[arm] for arm in tenant.rows],
                     [freeze(array) for array in tenant.joint.arrays],
+                    (tenant.noise.errors, tenant.noise.chance),
                 )
                 for name, tenant in self._tenants.items()
             ]
@@ -189,6 +217,7 @@ class Tenancy:
                 Joint.of(arrays),
                 {arm: row for row, arm in enumerate(saved.rows)},
                 dict(zip(saved.rows, saved.counts, strict=True)),
+                Noise(*saved.noise),
             )
             tenancy._blocks += len(saved.rows)
         return tenancy
