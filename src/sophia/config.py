@@ -86,7 +86,7 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     """Learn from feedback, and let the learned policy choose once it knows enough."""
     after: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
-    """Outcomes to learn from before the learned policy chooses; until then the heuristic does."""
+    """Outcomes of a key before the learned policy chooses for it; until then the heuristic does."""
     explore: bool = True
     """Now and then try a model that may be better than it looks. Without it nothing new is found,
     and what another policy would have scored cannot be told from the ledger."""

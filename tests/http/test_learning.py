@@ -1,5 +1,6 @@
 """Sophia learns from feedback which model does what well, and nobody can make it unlearn for others."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from gateway import Gateway, ServerKind
 from sophia.adapters.store.driver import sqlite
 from sophia.cli import learn
 from sophia.compose.learning import history_of, refitted, replay_of, roll_back
-from sophia.config import Learning
+from sophia.config import ConfigError, Learning
 from sophia.learning.replay import Replayed
 
 
@@ -184,11 +185,74 @@ async def test_going_back_forgets_what_came_after(start: Any) -> None:
 
 
 async def test_learning_anew_is_judged_by_lessons_it_has_not_seen(start: Any) -> None:
-    async with start(learning=SOON) as gateway:
+    team = Learning(after=20, share_keys=True)
+    async with start(learning=team) as gateway:
         await taught(gateway, 60, google=0.1, other=0.9)
-        judged, id = await refitted(SOON, gateway.folder, gateway.sophia.store, 1)
+        arms = gateway.sophia.learner.insight.live.learner.arms
+        judged, id = await refitted(team, gateway.folder, gateway.sophia.store, 1)
         assert judged.lessons == 60 and judged.held_out == 12
-        assert (id is not None) == judged.better
+        assert judged.before != judged.after and (id is not None) == judged.better
+        await gateway.sophia.learner.keeper()
+        assert set(gateway.sophia.learner.insight.live.learner.arms) == set(arms)
+
+
+async def test_keys_that_learn_alone_have_nothing_to_learn_anew(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        with pytest.raises(ValueError, match="share_keys"):
+            await refitted(SOON, gateway.folder, gateway.sophia.store, 1)
+
+
+async def test_a_verdict_whose_caller_hangs_up_is_learned_all_the_same(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 22, other=0.9)
+        account = (await gateway.client.chat("sophia/auto", text=QUESTION)).json["sophia"]
+        body = {"decision_id": account["decision_id"], "score": 0.1}
+        for _ in range(3):
+            async with gateway.client.connection(gateway.client.request(body, "/v1/feedback")):
+                await asyncio.sleep(0.002)
+        await taught(gateway, 8, other=0.9)
+        assert len(await gateway.rows("lessons")) == gateway.sophia.learner.insight.live.lessons
+        assert (await replayed(gateway)).different == ()
+
+
+async def test_going_back_holds_when_the_server_stops_at_once(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 25, other=0.9)
+        good = await qualities(gateway)
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 25, other=0.0)
+        before = [step.id for step in history_of(gateway.folder)][-1]
+        await roll_back(SOON, gateway.folder, gateway.sophia.store, before, 1)
+    async with start(learning=SOON) as gateway:
+        assert await qualities(gateway) == good
+
+
+async def test_what_cannot_be_read_is_named_with_the_way_out(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 3, other=0.9)
+    for path in (gateway.folder / "learned").glob("*.snapshot"):
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match="--rollback previous"):
+        async with start(learning=SOON):
+            pass
+
+
+async def test_a_folder_is_served_by_one_sophia_alone(start: Any) -> None:
+    async with start(learning=SOON):
+        with pytest.raises(ConfigError, match="another Sophia"):
+            async with start(learning=SOON):
+                pass
+
+
+async def test_one_keys_verdicts_do_not_put_the_learned_policy_out_for_another(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        stranger = await gateway.new_key()
+        await gateway.catch_up()
+        await taught(gateway, 25, other=0.9)
+        live = gateway.sophia.learner.insight.live
+        before = {name: live.stand(name) for name in live.tenants}
+        await taught(gateway, 40, stranger, other=0.0)
+        assert before and all(live.stand(name) == stand for name, stand in before.items())
 
 
 async def test_the_command_line_tells_what_was_in_service(

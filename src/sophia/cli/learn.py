@@ -11,7 +11,7 @@ import typer
 from sophia.cli.screen import console, give_up, table
 from sophia.cli.settings import load_for
 from sophia.compose import data_folder, open_store
-from sophia.compose.learning import history_of, kept, refitted, replay_of, roll_back
+from sophia.compose.learning import history_of, lessons_in, refitted, replay_of, roll_back
 from sophia.config import Settings
 from sophia.core.ids import decode, encode
 from sophia.core.rows import Intent
@@ -28,9 +28,9 @@ def show(json: bool, config: Path | None, data_dir: str | None) -> None:
     folder = data_folder(load_for(config, data_dir))
     try:
         history = history_of(folder)
-        lessons = {step.id: kept(folder, step.id).lessons for step in history}
-    except (BrokenSnapshot, UnknownSnapshot) as error:
+    except BrokenSnapshot as error:
         give_up(str(error))
+    lessons = {step.id: lessons_in(folder, step.id) for step in history}
     if json:
         rows = [
             {"id": step.id, "at_ms": step.at_ms, "reason": step.reason, "lessons": lessons[step.id]}
@@ -44,7 +44,9 @@ def show(json: bool, config: Path | None, data_dir: str | None) -> None:
     out = table("since", "snapshot", "lessons", "why", right=("lessons",))
     for step in history:
         since = datetime.fromtimestamp(step.at_ms / 1000, UTC)
-        out.add_row(f"{since:%Y-%m-%d %H:%M}", step.id[:16], f"{lessons[step.id]:,}", step.reason)
+        known = lessons[step.id]
+        told = "cannot be read" if known is None else f"{known:,}"
+        out.add_row(f"{since:%Y-%m-%d %H:%M}", step.id[:16], told, step.reason)
     console().print(out)
 
 

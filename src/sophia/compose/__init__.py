@@ -105,11 +105,14 @@ class Sophia:
         for sink in self.sinks:
             if (end := getattr(sink, "close", None)) is not None:
                 end()
-        if self.learner is not None:
-            self.learner.keeper.keep("stopped")
-        await self.store.close()
-        if self.sandbox is not None:
-            await self.sandbox.close()
+        try:
+            if self.learner is not None:
+                await self.learner.close()
+        finally:
+            # Bills are waiting there: whatever else fails, they are written.
+            await self.store.close()
+            if self.sandbox is not None:
+                await self.sandbox.close()
 
 
 async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:

@@ -1,17 +1,19 @@
 """What learning needs at start: eyes for requests, priors for models, and what was kept before."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.config import ConfigError, Learning
 from sophia.core.ports import Clock, Store
-from sophia.jobs.keep import POLICY, KeepLearned
+from sophia.jobs.keep import POLICY, KeepLearned, into_service
 from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
 from sophia.learning.live import Settings as LiveSettings
@@ -26,10 +28,6 @@ from sophia.learning.snapshots import (
     UnknownSnapshot,
     decode,
     decode_history,
-    encode,
-    encode_history,
-    identity,
-    promote,
 )
 from sophia.routing.arms import model_of
 from sophia.routing.embedding import Embedding, read_embedding
@@ -46,18 +44,10 @@ from sophia.serving.sense import Senses
 from sophia.serving.teach import Teacher
 
 FOLDER = "learned"
-_FIRST = "priors alone"
+_LOCK = ".serving"
 _OTHER_MODE_DOUBT = 1.5
 
 read_plan = msgspec.json.Decoder(Plan).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A snapshot in figures: the lessons it holds, and where the learned policy stood."""
-
-    lessons: int
-    stage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +57,15 @@ class Learner:
     insight: Insight
     teacher: Teacher
     keeper: KeepLearned
+    sole: IO[bytes]
+
+    async def close(self) -> None:
+        """Learn what was heard, keep it, and let another Sophia have the folder."""
+        try:
+            await self.teacher.close()
+            await self.keeper.close()
+        finally:
+            self.sole.close()
 
 
 async def learner_of(
@@ -75,33 +74,53 @@ async def learner_of(
     """Return the learning parts, as far as they had come when they were last kept.
 
     Raises:
-        ConfigError: what was kept cannot be read, and how to go back.
+        ConfigError: what was kept cannot be read, and how to go back; or another Sophia serves
+            this folder.
     """
     live, senses = first_steps(settings)
-
-    def arms() -> list[str]:
-        return [seat.id for seat in pool().seats]
-
-    behind = partial(catch_up, live, store, read_plan, shared=settings.share_keys)
-    keeper = KeepLearned(live, SnapshotFolder(data / FOLDER), clock, arms, behind)
-    try:
-        resumed = await keeper.resume()
-    except (BrokenSnapshot, msgspec.DecodeError) as error:
-        raise ConfigError(
-            f"{data / FOLDER}: {error}. `sophia learn --rollback` goes back to an earlier one."
-        ) from error
-    if not resumed:
-        live.know(arms())
-        keeper.keep(_FIRST)
-        await behind()
-    if live.know(arms()):
-        keeper.keep("new models")
-    teacher = Teacher(live, store, read_plan, shared=settings.share_keys)
-    return Learner(
-        Insight(live, senses, clock, senses.classes, Paces() if settings.pace else None),
-        teacher,
-        keeper,
+    lock = asyncio.Lock()
+    behind = partial(catch_up, store=store, read=read_plan, shared=settings.share_keys)
+    folder = SnapshotFolder(data / FOLDER)
+    sole = only_one(data / FOLDER)
+    keeper = KeepLearned(
+        live,
+        folder,
+        clock,
+        lock,
+        lambda: [seat.id for seat in pool().seats],
+        partial(_fresh, settings),
+        behind,
     )
+    teacher = Teacher(live, store, read_plan, lock, shared=settings.share_keys)
+    try:
+        await keeper.begin()
+        await teacher.remember(int(clock.wall() * 1000))
+    except (BrokenSnapshot, msgspec.DecodeError, LookupError) as error:
+        sole.close()
+        raise ConfigError(
+            f"{data / FOLDER}: {error}. `sophia learn --rollback previous` goes back to what was "
+            "known before."
+        ) from error
+    insight = Insight(live, senses, clock, senses.classes, Paces() if settings.pace else None)
+    return Learner(insight, teacher, keeper, sole)
+
+
+def only_one(folder: Path) -> IO[bytes]:
+    """Return a lock on the folder, held until it is closed. Raises ConfigError when it is taken."""
+    lock = (folder / _LOCK).open("ab")
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass  # Windows has no such lock; there, nobody checks.
+    except OSError as error:
+        lock.close()
+        raise ConfigError(
+            f"{folder.parent} is served by another Sophia, whose budgets and lessons would get "
+            "mixed up with these: choose another `data_dir`, or stop that one."
+        ) from error
+    return lock
 
 
 def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
@@ -109,21 +128,6 @@ def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
     folder = SnapshotFolder(data / FOLDER)
     fresh = partial(_fresh, settings)
     return Replay(store, folder.ids(), folder.load, fresh, read_plan, shared=settings.share_keys)
-
-
-def _fresh(settings: Learning) -> Live:
-    """Return a live policy that has learned nothing and knows no arm."""
-    classes = _tasks().classes
-    kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
-
-    def prior_of(arm: str) -> Prior:
-        told = prior(_priors(), model_of(arm), kinds)
-        # No benchmark of ours tells tools or reasoning apart: the model is believed, less surely.
-        doubt = 1.0 if arm == model_of(arm) else _OTHER_MODE_DOUBT
-        return Prior(told.mean, told.sd * doubt)
-
-    learner = Hierarchical(Shape(len(classes), 0, 0))
-    return Live(learner, "", prior_of, live_settings(settings))
 
 
 def first_steps(settings: Learning | None = None) -> tuple[Live, Senses]:
@@ -169,14 +173,17 @@ def history_of(data: Path) -> History:
     return decode_history(SnapshotFolder(data / FOLDER).history())
 
 
-def kept(data: Path, id: str) -> Kept:
-    """Return what a snapshot holds, in figures. Raises BrokenSnapshot or UnknownSnapshot."""
+def lessons_in(data: Path, id: str) -> int | None:
+    """Return the number of the last lesson that a snapshot holds, None when it cannot be read."""
     blob = SnapshotFolder(data / FOLDER).load(id)
     if blob is None:
-        raise UnknownSnapshot(f"the snapshot {id[:16]} is not kept")
+        return None
     live = _fresh(Learning())
-    live.restore(decode(blob, id).state, id)
-    return Kept(live.lessons, live.stage)
+    try:
+        live.restore(decode(blob, id).state, id)
+    except (BrokenSnapshot, msgspec.DecodeError):
+        return None
+    return live.lessons
 
 
 async def roll_back(
@@ -200,7 +207,7 @@ async def roll_back(
     live.restore(decode(blob, found[0]).state, found[0])
     live.lessons = await last_lesson(store, live.lessons)
     made = Snapshot(POLICY, live.snapshot(), at_ms, found[0])
-    return _into_service(folder, history, made, f"rolled back to {found[0][:16]}")
+    return into_service(folder, made, f"rolled back to {found[0][:16]}")
 
 
 async def refitted(
@@ -209,33 +216,45 @@ async def refitted(
     """Learn anew from all lessons; return the judgement, and the new snapshot's id if it serves.
 
     Raises:
-        ValueError: there is too little to learn from.
+        ValueError: there is too little to learn from, or nothing that all keys share.
         LookupError: the ledger is not whole.
     """
     folder = SnapshotFolder(data / FOLDER)
     history = decode_history(folder.history())
+    if not settings.share_keys:
+        raise ValueError(
+            "every key learns by itself, lesson by lesson; there is nothing to learn anew unless "
+            "`learning.share_keys` is set"
+        )
     if not history:
         raise ValueError("nothing was learned yet: `sophia serve` begins")
-    first, now = folder.load(history[0].id), folder.load(history[-1].id)
-    if first is None or now is None:
-        raise LookupError("the first and the present snapshot are both needed to learn anew")
-    fresh, live = _fresh(settings), _fresh(settings)
-    fresh.restore(decode(first).state, history[0].id)
-    live.restore(decode(now).state, history[-1].id)
-    await catch_up(live, store, read_plan, shared=settings.share_keys)
-    fresh.know(live.learner.arms)
+    live, id = _fresh(settings), history[-1].id
+    blob = folder.load(id)
+    if blob is None:
+        raise LookupError(f"the snapshot {id[:16]} that is in service is not there")
+    live.restore(decode(blob, id).state, id)
+    fresh = _fresh(settings)
+    fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
-    judged, learner = refit(fresh, taught)
+    judged, learner = refit(fresh, [one for _, one in taught])
     if not judged.better:
         return judged, None
-    live.learner = learner
+    live.learner, live.lessons = learner, taught[-1][0]
     metrics = {"squared_error": judged.after}
-    made = Snapshot(POLICY, live.snapshot(), at_ms, history[-1].id, (0, at_ms), metrics)
-    return judged, _into_service(folder, history, made, "learned anew")
+    made = Snapshot(POLICY, live.snapshot(), at_ms, id, (0, at_ms), metrics)
+    return judged, into_service(folder, made, "learned anew")
 
 
-def _into_service(folder: SnapshotFolder, history: History, made: Snapshot, reason: str) -> str:
-    id = identity(made)
-    folder.save(id, encode(made))
-    folder.record(encode_history(promote(history, id, made.created_ms, reason)))
-    return id
+def _fresh(settings: Learning) -> Live:
+    """Return a live policy that has learned nothing and knows no arm."""
+    classes = _tasks().classes
+    kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
+
+    def prior_of(arm: str) -> Prior:
+        told = prior(_priors(), model_of(arm), kinds)
+        # No benchmark of ours tells tools or reasoning apart: the model is believed, less surely.
+        doubt = 1.0 if arm == model_of(arm) else _OTHER_MODE_DOUBT
+        return Prior(told.mean, told.sd * doubt)
+
+    learner = Hierarchical(Shape(len(classes), 0, 0))
+    return Live(learner, "", prior_of, live_settings(settings))

@@ -111,7 +111,8 @@ class OpenHold(NamedTuple):
 class LessonRow(NamedTuple):
     """What a learned policy was told of a decision: the lessons' numbers say their order.
 
-    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision.
+    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision, and
+    `first` says that nobody had judged it before.
     """
 
     number: int
@@ -122,6 +123,7 @@ class LessonRow(NamedTuple):
     weight: float
     policy: str
     at_ms: int
+    first: bool = True
 
 
 class Feedback(NamedTuple):

@@ -23,7 +23,8 @@ def taught_of(row: LessonRow, decision: Intent, read: ReadPlan, *, shared: bool)
     if plan is None or plan.evidence is None:
         return None
     sight = unpack(plan.evidence.sight, "" if shared else row.key_id)
-    return Taught(Lesson(sight, row.arm, row.quality, row.weight), row.policy, row.at_ms)
+    lesson = Lesson(sight, row.arm, row.quality, row.weight)
+    return Taught(lesson, row.policy, row.at_ms, plan.evidence.by_lot and row.first)
 
 
 async def catch_up(
@@ -58,9 +59,9 @@ async def catch_up(
     return live.lessons - before
 
 
-async def lessons_of(store: Store, read: ReadPlan, *, shared: bool) -> list[Taught]:
-    """Return all lessons of the ledger in their order, but those about decisions that are gone."""
-    found: list[Taught] = []
+async def lessons_of(store: Store, read: ReadPlan, *, shared: bool) -> list[tuple[int, Taught]]:
+    """Return the ledger's lessons with their numbers, but those about decisions that are gone."""
+    found: list[tuple[int, Taught]] = []
     after = 0
     while rows := await store.lessons(after, _AT_ONCE):
         after = rows[-1].number
@@ -68,7 +69,7 @@ async def lessons_of(store: Store, read: ReadPlan, *, shared: bool) -> list[Taug
             decision = await store.decision(row.decision_id)
             taught = taught_of(row, decision, read, shared=shared) if decision else None
             if taught is not None:
-                found.append(taught)
+                found.append((row.number, taught))
     return found
 
 

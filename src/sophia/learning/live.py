@@ -6,6 +6,7 @@ shown to be worse it steps back by itself. Everything it knows follows from a sn
 lessons since then in their order, so any state it ever was in can be made again.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
 from sophia.routing.arms import MODES, arm_of, model_of
-from sophia.routing.drift import Alarm, Alertness, Watch, evidence, watch
+from sophia.routing.drift import Alertness, Watch, evidence, watch
 from sophia.routing.learned import Habits, Learned
 from sophia.routing.nouns import Evidence
 from sophia.routing.policies.choose import Exploration
@@ -22,9 +23,12 @@ from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Vector
 from sophia.routing.trial import Request, Terms, Trial, begin, give, is_over
 
+log = logging.getLogger("sophia.learning")
+
 HEURISTIC = "heuristic"
 _LENGTH_MEMORY = 0.05
-_KEPT_ALARMS = 100
+_KEPT_STANDS = 10_000
+_APART = "\0"
 
 
 class Settings(Struct, frozen=True):
@@ -48,19 +52,31 @@ class Settings(Struct, frozen=True):
 
 
 class Taught(Struct, frozen=True):
-    """A lesson, who decided the request (`policy`), and when, in milliseconds since 1970."""
+    """A lesson, who decided the request (`policy`), and when, in milliseconds since 1970.
+
+    `by_lot` says that the policy was drawn, not asked for by name, and that this is the first
+    verdict on the decision: only such scores compare policies.
+    """
 
     lesson: Lesson
     policy: str
     at_ms: int
+    by_lot: bool = True
+
+
+class Stand(Struct, frozen=True):
+    """Where the learned policy stands for one tenant: its lessons, and its contest once begun."""
+
+    waits_until: int
+    lessons: int = 0
+    contest: Contest | None = None
 
 
 class _Saved(Struct, frozen=True):
     learner: bytes
     lessons: int
     watch: list[tuple[str, int | None, float]]
-    contest: Contest | None
-    waits_until: int
+    stands: dict[str, Stand]
     trials: list[Trial]
     habits: dict[str, Habits]
     tasks: list[float]
@@ -84,14 +100,13 @@ class Live:
         settings: Settings | None = None,
     ) -> None:
         self.learner = learner
-        self.alarms: list[Alarm] = []
         self.lessons = 0
         self.base = base
         self._prior_of = prior_of
         self._settings = settings or Settings()
+        self._known = frozenset(learner.arms)
         self._watch = Watch()
-        self._contest: Contest | None = None
-        self._waits_until = self._settings.after
+        self._stands: dict[str, Stand] = {}
         self._trials: dict[str, Trial] = {}
         self._habits: dict[str, Habits] = {}
         self._tasks = np.zeros(0)
@@ -102,14 +117,13 @@ class Live:
         return f"{self.base[:16]}+{self.lessons}"
 
     @property
-    def stage(self) -> str:
-        """Where the learned policy stands: "watching", or a stage of its contest."""
-        return "watching" if self._contest is None else self._contest.stage
+    def tenants(self) -> tuple[str, ...]:
+        """Whose outcomes were learned from, the most recently heard last."""
+        return tuple(self._stands)
 
-    @property
-    def contest(self) -> Contest | None:
-        """The contest with the heuristic, once it has begun."""
-        return self._contest
+    def stand(self, tenant: str = "") -> Stand:
+        """Return where the learned policy stands for a tenant."""
+        return self._stands.get(tenant) or Stand(self._settings.after)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -121,24 +135,24 @@ class Live:
 
         Returns whether there was a new one: then a new snapshot is due, since no lesson says so.
         """
-        known = set(self.learner.arms)
         # One mode's arms stay together, which makes rating them quicker.
         named = list(models)
         arms = (arm_of(model, mode) for mode in MODES for model in named)
-        fresh = [arm for arm in arms if arm not in known]
+        fresh = [arm for arm in arms if arm not in self._known]
         for arm in fresh:
             prior = self._prior_of(arm)
             self.learner.add(arm, prior)
             if self.lessons:
                 self._trials[arm] = begin(arm, len(prior.mean))
+        self._known = frozenset(self.learner.arms)
         return bool(fresh)
 
-    def learned(self, lot: float, *, asked: bool = False) -> Learned | None:
-        """Return the policy for a request, or None when it is not its turn.
+    def learned(self, lot: float, tenant: str = "", *, asked: bool = False) -> Learned | None:
+        """Return the policy for a tenant's request, or None when it is not its turn.
 
         `lot` is uniform in [0, 1); with `asked` the caller wants the learned policy by name.
         """
-        contest = self._contest
+        contest = self.stand(tenant).contest
         served = 0.0 if contest is None else share(contest, self._settings.gate)
         if lot >= served and not asked:
             return None
@@ -190,12 +204,17 @@ class Live:
         self._habits[arm] = Habits(length, latency)
 
     def learn(self, taught: Taught) -> None:
-        """Take in one lesson: watch for drift, learn, and see whether to serve or step back."""
-        lesson = taught.lesson
-        self._watch_out(lesson)
-        self.learner.learn_one(lesson)
+        """Take in one lesson: watch for drift, learn, and see whether to serve or step back.
+
+        One about an arm that is not of the pool teaches nothing, so that nobody fills the memory by
+        asking for many models.
+        """
         self.lessons += 1
-        self._stand(taught)
+        lesson = taught.lesson
+        if lesson.arm in self._known:
+            self._watch_out(lesson)
+            self.learner.learn_one(lesson)
+            self._stand(taught)
 
     def snapshot(self) -> bytes:
         """Return everything that was learned; the same state gives the same bytes."""
@@ -207,55 +226,65 @@ class Live:
                     (arm, task, total)
                     for (arm, task), total in sorted(self._watch.sums.items(), key=str)
                 ],
-                self._contest,
-                self._waits_until,
+                self._stands,
                 list(self._trials.values()),
                 self._habits,
                 self._tasks.tolist(),
             )
         )
 
+    def adopt(self, other: "Live") -> None:
+        """Be what `other` is, at once."""
+        self.restore(other.snapshot(), other.base)
+
     def restore(self, saved: bytes, base: str) -> None:
         """Be what `snapshot` wrote down. Raises msgspec.DecodeError when these are other bytes."""
         state = msgpack.decode(saved, type=_Saved)
         self.learner = Hierarchical.restore(state.learner)
+        self._known = frozenset(self.learner.arms)
         self.base = base
         self.lessons = state.lessons
         self._watch = Watch({(arm, task): total for arm, task, total in state.watch})
-        self._contest = state.contest
-        self._waits_until = state.waits_until
+        self._stands = dict(state.stands)
         self._trials = {trial.arm: trial for trial in state.trials}
         self._habits = dict(state.habits)
         self._tasks = np.array(state.tasks)
 
     def _watch_out(self, lesson: Lesson) -> None:
-        alertness = self._settings.alertness
-        if lesson.arm not in self.learner.arms:
-            return
+        alertness, tenant = self._settings.alertness, lesson.sight.tenant
         rating = self.learner.rate(lesson.sight, [lesson.arm])
-        found = evidence(lesson.quality, float(rating.quality[0]), float(rating.sd[0]), alertness)
+        found = evidence(
+            lesson.quality, float(rating.quality[0]), float(rating.sd[0]), alertness
+        )
         task = int(lesson.sight.tasks.argmax())
-        self._watch, alarm = watch(self._watch, lesson.arm, task, found * lesson.weight, alertness)
+        # Everybody watches for themselves: what one tenant says raises no alarm of another's.
+        place = f"{tenant}{_APART}{lesson.arm}"
+        self._watch, alarm = watch(self._watch, place, task, found * lesson.weight, alertness)
         if alarm is not None:
-            self.alarms = [*self.alarms[-_KEPT_ALARMS:], alarm]
-            self.learner.widen(alarm.arm, alarm.task, alertness.doubt)
+            log.info("%s does worse than it did for %s", lesson.arm, tenant or "everybody")
+            self.learner.widen(lesson.arm, alarm.task, alertness.doubt, tenant)
 
     def _stand(self, taught: Taught) -> None:
-        contest, settings = self._contest, self._settings
+        tenant, gate = taught.lesson.sight.tenant, self._settings.gate
+        stand = self._stands.pop(tenant, None) or Stand(self._settings.after)
+        stand = replace(stand, lessons=stand.lessons + 1)
+        contest = stand.contest
         if contest is None or contest.stage == "retired":
-            if self.lessons >= self._waits_until:
+            if stand.lessons >= stand.waits_until:
                 defeats = 0 if contest is None else contest.defeats + 1
-                self._contest = Contest(
-                    self.learner.name, HEURISTIC, taught.at_ms, "champion", defeats
-                )
-            return
-        if taught.policy not in {self.learner.name, HEURISTIC}:
-            return
-        side: Side = "challenger" if taught.policy == self.learner.name else "incumbent"
-        self._contest = observe(contest, side, taught.lesson.quality, taught.at_ms, settings.gate)
-        if self._contest.stage == "retired":
-            self._waits_until = self.lessons + settings.again * (1 + contest.defeats)
-            self._contest = replace(self._contest, defeats=contest.defeats)
+                begun = Contest(self.learner.name, HEURISTIC, taught.at_ms, "champion", defeats)
+                stand = replace(stand, contest=begun)
+        elif taught.by_lot and taught.policy in {self.learner.name, HEURISTIC}:
+            side: Side = "challenger" if taught.policy == self.learner.name else "incumbent"
+            after = observe(contest, side, taught.lesson.quality, taught.at_ms, gate)
+            stand = replace(stand, contest=after)
+            if after.stage == "retired":
+                wait = self._settings.again * (1 + contest.defeats)
+                stand = replace(stand, waits_until=stand.lessons + wait)
+                log.info("the learned policy steps back for %s", tenant or "everybody")
+        self._stands[tenant] = stand
+        if len(self._stands) > _KEPT_STANDS:
+            del self._stands[next(iter(self._stands))]
 
 
 def _forced(made: Evidence, arm: str) -> float:

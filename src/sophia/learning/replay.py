@@ -10,7 +10,7 @@ from sophia.learning.lessons import ReadPlan, catch_up
 from sophia.learning.live import Live
 from sophia.learning.snapshots import BrokenSnapshot, decode
 from sophia.routing.evidence import again
-from sophia.routing.nouns import Evidence
+from sophia.routing.nouns import Evidence, Plan
 
 Load = Callable[[str], bytes | None]
 
@@ -68,14 +68,14 @@ class Replay:
             if plan.evidence is None or not plan.evidence.rated:
                 unlearned += 1
                 continue
-            what = await self._compare(decision, plan.evidence, plan.attempts[0].model)
+            what = await self._compare(decision, plan, plan.evidence)
             if what:
                 different.append(Difference(decision.attempt_id, what))
             else:
                 same += 1
         return Replayed(same, unlearned, tuple(different))
 
-    async def _compare(self, decision: Intent, evidence: Evidence, taken: str) -> str:
+    async def _compare(self, decision: Intent, plan: Plan, evidence: Evidence) -> str:
         """Return in what the decision comes out differently, or nothing."""
         try:
             live = await self._as_of(evidence.state)
@@ -88,7 +88,11 @@ class Replay:
                 one.arm for one, kept in zip(rated, evidence.rated, strict=True) if one != kept
             ]
             return f"rated differently: {', '.join(changed)}"
-        return "" if arm == taken else f"{arm} instead of {taken}"
+        taken = plan.attempts[0].model
+        if arm != taken:
+            return f"{arm} instead of {taken}"
+        chance = next(one.propensity for one in rated if one.arm == arm)
+        return "" if chance == plan.propensity else f"probability {plan.propensity}, not {chance}"
 
     async def _as_of(self, state: str) -> Live:
         """Return the policy as it was: its snapshot, and the lessons since."""

@@ -72,7 +72,7 @@ class Seen(Struct, frozen=True):
 
     `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
     conversation is on; `price` what the budget's pace adds to the price of money; `mode` how models
-    are called (see `arms`).
+    are called (see `arms`); `by_lot` whether the policy was left to Sophia.
     """
 
     sight: Sight
@@ -81,10 +81,13 @@ class Seen(Struct, frozen=True):
     current: str | None = None
     price: float = 0.0
     mode: str = ""
+    by_lot: bool = True
 
     def evidence(self) -> Evidence:
         """Return what to keep of a request that somebody else decided."""
-        return Evidence(self.state, pack(self.sight), self.draw, mode=self.mode)
+        return Evidence(
+            self.state, pack(self.sight), self.draw, mode=self.mode, by_lot=self.by_lot
+        )
 
 
 class Ranking(Struct, frozen=True):
@@ -221,5 +224,6 @@ def _evidence(  # noqa: PLR0913 - each is one part of what decided
         options.current,
         options.trial,
         seen.mode,
+        seen.by_lot,
     )
 

@@ -141,6 +141,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         current: the position of the arm that the conversation is on.
         trial: the position of an arm on trial, and its probability.
         mode: how models are called; with a model's name it makes the arm's.
+        by_lot: whether it was left to Sophia which policy decides.
     """
 
     state: str
@@ -152,6 +153,7 @@ class Evidence(Struct, frozen=True, array_like=True):
     current: int | None = None
     trial: tuple[int, float] | None = None
     mode: str = ""
+    by_lot: bool = True
 
 
 class Plan(Struct, frozen=True, array_like=True):

@@ -90,7 +90,10 @@ class _Choice:
 def _pinned(field: Field) -> _Choice | None:
     """Return the model that called the tools, while it is able: another would not know why."""
     seen = field.request.seen
-    if seen is None or seen.current is None or not field.request.prompt.tool_turn:
+    hints, prompt = field.request.hints, field.request.prompt
+    if seen is None or seen.current is None or not prompt.tool_turn:
+        return None
+    if hints.rule or hints.policy or hints.min_quality is not None:
         return None
     offer = field.offer(seen.current)
     if offer is None or not offer.pays:

@@ -2,6 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import TypeVar
 
 from sophia.core.events import Settled
 from sophia.core.ports import Clock
@@ -16,6 +19,9 @@ from sophia.serving.pacing import Paces
 from sophia.serving.request import Request
 
 Look = Callable[[Prompt, Features, Hints, str], Sight]
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 CONVERSATIONS = 10_000
 UNHEARD, UNHEARD_SHARE = 1000, 0.1
@@ -32,7 +38,7 @@ class Insight:
         paces: of the keys' daily budgets, if they are to be kept on pace.
         clock: tells the time of day to them.
 
-    `heard` says whether anybody ever sent feedback.
+    `heard` says whether anybody sent feedback since the start.
     """
 
     def __init__(
@@ -48,9 +54,11 @@ class Insight:
         self._look = look
         self._clock = clock
         self._paces = paces
-        self.heard = live.lessons > 0
+        self.heard = False
         self._unheard = 0
-        self._conversations: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._conversations: OrderedDict[bytes, str] = OrderedDict()
+        self._asked: OrderedDict[int, bytes] = OrderedDict()
+        self._secret = token_bytes(16)
 
     def of(
         self, request: Request, features: Features, hints: Hints, left_nano: int | None = None
@@ -61,57 +69,67 @@ class Insight:
         vain: then there is neither. `left_nano` is what the key may still spend today.
         """
         lot, draw = lots(request.id)
-        if not self.heard and hints.policy != LEARNED:
+        if not (self.heard or self.live.lessons) and hints.policy != LEARNED:
             self._unheard += 1
             if self._unheard > UNHEARD and lot >= UNHEARD_SHARE:
                 return None, None
-        learned = self.live.learned(lot, asked=hints.policy == LEARNED)
         sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
+        learned = self.live.learned(lot, sight.tenant, asked=hints.policy == LEARNED)
         current = self._current(request, hints)
         mode = mode_of(request.prompt)
         price = 0.0
         if self._paces is not None and left_nano is not None:
             key_id = request.principal.key_id
             price = self._paces.asked(key_id, left_nano, self._clock.wall())
-        return learned, Seen(sight, draw, self.live.state, current, price, mode)
+        by_lot = hints.policy is None and hints.rule is None
+        return learned, Seen(sight, draw, self.live.state, current, price, mode, by_lot)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
-        chosen = plan.attempts[0].model
-        place = _conversation(request, request.hints)
+        place = self._place(request, request.hints)
         if place is not None:
-            self._conversations[place] = chosen
-            self._conversations.move_to_end(place)
-            if len(self._conversations) > CONVERSATIONS:
-                self._conversations.popitem(last=False)
+            _put(self._asked, request.id, place)
         evidence = plan.evidence
         if evidence is not None and evidence.rated:
-            self.live.dealt(seen.sight.tasks, chosen, evidence)
+            self.live.dealt(seen.sight.tasks, plan.attempts[0].model, evidence)
 
     def emit(self, event: Settled) -> None:
         """Hear how long an answer was, how long it took and what it cost."""
         if self._paces is not None and event.attempts:
             self._paces.paid(event.attempts[0].key_id, event.cost_nano, self._clock.wall())
-        if event.status == 200 and event.model in self.live.learner.arms:
-            self.live.answered(
-                event.model, event.expected_tokens, event.completion_tokens, event.duration_s * 1000
-            )
+        place = self._asked.pop(event.request_id, None)
+        if event.status != 200 or not event.attempts:
+            return
+        if place is not None:
+            _put(self._conversations, place, event.model)
+        last = event.attempts[-1]
+        if last.model in self.live.learner.arms:
+            tokens = last.completion_tokens
+            self.live.answered(last.model, event.expected_tokens, tokens, last.total_ms)
 
     def _current(self, request: Request, hints: Hints) -> str | None:
-        place = _conversation(request, hints)
+        place = self._place(request, hints)
         return None if place is None else self._conversations.get(place)
 
+    def _place(self, request: Request, hints: Hints) -> bytes | None:
+        """Return a name for the conversation of a request, None when it may stand alone.
 
-def _conversation(request: Request, hints: Hints) -> tuple[str, str] | None:
-    """Return whose conversation a request belongs to, and which; None when it may stand alone.
+        Without a session id a tool loop is known by what the user asked, which stands unchanged in
+        each of its turns. No text is kept, but a digest that says nothing outside this process.
+        """
+        prompt = request.prompt
+        said = hints.session_id or (f"{prompt.system}\0{prompt.text}" if prompt.tools else None)
+        if said is None:
+            return None
+        whole = f"{request.principal.key_id}\0{said}".encode("utf-8", "surrogatepass")
+        return blake2b(whole, digest_size=16, key=self._secret).digest()
 
-    Without a session id a tool loop is known by what the user asked, which stands unchanged in
-    each of its turns.
-    """
-    key, prompt = request.principal.key_id, request.prompt
-    if hints.session_id:
-        return key, hints.session_id
-    return (key, f"{prompt.system}\n{prompt.text}") if prompt.tools else None
+
+def _put(into: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    into[key] = value
+    into.move_to_end(key)
+    if len(into) > CONVERSATIONS:
+        into.popitem(last=False)
 
 
 def lots(request_id: int) -> tuple[float, float]:

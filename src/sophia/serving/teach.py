@@ -5,68 +5,102 @@ import asyncio
 from sophia.core.ports import Store
 from sophia.core.rows import Feedback, Intent, LessonRow
 from sophia.learning.channels import CHANNELS, Vote, fuse
-from sophia.learning.influence import Meter, Offer
-from sophia.learning.lessons import ReadPlan, taught_of
+from sophia.learning.influence import DAY_MS, Meter, Offer
+from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
 from sophia.routing.arms import arm_of
 
 _PLAIN = frozenset({"score", "test"})
 """Channels that state the quality itself; the others are evidence for it."""
+_REFILL = 20_000
+"""Lessons that are looked through for those of today when a server starts."""
 
 
 class Teacher:
     """Turns verdicts into lessons, one at a time and each durable before it is learned.
 
+    What is learned is what the ledger holds, in its order: a lesson that was written although its
+    caller went away, or by somebody else, is learned before the next one gets its number.
+
     Args:
         live: who learns.
         store: keeps the lessons.
         read: reads a plan from the ledger.
+        lock: held whenever `live` changes by lessons or snapshots.
         shared: whether all keys learn together.
     """
 
-    def __init__(self, live: Live, store: Store, read: ReadPlan, *, shared: bool = False) -> None:
+    def __init__(
+        self, live: Live, store: Store, read: ReadPlan, lock: asyncio.Lock, *, shared: bool = False
+    ) -> None:
         self._live = live
         self._store = store
         self._read = read
+        self._lock = lock
         self._shared = shared
         self._meter = Meter()
-        self._one_at_a_time = asyncio.Lock()
+        self._tasks: set[asyncio.Task[bool]] = set()
 
-    async def hear(self, decision: Intent, verdict: Feedback, arm: str) -> bool:
-        """Learn from a verdict on what `arm` answered; return whether there was something to learn.
+    async def remember(self, now_ms: int) -> None:
+        """Count what was said today already, so that a restart gives nobody a second voice."""
+        last = await last_lesson(self._store, self._live.lessons)
+        today = now_ms // DAY_MS * DAY_MS
+        for row in await self._store.lessons(max(last - _REFILL, 0), _REFILL):
+            if row.at_ms >= today:
+                self._meter.grant(Offer(row.key_id, row.key_id, row.arm, row.at_ms, row.weight))
+
+    async def hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
+        """Learn from a verdict on what `model` answered; return whether there was anything to.
 
         Nothing is learned from feedback of unknown channels, without a score, or on a decision
-        that no policy could have taken.
+        of which nothing was kept. Who stops waiting does not stop the learning.
         """
         if verdict.score is None or verdict.channel not in CHANNELS:
             return False
-        async with self._one_at_a_time:
-            row = self._row(decision, verdict, arm)
-            taught = taught_of(row, decision, self._read, shared=self._shared)
-            if taught is None or row.weight <= 0.0:
-                return False
-            await self._store.add_lesson(row)
-            self._live.learn(taught)
-        return True
+        task = asyncio.get_running_loop().create_task(self._hear(decision, verdict, model))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
-    def _row(self, decision: Intent, verdict: Feedback, arm: str) -> LessonRow:
-        plan = self._read(decision.plan or b"")
-        mode = "" if plan.evidence is None else plan.evidence.mode
-        expected = next((one.quality for one in plan.candidates if one.model == arm), 0.5)
+    async def close(self) -> None:
+        """Wait until everything that was heard is learned."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
+        plan = self._read(decision.plan) if decision.plan else None
+        if plan is None or plan.evidence is None:
+            return False
+        expected = next((one.quality for one in plan.candidates if one.model == model), 0.5)
         value = verdict.score or 0.0
         fused = fuse([Vote(verdict.channel, value)], expected)
-        self._meter.forget(verdict.at_ms)
-        granted = self._meter.grant(
-            Offer(decision.key_id, decision.key_id, arm, verdict.at_ms, fused.weight)
-        )
-        return LessonRow(
-            self._live.lessons + 1,
-            decision.attempt_id,
-            decision.key_id,
-            arm_of(arm, mode),
-            value if verdict.channel in _PLAIN else fused.score,
-            granted.local,
-            plan.policy,
-            verdict.at_ms,
-        )
+        arm, key = arm_of(model, plan.evidence.mode), decision.key_id
+        said = await self._store.feedback(decision.attempt_id)
+        async with self._lock:
+            self._meter.forget(verdict.at_ms)
+            weight = self._meter.grant(Offer(key, key, arm, verdict.at_ms, fused.weight)).local
+            row = LessonRow(
+                0,
+                decision.attempt_id,
+                key,
+                arm,
+                value if verdict.channel in _PLAIN else fused.score,
+                weight,
+                plan.policy,
+                verdict.at_ms,
+                said[0].idempotency_key == verdict.idempotency_key if said else True,
+            )
+            return weight > 0.0 and await self._write(row)
 
+    async def _write(self, row: LessonRow) -> bool:
+        """Give the lesson the next number that is free, and learn all there is up to it."""
+        await self._catch_up()
+        while True:
+            numbered = row._replace(number=self._live.lessons + 1)
+            await self._store.add_lesson(numbered)
+            kept = await self._store.lessons(self._live.lessons, 1)
+            await self._catch_up()
+            if kept and kept[0] == numbered:
+                return True
+
+    async def _catch_up(self) -> None:
+        await catch_up(self._live, self._store, self._read, shared=self._shared)

@@ -5,6 +5,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Index,
@@ -93,4 +94,5 @@ lessons = Table(
     Column("weight", Float, nullable=False),
     Column("policy", String, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("first", Boolean, nullable=False),
 )

@@ -220,7 +220,7 @@ class SqliteStore:
             " WHERE number > ? ORDER BY number LIMIT ?",
             (after, limit),
         )
-        return [LessonRow(*row) for row in rows]
+        return [LessonRow(*row)._replace(first=bool(row[-1])) for row in rows]
 
     @property
     def problem(self) -> str:

@@ -78,6 +78,7 @@ def upgrade() -> None:
         sa.Column("weight", sa.Float, nullable=False),
         sa.Column("policy", sa.String, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
+        sa.Column("first", sa.Boolean, nullable=False),
     )
 
 
