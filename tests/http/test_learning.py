@@ -148,15 +148,23 @@ async def test_repeated_feedback_counts_once(start: Any) -> None:
         assert len(await gateway.rows("lessons")) == 1
 
 
-async def test_verdicts_on_one_decision_add_up_to_a_bounded_weight(start: Any) -> None:
-    """However many idempotency keys somebody makes up, a key's weight on an arm has its cap."""
+async def test_a_decision_is_learned_from_once_by_each_channel(start: Any) -> None:
+    """However many idempotency keys somebody makes up."""
     async with start(learning=SOON) as gateway:
         account = (await taught(gateway, 1, other=0.0))[0]
-        for number in range(150):
-            verdict = {"decision_id": account["decision_id"], "score": 0.0}
-            await gateway.client.post("/v1/feedback", {**verdict, "idempotency_key": str(number)})
+        verdict = {"decision_id": account["decision_id"], "score": 1.0}
+        for number in range(20):
+            await asyncio.sleep(0.001)
+            more = {"idempotency_key": str(number), "channel": "edit" if number == 7 else "score"}
+            await gateway.client.post("/v1/feedback", {**verdict, **more})
+        assert len(await gateway.rows("lessons")) == 2
+
+
+async def test_a_keys_voice_in_a_team_has_its_bound(start: Any) -> None:
+    async with start(learning=Learning(after=1000, share_keys=True)) as gateway:
+        await taught(gateway, 60, other=0.0)
         weights = [one["weight"] for one in await gateway.rows("lessons")]
-        assert sum(weights) < 50.0 and weights[-1] < weights[0] / 3
+        assert weights[-1] < 0.97 * weights[0]
 
 
 async def test_another_keys_decision_cannot_be_judged(start: Any) -> None:

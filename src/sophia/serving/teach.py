@@ -5,13 +5,15 @@ import asyncio
 from sophia.core.ports import Store
 from sophia.core.rows import Feedback, Intent, LessonRow
 from sophia.learning.channels import CHANNELS, Vote, fuse
-from sophia.learning.influence import DAY_MS, Meter, Offer
+from sophia.learning.influence import DAY_MS, Caps, Meter, Offer
 from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
 from sophia.routing.arms import arm_of
 
 _PLAIN = frozenset({"score", "test"})
 """Channels that state the quality itself; the others are evidence for it."""
+TEAM = Caps(key=500.0)
+"""Where keys learn together, what one of them may weigh on an arm in a day."""
 _REFILL = 20_000
 """Lessons that are looked through for those of today when a server starts."""
 
@@ -38,11 +40,13 @@ class Teacher:
         self._read = read
         self._lock = lock
         self._shared = shared
-        self._meter = Meter()
+        self._meter = Meter(TEAM)
         self._tasks: set[asyncio.Task[bool]] = set()
 
     async def remember(self, now_ms: int) -> None:
         """Count what was said today already, so that a restart gives nobody a second voice."""
+        if not self._shared:
+            return
         last = await last_lesson(self._store, self._live.lessons)
         today = now_ms // DAY_MS * DAY_MS
         for row in await self._store.lessons(max(last - _REFILL, 0), _REFILL):
@@ -75,9 +79,14 @@ class Teacher:
         fused = fuse([Vote(verdict.channel, value)], expected)
         arm, key = arm_of(model, plan.evidence.mode), decision.key_id
         said = await self._store.feedback(decision.attempt_id)
+        if any(one.channel == verdict.channel and one.at_ms < verdict.at_ms for one in said):
+            # On one channel the first word counts, however many are sent.
+            return False
         async with self._lock:
-            self._meter.forget(verdict.at_ms)
-            weight = self._meter.grant(Offer(key, key, arm, verdict.at_ms, fused.weight)).local
+            weight = fused.weight
+            if self._shared:
+                self._meter.forget(verdict.at_ms)
+                weight = self._meter.grant(Offer(key, key, arm, verdict.at_ms, weight)).local
             row = LessonRow(
                 0,
                 decision.attempt_id,
