@@ -13,6 +13,8 @@ from sophia.routing.policies.policy import Vector
 # An instruction stands at the beginning or the end; what is between is seldom needed.
 HEAD_CHARS, TAIL_CHARS = 1000, 400
 LOOKED_AT = HEAD_CHARS + TAIL_CHARS + 1
+WIDE = 1.5
+"""Bytes per character from which a text counts as written in a wide script."""
 LONGEST_WORD = 100
 CACHED_WORDS = 20_000
 UNKNOWN = "[UNK]"
@@ -109,9 +111,13 @@ class Embedding:
 
 def ends(text: str) -> str:
     """Return what is read of a long text: its beginning and its end."""
-    if len(text) <= LOOKED_AT:
+    head, tail = HEAD_CHARS, TAIL_CHARS
+    if not text.isascii() and len(text.encode("utf-8", "replace")) >= WIDE * len(text):
+        # Wide scripts are cut into more pieces, and say more in fewer characters.
+        head, tail = head // 2, tail // 2
+    if len(text) <= head + tail + 1:
         return text
-    return f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
+    return f"{text[:head]} {text[-tail:]}"
 
 
 def read_embedding(blob: bytes) -> Embedding:

@@ -112,3 +112,9 @@ def test_only_the_ends_of_a_long_text_are_read() -> None:
     assert len(ends(text)) == LOOKED_AT
     assert "m" not in ends(text)
     assert ends("short") == "short"
+
+
+def test_half_as_much_is_read_of_a_wide_script() -> None:
+    """Its words fall into more pieces; a few accents make no wide script."""
+    assert len(ends("请比较两座城市" * 1000)) == LOOKED_AT // 2 + 1
+    assert len(ends("naïve café " * 1000)) == LOOKED_AT
