@@ -42,7 +42,7 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, float] = {}
 
 
-class Service(Struct, frozen=True):
+class Stint(Struct, frozen=True):
     """One line of a history: from `at_ms` on, `id` was in service, because of `reason`."""
 
     id: str
@@ -50,7 +50,7 @@ class Service(Struct, frozen=True):
     reason: str
 
 
-History = tuple[Service, ...]
+History = tuple[Stint, ...]
 
 
 def identity(snapshot: Snapshot) -> str:
@@ -115,7 +115,7 @@ def promote(history: History, id: str, at_ms: int, reason: str) -> History:
     """Return the history with `id` in service from now on; unchanged when it is already."""
     if current(history) == id:
         return history
-    return (*history, Service(id, at_ms, reason))
+    return (*history, Stint(id, at_ms, reason))
 
 
 def rollback(history: History, to: str | None, at_ms: int) -> History:

@@ -6,8 +6,8 @@ from typing import Self
 import numpy as np
 from msgspec import Struct, msgpack
 
-from sophia.routing.policies.lessons import Columns, Examples, Kept, tasks_and_surface
-from sophia.routing.policies.policy import Lesson, Ratings, Sight, Vector
+from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, tasks_and_surface
+from sophia.routing.policies.policy import Ratings, Sight, Vector
 from sophia.routing.policies.trees import PackedTrees, Trees
 
 
@@ -33,7 +33,7 @@ class _State(Struct, frozen=True, array_like=True):
     trees: PackedTrees | None = None
 
 
-class Boosted:
+class Boosted(Batch[Boosts]):
     """Rates an arm by the sum of its trees; arms it was not trained on get the mean.
 
     Lessons are kept until `fit` or `refit` trains on them; without `train` it declines.
@@ -42,13 +42,11 @@ class Boosted:
     name = "boosted"
 
     def __init__(self, train: Callable[[Examples], Boosts] | None = None) -> None:
-        self._train = train
-        self._kept = Kept()
-        self._boosts: Boosts | None = None
+        super().__init__(tasks_and_surface, train)
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings | None:
         """Return what to expect of `arms`, or None before the first training."""
-        boosts = self._boosts
+        boosts = self._model
         if boosts is None:
             return None
         said = boosts.trees.say(tasks_and_surface(sight))[:, 0]
@@ -57,25 +55,9 @@ class Boosted:
         mean = sum(known.values()) / len(known)
         return Ratings(np.array([known.get(arm, mean) for arm in arms]), np.zeros(len(arms)))
 
-    def learn_one(self, lesson: Lesson) -> None:
-        """Keep an outcome for the next training."""
-        self._kept.keep(lesson, tasks_and_surface(lesson.sight))
-
-    def refit(self) -> None:
-        """Train on what is kept."""
-        if self._train is not None and len(self._kept):
-            self._boosts = self._train(self._kept.examples())
-
-    def fit(self, lessons: Sequence[Lesson]) -> None:
-        """Forget what was learned and learn from `lessons` alone."""
-        self._kept, self._boosts = Kept(), None
-        for lesson in lessons:
-            self.learn_one(lesson)
-        self.refit()
-
     def snapshot(self) -> bytes:
         """Return the whole state; the same state always gives the same bytes."""
-        boosts = self._boosts
+        boosts = self._model
         if boosts is None:
             return msgpack.encode(_State(self._kept.pack(), ()))
         return msgpack.encode(
@@ -100,5 +82,5 @@ class Boosted:
         policy._kept = Kept.unpack(state.kept)
         if state.trees is not None:
             base, owner = np.frombuffer(state.base), np.frombuffer(state.owner)
-            policy._boosts = Boosts(state.arms, base, owner, state.trees.unpack())
+            policy._model = Boosts(state.arms, base, owner, state.trees.unpack())
         return policy

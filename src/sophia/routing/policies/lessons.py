@@ -1,5 +1,8 @@
 """Outcomes as columns: what learners that are trained in batches keep of their lessons."""
 
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -7,6 +10,8 @@ from numpy.typing import NDArray
 from sophia.routing.policies.policy import Lesson, Sight, Vector
 
 MEMORY = 200_000
+
+_Model = TypeVar("_Model")
 
 
 class Examples(Struct, frozen=True):
@@ -117,3 +122,40 @@ def meaning_and_surface(sight: Sight) -> Vector:
     """Return the embedding and the features."""
     return np.concatenate([sight.embedding, sight.features])
 
+
+class Batch(Generic[_Model]):
+    """Keeps lessons until it is trained on all of them; made into a policy by adding `rate`.
+
+    Args:
+        see: turns a request into what is learned from, (P,).
+        train: makes a model of the examples; without it nothing is ever learned.
+        enough: lessons below which nothing is trained.
+    """
+
+    def __init__(
+        self,
+        see: Callable[[Sight], Vector],
+        train: Callable[[Examples], _Model] | None = None,
+        enough: int = 1,
+    ) -> None:
+        self._see = see
+        self._train = train
+        self._enough = enough
+        self._kept = Kept()
+        self._model: _Model | None = None
+
+    def learn_one(self, lesson: Lesson) -> None:
+        """Keep an outcome for the next training."""
+        self._kept.keep(lesson, self._see(lesson.sight))
+
+    def refit(self) -> None:
+        """Train on what is kept, if that is enough."""
+        if self._train is not None and len(self._kept) >= self._enough:
+            self._model = self._train(self._kept.examples())
+
+    def fit(self, lessons: Sequence[Lesson]) -> None:
+        """Forget what was learned and learn from `lessons` alone."""
+        self._kept, self._model = Kept(), None
+        for lesson in lessons:
+            self.learn_one(lesson)
+        self.refit()

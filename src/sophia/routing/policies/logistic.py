@@ -7,8 +7,8 @@ import numpy as np
 from msgspec import Struct, msgpack
 from numpy.typing import NDArray
 
-from sophia.routing.policies.lessons import Columns, Examples, Kept, meaning_and_surface
-from sophia.routing.policies.policy import Lesson, Ratings, Sight, Vector
+from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, meaning_and_surface
+from sophia.routing.policies.policy import Ratings, Sight, Vector
 
 
 class Lines(Struct, frozen=True):
@@ -27,7 +27,7 @@ class _State(Struct, frozen=True, array_like=True):
     arrays: list[bytes]
 
 
-class Logistic:
+class Logistic(Batch[Lines]):
     """Rates an arm by its own logistic regression; arms it was not trained on get the mean.
 
     Lessons are kept until `fit` or `refit` trains on them; without `train` it declines.
@@ -36,13 +36,11 @@ class Logistic:
     name = "logistic"
 
     def __init__(self, train: Callable[[Examples], Lines] | None = None) -> None:
-        self._train = train
-        self._kept = Kept()
-        self._lines: Lines | None = None
+        super().__init__(meaning_and_surface, train)
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings | None:
         """Return what to expect of `arms`, or None before the first training."""
-        lines = self._lines
+        lines = self._model
         if lines is None:
             return None
         design = (meaning_and_surface(sight) - lines.centre) / lines.spread
@@ -51,25 +49,9 @@ class Logistic:
         mean = sum(known.values()) / len(known)
         return Ratings(np.array([known.get(arm, mean) for arm in arms]), np.zeros(len(arms)))
 
-    def learn_one(self, lesson: Lesson) -> None:
-        """Keep an outcome for the next training."""
-        self._kept.keep(lesson, meaning_and_surface(lesson.sight))
-
-    def refit(self) -> None:
-        """Train on what is kept."""
-        if self._train is not None and len(self._kept):
-            self._lines = self._train(self._kept.examples())
-
-    def fit(self, lessons: Sequence[Lesson]) -> None:
-        """Forget what was learned and learn from `lessons` alone."""
-        self._kept, self._lines = Kept(), None
-        for lesson in lessons:
-            self.learn_one(lesson)
-        self.refit()
-
     def snapshot(self) -> bytes:
         """Return the whole state; the same state always gives the same bytes."""
-        lines = self._lines
+        lines = self._model
         arrays = [] if lines is None else [lines.weights, lines.bias, lines.centre, lines.spread]
         return msgpack.encode(
             _State(
@@ -92,5 +74,5 @@ class Logistic:
         if state.arms:
             weights, bias, centre, spread = (np.frombuffer(array) for array in state.arrays)
             shaped = weights.reshape(len(state.arms), -1)
-            policy._lines = Lines(state.arms, shaped, bias, centre, spread)
+            policy._model = Lines(state.arms, shaped, bias, centre, spread)
         return policy

@@ -6,8 +6,8 @@ from typing import Self
 import numpy as np
 from msgspec import Struct, msgpack
 
-from sophia.routing.policies.lessons import Columns, Examples, Kept, surface
-from sophia.routing.policies.policy import Lesson, Ratings, Sight, Vector
+from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, surface
+from sophia.routing.policies.policy import Ratings, Sight, Vector
 from sophia.routing.policies.trees import PackedTrees, Trees
 
 ENOUGH = 100
@@ -35,7 +35,7 @@ class _State(Struct, frozen=True, array_like=True):
     trees: PackedTrees | None = None
 
 
-class RandomForest:
+class RandomForest(Batch[Forest]):
     """Declines until 100 outcomes are known; then trusts the forest.
 
     The forest is trained to name the arm of an outcome, each counted by its quality. Where all arms
@@ -46,22 +46,20 @@ class RandomForest:
     name = "random_forest"
 
     def __init__(self, train: Callable[[Examples], Forest] | None = None) -> None:
-        self._train = train
-        self._kept = Kept()
-        self._forest: Forest | None = None
+        super().__init__(surface, train, ENOUGH)
 
     def votes(self, sight: Sight) -> dict[str, float]:
         """Return the share of votes for each arm; empty before the forest is trained."""
-        if self._forest is None:
+        if self._model is None:
             return {}
         # The trees were grown on single precision and must be walked with it.
         row = surface(sight).astype(np.float32).astype(np.float64)
-        shares = self._forest.trees.say(row).mean(axis=0)
-        return dict(zip(self._forest.arms, shares.tolist(), strict=True))
+        shares = self._model.trees.say(row).mean(axis=0)
+        return dict(zip(self._model.arms, shares.tolist(), strict=True))
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings | None:
         """Return what to expect of `arms`, or None before 100 outcomes were trained on."""
-        forest = self._forest
+        forest = self._model
         if forest is None:
             return None
         votes = np.array(list(self.votes(sight).values()))
@@ -71,25 +69,9 @@ class RandomForest:
             np.array([known.get(arm, forest.mean) for arm in arms]), np.zeros(len(arms))
         )
 
-    def learn_one(self, lesson: Lesson) -> None:
-        """Keep an outcome for the next training."""
-        self._kept.keep(lesson, surface(lesson.sight))
-
-    def refit(self) -> None:
-        """Train on what is kept, if that is enough."""
-        if self._train is not None and len(self._kept) >= ENOUGH:
-            self._forest = self._train(self._kept.examples())
-
-    def fit(self, lessons: Sequence[Lesson]) -> None:
-        """Forget what was learned and learn from `lessons` alone."""
-        self._kept, self._forest = Kept(), None
-        for lesson in lessons:
-            self.learn_one(lesson)
-        self.refit()
-
     def snapshot(self) -> bytes:
         """Return the whole state; the same state always gives the same bytes."""
-        forest = self._forest
+        forest = self._model
         if forest is None:
             return msgpack.encode(_State(self._kept.pack(), ()))
         return msgpack.encode(
@@ -114,5 +96,5 @@ class RandomForest:
         policy._kept = Kept.unpack(state.kept)
         if state.trees is not None:
             share = np.frombuffer(state.share)
-            policy._forest = Forest(state.arms, share, state.mean, state.trees.unpack())
+            policy._model = Forest(state.arms, share, state.mean, state.trees.unpack())
         return policy
