@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.routing import online
 from bench.routing.cells import Cell, Cells, key_of
-from bench.routing.contestants import POLICIES, expect, told_task
+from bench.routing.contestants import POLICIES
 from bench.routing.figures import draw
 from bench.routing.online_agent import AGENTS
 from bench.routing.online_stream import stream_of
@@ -18,6 +18,7 @@ from bench.routing.report import LATER, Row, Source, line_of, means_of, table_of
 from bench.routing.sources import files_of, names_in, read_source
 from sophia.learning import measures
 from sophia.learning.curves import Curve
+from sophia.learning.forecasts import expect, told_task
 from sophia.learning.measures import Ground, Interval, Verdict, judge
 from sophia.learning.table_sights import Fold, fold_of, read_texts
 from sophia.learning.tables import OutcomeTable, Unreadable
@@ -185,7 +186,7 @@ def _options() -> argparse.Namespace:
 def _fill(cell: Cell, table: OutcomeTable, fold: Fold, policy: str) -> None:
     held = ~fold.train
     if held.any():
-        cell.quality[held] = expect(table, fold, policy)
+        cell.quality[held] = expect(table, fold, policy, POLICIES)
         cell.cost[held] = fold.costs[held]
 
 

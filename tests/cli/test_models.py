@@ -78,6 +78,17 @@ def test_refresh_keeps_the_listing_and_tells_what_changed(run: Run, tmp_path: Pa
     assert "refreshed" in run("models", "--data-dir", "kept").out
 
 
+def test_ids_are_shown_as_they_are(run: Run) -> None:
+    """What looks like markup or an emoji is part of a name."""
+    listing = _listing()
+    rows = listing["data"]
+    assert isinstance(rows, list)
+    rows.append(rows[0] | {"id": "new/[bold]m[/x]:smile:"})
+    with answering(200, "application/json", json.dumps(listing).encode()) as url:
+        assert run("models", "refresh", "--data-dir", "kept", OPENROUTER_BASE_URL=url).code == 0
+    assert "new/[bold]m[/x]:smile:" in run("models", "--all", "--data-dir", "kept").out
+
+
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [

@@ -10,7 +10,7 @@ from terminal import Run, Served
 from sophia.adapters.store.report import used
 from sophia.adapters.store.sqlite import SqliteStore
 from sophia.cli.curve import curve
-from sophia.core.rows import Intent, Outcome
+from sophia.core.rows import Intent, KeyRow, Outcome
 from sophia.tenants.budget import day_window
 
 TODAY = day_window(time.time())
@@ -71,6 +71,19 @@ async def test_usage_tells_of_holds_within_80_columns(ledger: Path, run: Run) ->
     assert ran.code == 0
     assert "bill is not known yet" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
+
+
+async def test_names_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
+    """What looks like markup or an emoji is part of a name."""
+    strange = "maker/[bold]m:smile:[/x]:free"
+    store = SqliteStore(tmp_path / "sophia.db")
+    await store.reserve(_intent(16, strange, 1000))
+    store.settle(_outcome(16, strange, 700))
+    await store.add_key(KeyRow("k1", b"", "[red]:cat:", "inference", None, None, 0))
+    await store.close()
+    for by, name in (("model", strange), ("key", "[red]:cat: (k1)")):
+        assert name in run("usage", "--by", by, "--data-dir", str(tmp_path)).out
+    assert "[red]:cat:" in run("keys", "list", "--data-dir", str(tmp_path)).out
 
 
 def test_usage_shows_what_was_asked(served: Served, run: Run) -> None:

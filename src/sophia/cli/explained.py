@@ -76,7 +76,7 @@ def show(body: bytes) -> None:
     if decision.excluded:
         out = table("left out", "why")
         for one in decision.excluded:
-            out.add_row(one.model, one.cause)
+            out.add_row(Text(one.model), Text(one.cause))
         paper.print()
         paper.print(out)
 
@@ -112,7 +112,7 @@ def _candidates(paper: Console, decision: _Decision) -> None:
     out = table("candidate", *(["role"] if roomy else []), *numbers, "instead", right=numbers)
     for one in sorted(decision.candidates, key=lambda one: (one is not own, one.expected_usd)):
         out.add_row(
-            one.model,
+            Text(one.model),
             *([roles.get(one.model, "")] if roomy else []),
             f"{one.quality:.2f}" + ("" if one.sd is None else f" ± {one.sd:.2f}"),
             _seconds(one.latency_ms),
@@ -152,7 +152,7 @@ def _attempts(paper: Console, attempts: list[_Attempt]) -> None:
     for number, one in enumerate(attempts, 1):
         limit = f" At most {one.max_tokens:,} tokens." if one.max_tokens is not None else ""
         expected, held = money(one.expected_usd), money(one.held_usd)
-        out.add_row(f"{number}. {one.model}", expected, held, one.reason + limit)
+        out.add_row(Text(f"{number}. {one.model}"), expected, held, Text(one.reason + limit))
     paper.print()
     paper.print(out)
 

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from sophia.cli.screen import console, printable
 from sophia.cli.settings import load_for
 from sophia.compose import data_folder, new_key, open_store
 from sophia.config import Settings
@@ -48,14 +49,14 @@ def show(config: Path | None, data_dir: str | None) -> None:
     for row in rows:
         table.add_row(
             row.id,
-            row.name,
+            Text(printable(row.name)),
             row.scope,
             format_usd(spent.get(row.id, 0)),
             _limit(row.daily_budget_nano),
             _limit(row.per_request_nano),
             "in force" if row.revoked_ms is None else "revoked",
         )
-    Console().print(table)
+    console().print(table)
 
 
 def revoke(id: str, config: Path | None, data_dir: str | None) -> None:

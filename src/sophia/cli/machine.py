@@ -7,11 +7,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sophia.adapters.store.driver import SAFE_SINCE, is_safe, sqlite
-from sophia.adapters.store.migrate import HEAD, current
-from sophia.adapters.store.writer import connect
 from sophia.cli.finding import Finding
 from sophia.compose import wants_sandbox
+from sophia.compose.books import Unreadable, examined, library
 from sophia.config import Settings
 from sophia.testing.local import find_weights
 
@@ -52,11 +50,11 @@ def _bad_folder(seen: str) -> Finding:
 
 
 def _library() -> Finding:
-    module = sqlite()
-    seen = f"{module.sqlite_version}, from {module.__name__.partition('.')[0]}"
-    if is_safe(module):
+    found = library()
+    seen = f"{found.version}, from {found.origin}"
+    if found.safe:
         return Finding("good", "SQLite", seen)
-    wanted = ".".join(map(str, SAFE_SINCE))
+    wanted = ".".join(map(str, found.safe_since))
     return Finding(
         "odd",
         "SQLite",
@@ -66,31 +64,21 @@ def _library() -> Finding:
 
 
 def _ledger(path: Path) -> Iterator[Finding]:
-    driver = sqlite()
     try:
-        revision = current(path)
-        connection = connect(path, read_only=True)
-        try:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            keys = revision and connection.execute(
-                "SELECT COUNT(*) FROM keys WHERE revoked_ms IS NULL AND scope = 'inference'"
-            )
-            active = keys.fetchone()[0] if keys else 0
-        finally:
-            connection.close()
-    except driver.Error as error:
+        found = examined(path)
+    except Unreadable as error:
         yield _damaged(path, str(error))
         return
-    if verdict != "ok":
-        yield _damaged(path, verdict)
+    if found.verdict != "ok":
+        yield _damaged(path, found.verdict)
         return
-    if revision == HEAD:
-        yield Finding("good", "ledger", f"whole, schema {HEAD}")
+    if found.schema == found.head:
+        yield Finding("good", "ledger", f"whole, schema {found.head}")
     else:
-        seen = f"schema {revision or 'none'}, this release has {HEAD}"
+        seen = f"schema {found.schema or 'none'}, this release has {found.head}"
         yield Finding("odd", "ledger", seen, "`sophia serve` brings an older one up to date")
-    if active:
-        yield Finding("good", "keys", f"{active} in force")
+    if found.keys:
+        yield Finding("good", "keys", f"{found.keys} in force")
     else:
         yield Finding("odd", "keys", "none in force", "sophia keys create --name me")
 

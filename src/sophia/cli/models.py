@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from sophia.catalogue.catalogue import Catalogue
@@ -85,7 +86,7 @@ def refresh(config: Path | None, data_dir: str | None) -> None:
         data = data_folder(settings)
         before = listed(data)
         place = default_place(settings, os.environ)
-        with console(stderr=True).status(f"Fetching the models of {place.base_url} …"):
+        with console(stderr=True).status(escape(f"Fetching the models of {place.base_url} …")):
             body = asyncio.run(_fetch(place))
             after = refreshed(before, body, datetime.now(UTC).date().isoformat())
         keep_listing(data, body)
@@ -133,8 +134,8 @@ def _print(paper: Console, models: Sequence[Model], *, with_role: bool) -> None:
         tier = model.prices.tiers[0]
         known = model.prices.known
         out.add_row(
-            printable(model.id),
-            *([_role(model)] if with_role else []),
+            Text(printable(model.id)),
+            *([Text(printable(_role(model)))] if with_role else []),
             _price(tier.prompt) if known else "?",
             _price(tier.completion) if known else "?",
             "-" if model.context_length == UNBOUNDED else count(model.context_length),

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
 
-from sophia.adapters.upstreams.http1 import Response, proxy_for
 from sophia.cli.finding import Finding
 from sophia.compose import default_place, pool_of, wants_sandbox
+from sophia.compose.places import proxy_to
 from sophia.config import ConfigError, Settings, UpstreamSettings
 from sophia.core.calls import Deadlines
 from sophia.core.failures import FailureKind, UpstreamFailure
@@ -60,12 +60,13 @@ async def _upstream(place: UpstreamSettings, environ: Mapping[str, str]) -> list
     is_openrouter = place.kind == "openrouter"
     path = b"/key" if is_openrouter else b"/models"
     pool = pool_of(place, environ)
-    proxy = proxy_for(place.base_url, environ)
-    way = f" through the proxy {proxy.host}:{proxy.port}" if proxy is not None else ""
+    proxy = proxy_to(place, environ)
+    way = f" through the proxy {proxy}" if proxy is not None else ""
     begun = time.monotonic()
     try:
         response = await pool.send(b"GET", path, None, _DEADLINES)
         took = time.monotonic() - begun
+        date = (response.header(b"date") or b"").decode("latin-1")
         response.close()
     except UpstreamFailure as failure:
         mend = _MEND.get(failure.kind, _PROXY_MEND)
@@ -73,7 +74,7 @@ async def _upstream(place: UpstreamSettings, environ: Mapping[str, str]) -> list
     finally:
         await pool.close()
     seen = f"{place.base_url}{way} answered {response.status} in {took * 1000:.0f} ms"
-    return [_verdict(response.status, seen), *_clock(response)]
+    return [_verdict(response.status, seen), *_clock(date)]
 
 
 def _verdict(status: int, seen: str) -> Finding:
@@ -86,9 +87,9 @@ def _verdict(status: int, seen: str) -> Finding:
     return Finding("odd", "upstream", seen, "try again shortly")
 
 
-def _clock(response: Response) -> list[Finding]:
+def _clock(date: str) -> list[Finding]:
     try:
-        there = parsedate_to_datetime((response.header(b"date") or b"").decode("latin-1"))
+        there = parsedate_to_datetime(date)
     except (ValueError, TypeError):
         return []
     skew = time.time() - there.timestamp()

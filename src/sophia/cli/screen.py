@@ -17,10 +17,13 @@ _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console; lines for a pipe or a file are long enough to hold an id uncut."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    """Return a console; lines for a pipe or a file are long enough to hold an id uncut.
+
+    It draws no emoji: a model's name such as `maker/free:free:` is no picture.
+    """
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
-        return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+        return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH, emoji=False)
     return made
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from sophia.adapters.store.driver import sqlite
-from sophia.adapters.store.migrate import HEAD, current
-from sophia.adapters.store.report import GROUPS, By, Used, key_names, used
 from sophia.cli.curve import curve
 from sophia.cli.screen import console, count, give_up, money, printable, table
 from sophia.cli.settings import load_for
+from sophia.compose.books import GROUPS, By, Unreadable, Usage, Used, usage_of
 from sophia.core.money import usd
 
 _AXIS = 11
@@ -27,7 +26,8 @@ def show(days: int, by: str, json: bool, config: Path | None, data_dir: str | No
         give_up(f"--by is model, key or day, not {by!r}.", 2)
     path = Path(load_for(config, data_dir).data_dir) / "sophia.db"
     dates = _dates(days)
-    rows, daily, names = _read(path, grouping, dates[0])
+    found = _read(path, grouping, dates[0])
+    rows, daily, names = found.rows, found.daily, found.names
     if json:
         told = {
             "since": dates[0],
@@ -44,18 +44,16 @@ def show(days: int, by: str, json: bool, config: Path | None, data_dir: str | No
         _print_curve(console(), dates, daily)
 
 
-def _read(
-    path: Path, by: By, since: str
-) -> tuple[Sequence[Used], Sequence[Used], dict[str, str]]:
+def _read(path: Path, by: By, since: str) -> Usage:
     if not path.exists():
         give_up(f"No ledger at {path}: `sophia serve` begins one, --data-dir names another.")
     try:
-        if current(path) != HEAD:
-            give_up(f"{path} is of another release; starting `sophia serve` brings it up to date.")
-        names = key_names(path) if by == "key" else {}
-        return used(path, by, since), used(path, "day", since), names
-    except sqlite().Error as error:
+        found = usage_of(path, by, since)
+    except Unreadable as error:
         give_up(f"{path} cannot be read: {error}. `sophia doctor` looks closer.")
+    if found is None:
+        give_up(f"{path} is of another release; starting `sophia serve` brings it up to date.")
+    return found
 
 
 def _dates(days: int) -> list[str]:
@@ -70,7 +68,7 @@ def _print(paper: Console, by: By, rows: Sequence[Used], names: dict[str, str]) 
     for row in [*rows, *([_total(rows)] if len(rows) > 1 else [])]:
         label = f"{names[row.name]} ({row.name})" if row.name in names else row.name
         out.add_row(
-            printable(label),
+            Text(printable(label)),
             f"{row.requests:,}",
             f"{row.failures:,}" if row.failures else "-",
             f"{count(row.prompt_tokens)}+{count(row.completion_tokens)}",

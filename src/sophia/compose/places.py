@@ -82,6 +82,15 @@ def pool_of(place: UpstreamSettings, environ: Mapping[str, str]) -> Pool:
         raise ConfigError(f"upstream {place.name!r}: {error}") from None
 
 
+def proxy_to(place: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+    """Return host and port of the proxy on the way to an upstream, None when there is none.
+
+    Raises ValueError when the variable that names it holds no address.
+    """
+    proxy = proxy_for(place.base_url, environ)
+    return None if proxy is None else f"{proxy.host}:{proxy.port}"
+
+
 def upstream_of(place: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstream:
     """Return the upstream itself; must run inside a loop. Raises ConfigError."""
     is_openrouter = place.kind == "openrouter"

@@ -42,9 +42,11 @@ POLICIES: Mapping[str, Make] = MappingProxyType(
 """The policies that outcomes alone can teach, by name, each made for sights of such a shape."""
 
 
-def expect(table: OutcomeTable, fold: Fold, policy: str) -> Matrix:
+def expect(
+    table: OutcomeTable, fold: Fold, policy: str, policies: Mapping[str, Make] = POLICIES
+) -> Matrix:
     """Return what a policy expects of every arm on the questions it has not seen, (n, A)."""
-    learner = POLICIES[policy](fold.sights[0], fold.projection)
+    learner = policies[policy](fold.sights[0], fold.projection)
     learner.fit(
         [
             Lesson(fold.sights[row], arm, score)

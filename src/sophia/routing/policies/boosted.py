@@ -1,12 +1,11 @@
 """Gradient-boosted trees per arm over the task posterior and the features."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct, msgpack
 
-from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, tasks_and_surface
+from sophia.routing.policies.lessons import Batch, tasks_and_surface
 from sophia.routing.policies.policy import Ratings, Sight, Vector
 from sophia.routing.policies.trees import PackedTrees, Trees
 
@@ -25,12 +24,11 @@ class Boosts(Struct, frozen=True):
     trees: Trees
 
 
-class _State(Struct, frozen=True, array_like=True):
-    kept: Columns
+class _Packed(Struct, frozen=True, array_like=True):
     arms: tuple[str, ...]
-    base: bytes = b""
-    owner: bytes = b""
-    trees: PackedTrees | None = None
+    base: bytes
+    owner: bytes
+    trees: PackedTrees
 
 
 class Boosted(Batch[Boosts]):
@@ -40,9 +38,7 @@ class Boosted(Batch[Boosts]):
     """
 
     name = "boosted"
-
-    def __init__(self, train: Callable[[Examples], Boosts] | None = None) -> None:
-        super().__init__(tasks_and_surface, train)
+    see = staticmethod(tasks_and_surface)
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings | None:
         """Return what to expect of `arms`, or None before the first training."""
@@ -55,32 +51,15 @@ class Boosted(Batch[Boosts]):
         mean = sum(known.values()) / len(known)
         return Ratings(np.array([known.get(arm, mean) for arm in arms]), np.zeros(len(arms)))
 
-    def snapshot(self) -> bytes:
-        """Return the whole state; the same state always gives the same bytes."""
-        boosts = self._model
-        if boosts is None:
-            return msgpack.encode(_State(self._kept.pack(), ()))
-        return msgpack.encode(
-            _State(
-                self._kept.pack(),
-                boosts.arms,
-                boosts.base.tobytes(),
-                boosts.owner.tobytes(),
-                boosts.trees.pack(),
-            )
-        )
+    @staticmethod
+    def pack(model: Boosts) -> bytes:
+        """Return the trees as bytes."""
+        base, owner = model.base.tobytes(), model.owner.tobytes()
+        return msgpack.encode(_Packed(model.arms, base, owner, model.trees.pack()))
 
-    @classmethod
-    def restore(cls, snapshot: bytes) -> Self:
-        """Return the policy that `snapshot` was taken of; it cannot train.
-
-        Raises:
-            msgspec.DecodeError: the bytes are not a snapshot of this policy.
-        """
-        state = msgpack.decode(snapshot, type=_State)
-        policy = cls()
-        policy._kept = Kept.unpack(state.kept)
-        if state.trees is not None:
-            base, owner = np.frombuffer(state.base), np.frombuffer(state.owner)
-            policy._model = Boosts(state.arms, base, owner, state.trees.unpack())
-        return policy
+    @staticmethod
+    def unpack(packed: bytes) -> Boosts:
+        """Return the trees that were packed."""
+        found = msgpack.decode(packed, type=_Packed)
+        base, owner = np.frombuffer(found.base), np.frombuffer(found.owner)
+        return Boosts(found.arms, base, owner, found.trees.unpack())

@@ -1,10 +1,11 @@
 """Outcomes as columns: what learners that are trained in batches keep of their lessons."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, msgpack
 from numpy.typing import NDArray
 
 from sophia.routing.policies.policy import Lesson, Sight, Vector
@@ -40,6 +41,11 @@ class Columns(Struct, frozen=True, array_like=True):
     values: bytes
     designs: bytes
     size: int
+
+
+class _State(Struct, frozen=True, array_like=True):
+    kept: Columns
+    model: bytes | None
 
 
 class Kept:
@@ -123,34 +129,44 @@ def meaning_and_surface(sight: Sight) -> Vector:
     return np.concatenate([sight.embedding, sight.features])
 
 
-class Batch(Generic[_Model]):
+class Batch(ABC, Generic[_Model]):
     """Keeps lessons until it is trained on all of them; made into a policy by adding `rate`.
 
     Args:
-        see: turns a request into what is learned from, (P,).
         train: makes a model of the examples; without it nothing is ever learned.
-        enough: lessons below which nothing is trained.
+
+    `enough` is how many lessons it takes before anything is trained.
     """
 
-    def __init__(
-        self,
-        see: Callable[[Sight], Vector],
-        train: Callable[[Examples], _Model] | None = None,
-        enough: int = 1,
-    ) -> None:
-        self._see = see
+    enough: ClassVar[int] = 1
+
+    def __init__(self, train: Callable[[Examples], _Model] | None = None) -> None:
         self._train = train
-        self._enough = enough
         self._kept = Kept()
         self._model: _Model | None = None
 
+    @staticmethod
+    @abstractmethod
+    def see(sight: Sight) -> Vector:
+        """Return what is learned from a request, (P,)."""
+
+    @staticmethod
+    @abstractmethod
+    def pack(model: _Model) -> bytes:
+        """Return a model as bytes, the same for the same model."""
+
+    @staticmethod
+    @abstractmethod
+    def unpack(packed: bytes) -> _Model:
+        """Return what was packed. Raises msgspec.DecodeError when these are other bytes."""
+
     def learn_one(self, lesson: Lesson) -> None:
         """Keep an outcome for the next training."""
-        self._kept.keep(lesson, self._see(lesson.sight))
+        self._kept.keep(lesson, self.see(lesson.sight))
 
     def refit(self) -> None:
         """Train on what is kept, if that is enough."""
-        if self._train is not None and len(self._kept) >= self._enough:
+        if self._train is not None and len(self._kept) >= self.enough:
             self._model = self._train(self._kept.examples())
 
     def fit(self, lessons: Sequence[Lesson]) -> None:
@@ -159,3 +175,21 @@ class Batch(Generic[_Model]):
         for lesson in lessons:
             self.learn_one(lesson)
         self.refit()
+
+    def snapshot(self) -> bytes:
+        """Return the whole state; the same state always gives the same bytes."""
+        packed = None if self._model is None else self.pack(self._model)
+        return msgpack.encode(_State(self._kept.pack(), packed))
+
+    @classmethod
+    def restore(cls, snapshot: bytes) -> Self:
+        """Return the policy that `snapshot` was taken of; it cannot train.
+
+        Raises:
+            msgspec.DecodeError: the bytes are not a snapshot of this policy.
+        """
+        state = msgpack.decode(snapshot, type=_State)
+        policy = cls()
+        policy._kept = Kept.unpack(state.kept)
+        policy._model = None if state.model is None else cls.unpack(state.model)
+        return policy

@@ -1,13 +1,12 @@
 """One logistic line per arm over the embedding and the features."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct, msgpack
 from numpy.typing import NDArray
 
-from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, meaning_and_surface
+from sophia.routing.policies.lessons import Batch, meaning_and_surface
 from sophia.routing.policies.policy import Ratings, Sight, Vector
 
 
@@ -21,8 +20,7 @@ class Lines(Struct, frozen=True):
     spread: Vector
 
 
-class _State(Struct, frozen=True, array_like=True):
-    kept: Columns
+class _Packed(Struct, frozen=True, array_like=True):
     arms: tuple[str, ...]
     arrays: list[bytes]
 
@@ -34,9 +32,7 @@ class Logistic(Batch[Lines]):
     """
 
     name = "logistic"
-
-    def __init__(self, train: Callable[[Examples], Lines] | None = None) -> None:
-        super().__init__(meaning_and_surface, train)
+    see = staticmethod(meaning_and_surface)
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings | None:
         """Return what to expect of `arms`, or None before the first training."""
@@ -49,30 +45,15 @@ class Logistic(Batch[Lines]):
         mean = sum(known.values()) / len(known)
         return Ratings(np.array([known.get(arm, mean) for arm in arms]), np.zeros(len(arms)))
 
-    def snapshot(self) -> bytes:
-        """Return the whole state; the same state always gives the same bytes."""
-        lines = self._model
-        arrays = [] if lines is None else [lines.weights, lines.bias, lines.centre, lines.spread]
-        return msgpack.encode(
-            _State(
-                self._kept.pack(),
-                () if lines is None else lines.arms,
-                [array.tobytes() for array in arrays],
-            )
-        )
+    @staticmethod
+    def pack(model: Lines) -> bytes:
+        """Return the lines as bytes."""
+        arrays = [model.weights, model.bias, model.centre, model.spread]
+        return msgpack.encode(_Packed(model.arms, [array.tobytes() for array in arrays]))
 
-    @classmethod
-    def restore(cls, snapshot: bytes) -> Self:
-        """Return the policy that `snapshot` was taken of; it cannot train.
-
-        Raises:
-            msgspec.DecodeError: the bytes are not a snapshot of this policy.
-        """
-        state = msgpack.decode(snapshot, type=_State)
-        policy = cls()
-        policy._kept = Kept.unpack(state.kept)
-        if state.arms:
-            weights, bias, centre, spread = (np.frombuffer(array) for array in state.arrays)
-            shaped = weights.reshape(len(state.arms), -1)
-            policy._model = Lines(state.arms, shaped, bias, centre, spread)
-        return policy
+    @staticmethod
+    def unpack(packed: bytes) -> Lines:
+        """Return the lines that were packed."""
+        found = msgpack.decode(packed, type=_Packed)
+        weights, bias, centre, spread = (np.frombuffer(array) for array in found.arrays)
+        return Lines(found.arms, weights.reshape(len(found.arms), -1), bias, centre, spread)

@@ -1,12 +1,11 @@
 """The plan's policy: a random forest over the features names the model that will do well."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct, msgpack
 
-from sophia.routing.policies.lessons import Batch, Columns, Examples, Kept, surface
+from sophia.routing.policies.lessons import Batch, surface
 from sophia.routing.policies.policy import Ratings, Sight, Vector
 from sophia.routing.policies.trees import PackedTrees, Trees
 
@@ -27,12 +26,11 @@ class Forest(Struct, frozen=True):
     trees: Trees
 
 
-class _State(Struct, frozen=True, array_like=True):
-    kept: Columns
+class _Packed(Struct, frozen=True, array_like=True):
     arms: tuple[str, ...]
-    share: bytes = b""
-    mean: float = 0.0
-    trees: PackedTrees | None = None
+    share: bytes
+    mean: float
+    trees: PackedTrees
 
 
 class RandomForest(Batch[Forest]):
@@ -44,9 +42,8 @@ class RandomForest(Batch[Forest]):
     """
 
     name = "random_forest"
-
-    def __init__(self, train: Callable[[Examples], Forest] | None = None) -> None:
-        super().__init__(surface, train, ENOUGH)
+    enough = ENOUGH
+    see = staticmethod(surface)
 
     def votes(self, sight: Sight) -> dict[str, float]:
         """Return the share of votes for each arm; empty before the forest is trained."""
@@ -69,32 +66,15 @@ class RandomForest(Batch[Forest]):
             np.array([known.get(arm, forest.mean) for arm in arms]), np.zeros(len(arms))
         )
 
-    def snapshot(self) -> bytes:
-        """Return the whole state; the same state always gives the same bytes."""
-        forest = self._model
-        if forest is None:
-            return msgpack.encode(_State(self._kept.pack(), ()))
-        return msgpack.encode(
-            _State(
-                self._kept.pack(),
-                forest.arms,
-                forest.share.tobytes(),
-                forest.mean,
-                forest.trees.pack(),
-            )
-        )
+    @staticmethod
+    def pack(model: Forest) -> bytes:
+        """Return the forest as bytes."""
+        share, trees = model.share.tobytes(), model.trees.pack()
+        return msgpack.encode(_Packed(model.arms, share, model.mean, trees))
 
-    @classmethod
-    def restore(cls, snapshot: bytes) -> Self:
-        """Return the policy that `snapshot` was taken of; it cannot train.
-
-        Raises:
-            msgspec.DecodeError: the bytes are not a snapshot of this policy.
-        """
-        state = msgpack.decode(snapshot, type=_State)
-        policy = cls()
-        policy._kept = Kept.unpack(state.kept)
-        if state.trees is not None:
-            share = np.frombuffer(state.share)
-            policy._model = Forest(state.arms, share, state.mean, state.trees.unpack())
-        return policy
+    @staticmethod
+    def unpack(packed: bytes) -> Forest:
+        """Return the forest that was packed."""
+        found = msgpack.decode(packed, type=_Packed)
+        share = np.frombuffer(found.share)
+        return Forest(found.arms, share, found.mean, found.trees.unpack())
