@@ -14,7 +14,7 @@ from sophia.adapters.store.driver import sqlite
 from sophia.adapters.store.sqlite import SqliteStore
 from sophia.adapters.store.writer import GroupCommit
 from sophia.core.errors import SophiaError, Unavailable
-from sophia.core.ids import first_id
+from sophia.core.ids import JUDGING, first_id
 from sophia.core.ports import Store
 from sophia.core.rows import (
     OWN,
@@ -148,6 +148,17 @@ async def test_feedback_is_kept_once_for_each_idempotency_key(store: Store) -> N
     assert await store.add_feedback(verdict("c", decision=NOW + 16, score=None))
     assert await store.feedback(NOW) == [verdict("a", at=1), verdict("b", at=2)]
     assert await store.feedback(NOW + 32) == []
+
+
+async def test_what_judging_costs_is_told_apart_from_answering(store: Store) -> None:
+    """The judge's own purse must be found again after a restart, over all keys."""
+    store.settle(outcome(NOW, cost=100))
+    store.settle(outcome(NOW | JUDGING, cost=7))
+    store.settle(outcome(NOW + 16 | JUDGING, cost=5, key="other"))
+    store.settle(outcome(NOW + 32 | JUDGING, "unknown", cost=9))
+    store.settle(outcome(NOW + 48 | JUDGING, cost=11, window="2026-11-22"))
+    await store.attempts(NOW)
+    assert await store.judging(DAY) == 12
 
 
 async def test_lessons_are_read_back_in_the_order_of_their_numbers(store: Store) -> None:

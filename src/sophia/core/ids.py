@@ -37,6 +37,10 @@ def first_id(at_ms: int) -> int:
     return at_ms << (_COUNTER_BITS + _ATTEMPT_BITS)
 
 
+JUDGING = MAX_ATTEMPTS
+"""The number of the attempt that judges a request's answer later; answers never have it."""
+
+
 def attempt_id(request_id: int, number: int) -> int:
     """Return the id of attempt `number` (0 to 15) of a request."""
     return request_id | number

@@ -111,8 +111,8 @@ class OpenHold(NamedTuple):
 class LessonRow(NamedTuple):
     """What a learned policy was told of a decision: the lessons' numbers say their order.
 
-    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision, and
-    `first` says that nobody had judged it before.
+    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision,
+    `channel` said it, and `first` says that nobody had judged it before.
     """
 
     number: int
@@ -124,6 +124,7 @@ class LessonRow(NamedTuple):
     policy: str
     at_ms: int
     first: bool = True
+    channel: str = "score"
 
 
 class Feedback(NamedTuple):

@@ -52,6 +52,10 @@ CHANNELS: Mapping[str, Channel] = {
 }
 
 
+SIGNS = frozenset({"retry", "validator", "completed"})
+"""Channels on which nobody means to judge: they tell little, and do not count as an outcome."""
+
+
 class Vote(Struct, frozen=True):
     """What one channel says of a decision: `value` from 0 (bad) to 1 (good).
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sophia.core.ports import Store
 from sophia.core.rows import Intent, LessonRow
+from sophia.learning.channels import SIGNS
 from sophia.learning.live import Live, Taught
 from sophia.routing.evidence import unpack
 from sophia.routing.nouns import Plan
@@ -24,7 +25,8 @@ def taught_of(row: LessonRow, decision: Intent, read: ReadPlan, *, shared: bool)
         return None
     sight = unpack(plan.evidence.sight, "" if shared else row.key_id)
     lesson = Lesson(sight, row.arm, row.quality, row.weight)
-    return Taught(lesson, row.policy, row.at_ms, plan.evidence.by_lot and row.first)
+    by_lot = plan.evidence.by_lot and row.first
+    return Taught(lesson, row.policy, row.at_ms, by_lot, row.channel not in SIGNS)
 
 
 async def catch_up(

@@ -55,13 +55,15 @@ class Taught(Struct, frozen=True):
     """A lesson, who decided the request (`policy`), and when, in milliseconds since 1970.
 
     `by_lot` says that the policy was drawn, not asked for by name, and that this is the first
-    verdict on the decision: only such scores compare policies.
+    verdict on the decision: only such scores compare policies. `word` says that somebody meant to
+    judge: a mere sign teaches, but is no outcome that the learned policy waits for.
     """
 
     lesson: Lesson
     policy: str
     at_ms: int
     by_lot: bool = True
+    word: bool = True
 
 
 class Stand(Struct, frozen=True):
@@ -120,6 +122,11 @@ class Live:
     def tenants(self) -> tuple[str, ...]:
         """Whose outcomes were learned from, the most recently heard last."""
         return tuple(self._stands)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody ever judged an answer."""
+        return bool(self._stands)
 
     def stand(self, tenant: str = "") -> Stand:
         """Return where the learned policy stands for a tenant."""
@@ -214,7 +221,8 @@ class Live:
         if lesson.arm in self._known:
             self._watch_out(lesson)
             self.learner.learn_one(lesson)
-            self._stand(taught)
+            if taught.word:
+                self._stand(taught)
 
     def snapshot(self) -> bytes:
         """Return everything that was learned; the same state gives the same bytes."""

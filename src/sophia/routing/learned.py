@@ -72,7 +72,8 @@ class Seen(Struct, frozen=True):
 
     `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
     conversation is on; `price` what the budget's pace adds to the price of money; `mode` how models
-    are called (see `arms`); `by_lot` whether the policy was left to Sophia.
+    are called (see `arms`); `by_lot` whether the policy was left to Sophia; `asked` whether the
+    answer is to be judged.
     """
 
     sight: Sight
@@ -82,11 +83,17 @@ class Seen(Struct, frozen=True):
     price: float = 0.0
     mode: str = ""
     by_lot: bool = True
+    asked: bool = False
 
     def evidence(self) -> Evidence:
         """Return what to keep of a request that somebody else decided."""
         return Evidence(
-            self.state, pack(self.sight), self.draw, mode=self.mode, by_lot=self.by_lot
+            self.state,
+            pack(self.sight),
+            self.draw,
+            mode=self.mode,
+            by_lot=self.by_lot,
+            asked=self.asked,
         )
 
 
@@ -225,5 +232,6 @@ def _evidence(  # noqa: PLR0913 - each is one part of what decided
         options.trial,
         seen.mode,
         seen.by_lot,
+        seen.asked,
     )
 

@@ -142,6 +142,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         trial: the position of an arm on trial, and its probability.
         mode: how models are called; with a model's name it makes the arm's.
         by_lot: whether it was left to Sophia which policy decides.
+        asked: whether the lot fell on the answer to be judged, whatever it is.
     """
 
     state: str
@@ -154,6 +155,7 @@ class Evidence(Struct, frozen=True, array_like=True):
     trial: tuple[int, float] | None = None
     mode: str = ""
     by_lot: bool = True
+    asked: bool = False
 
 
 class Plan(Struct, frozen=True, array_like=True):

@@ -26,6 +26,8 @@ _Value = TypeVar("_Value")
 CONVERSATIONS = 10_000
 UNHEARD, UNHEARD_SHARE = 1000, 0.1
 _MASK = (1 << 64) - 1
+_JUDGED = 5
+"""The number of the lot that says whether an answer is judged."""
 
 
 class Insight:
@@ -38,7 +40,8 @@ class Insight:
         paces: of the keys' daily budgets, if they are to be kept on pace.
         clock: tells the time of day to them.
 
-    `heard` says whether anybody sent feedback since the start.
+    `heard` says whether anybody sent feedback since the start; `asked` is the share of answers that
+    somebody is to be asked about.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Insight:
         self._look = look
         self._clock = clock
         self._paces = paces
+        self.asked = 0.0
         self.heard = False
         self._unheard = 0
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
@@ -69,7 +73,7 @@ class Insight:
         vain: then there is neither. `left_nano` is what the key may still spend today.
         """
         lot, draw = lots(request.id)
-        if not (self.heard or self.live.lessons) and hints.policy != LEARNED:
+        if not (self.heard or self.live.heard) and hints.policy != LEARNED:
             self._unheard += 1
             if self._unheard > UNHEARD and lot >= UNHEARD_SHARE:
                 return None, None
@@ -82,7 +86,8 @@ class Insight:
             key_id = request.principal.key_id
             price = self._paces.asked(key_id, left_nano, self._clock.wall())
         by_lot = hints.policy is None and hints.rule is None
-        return learned, Seen(sight, draw, self.live.state, current, price, mode, by_lot)
+        asked = lot_of(request.id, _JUDGED) < self.asked
+        return learned, Seen(sight, draw, self.live.state, current, price, mode, by_lot, asked)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
@@ -134,10 +139,12 @@ def _put(into: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 def lots(request_id: int) -> tuple[float, float]:
     """Return two numbers in [0, 1) that follow from a request's id alone (SplitMix64)."""
-    return _lot(request_id), _lot(request_id + 1)
+    return lot_of(request_id, 0), lot_of(request_id, 1)
 
 
-def _lot(seed: int) -> float:
+def lot_of(request_id: int, number: int) -> float:
+    """Return one of sixteen numbers in [0, 1) that a request's id alone decides (SplitMix64)."""
+    seed = request_id + number
     state = (seed * 0x9E3779B97F4A7C15) & _MASK
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -1,10 +1,11 @@
 """Feedback becomes a lesson: weighed by its channel and its giver, durable, then learned."""
 
 import asyncio
+from collections.abc import Sequence
 
 from sophia.core.ports import Store
 from sophia.core.rows import Feedback, Intent, LessonRow
-from sophia.learning.channels import CHANNELS, Vote, fuse
+from sophia.learning.channels import CHANNELS, SIGNS, Vote, fuse
 from sophia.learning.influence import DAY_MS, Caps, Meter, Offer
 from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
@@ -53,15 +54,19 @@ class Teacher:
             if row.at_ms >= today:
                 self._meter.grant(Offer(row.key_id, row.key_id, row.arm, row.at_ms, row.weight))
 
-    async def hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
+    async def hear(
+        self, decision: Intent, verdict: Feedback, model: str, vote: Vote | None = None
+    ) -> bool:
         """Learn from a verdict on what `model` answered; return whether there was anything to.
 
         Nothing is learned from feedback of unknown channels, without a score, or on a decision
-        of which nothing was kept. Who stops waiting does not stop the learning.
+        of which nothing was kept. `vote` is what the verdict is worth when that is not just its
+        score. Who stops waiting does not stop the learning.
         """
         if verdict.score is None or verdict.channel not in CHANNELS:
             return False
-        task = asyncio.get_running_loop().create_task(self._hear(decision, verdict, model))
+        vote = vote or Vote(verdict.channel, verdict.score)
+        task = asyncio.get_running_loop().create_task(self._hear(decision, verdict, model, vote))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -70,13 +75,12 @@ class Teacher:
         """Wait until everything that was heard is learned."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
+    async def _hear(self, decision: Intent, verdict: Feedback, model: str, vote: Vote) -> bool:
         plan = self._read(decision.plan) if decision.plan else None
         if plan is None or plan.evidence is None:
             return False
         expected = next((one.quality for one in plan.candidates if one.model == model), 0.5)
-        value = verdict.score or 0.0
-        fused = fuse([Vote(verdict.channel, value)], expected)
+        fused = fuse([vote], expected)
         arm, key = arm_of(model, plan.evidence.mode), decision.key_id
         said = await self._store.feedback(decision.attempt_id)
         if any(one.channel == verdict.channel and one.at_ms < verdict.at_ms for one in said):
@@ -92,11 +96,12 @@ class Teacher:
                 decision.attempt_id,
                 key,
                 arm,
-                value if verdict.channel in _PLAIN else fused.score,
+                vote.value if verdict.channel in _PLAIN else fused.score,
                 weight,
                 plan.policy,
                 verdict.at_ms,
-                said[0].idempotency_key == verdict.idempotency_key if said else True,
+                _is_first(verdict, said),
+                verdict.channel,
             )
             return weight > 0.0 and await self._write(row)
 
@@ -113,3 +118,11 @@ class Teacher:
 
     async def _catch_up(self) -> None:
         await catch_up(self._live, self._store, self._read, shared=self._shared)
+
+
+def _is_first(verdict: Feedback, said: Sequence[Feedback]) -> bool:
+    """Say whether nobody meant to judge the decision before; `said` is in the order of time."""
+    if verdict.channel in SIGNS:
+        return False
+    words = [one.idempotency_key for one in said if one.channel not in SIGNS]
+    return not words or words[0] == verdict.idempotency_key

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sophia.core.errors import Unavailable
-from sophia.core.ids import first_id
+from sophia.core.ids import JUDGING, first_id
 from sophia.core.rows import (
     OWN,
     RUBRIC,
@@ -80,6 +80,14 @@ class MemoryStore:
         for row in self._outcomes.values():
             costs[row.model] = costs.get(row.model, 0) + row.cost_nano
         return list(costs.items())
+
+    async def judging(self, window: str) -> int:
+        """Return what judging answers later cost all keys in `window`, in nano-dollars."""
+        return sum(
+            row.cost_nano
+            for row in self._outcomes.values()
+            if row.window == window and row.state != "unknown" and row.attempt_id & 15 == JUDGING
+        )
 
     async def scores(self) -> Sequence[tuple[str, float, int]]:
         """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""

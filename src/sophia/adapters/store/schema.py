@@ -95,4 +95,5 @@ lessons = Table(
     Column("policy", String, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("first", Boolean, nullable=False),
+    Column("channel", String, nullable=False),
 )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, connect
-from sophia.core.ids import first_id
+from sophia.core.ids import JUDGING, first_id
 from sophia.core.rows import (
     OWN,
     RUBRIC,
@@ -116,6 +116,15 @@ class SqliteStore:
         rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
         return [(str(model), int(nano)) for model, nano in rows]
 
+    async def judging(self, window: str) -> int:
+        """Return what judging answers later cost all keys in `window`, in nano-dollars."""
+        rows = await self._read(
+            "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes"
+            " WHERE window = ? AND state != 'unknown' AND attempt_id & 15 = ?",
+            (window, JUDGING),
+        )
+        return int(rows[0][0])
+
     async def scores(self) -> Sequence[tuple[str, float, int]]:
         """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
         rows = await self._read(
@@ -220,7 +229,8 @@ class SqliteStore:
             " WHERE number > ? ORDER BY number LIMIT ?",
             (after, limit),
         )
-        return [LessonRow(*row)._replace(first=bool(row[-1])) for row in rows]
+        found = [LessonRow(*row) for row in rows]
+        return [row._replace(first=bool(row.first)) for row in found]
 
     @property
     def problem(self) -> str:

@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("policy", sa.String, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
         sa.Column("first", sa.Boolean, nullable=False),
+        sa.Column("channel", sa.String, nullable=False),
     )
 
 
