@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from sophia.routing.embedding import Ids
 from sophia.routing.policies.policy import Vector
 from sophia.routing.tasks import (
     BAG_SCALE,
@@ -16,6 +18,7 @@ from sophia.routing.tasks import (
     FEATURE_SCALE,
     TaskModel,
     buckets,
+    halves,
 )
 
 Matrix = NDArray[np.float64]
@@ -29,7 +32,7 @@ TEMPERATURES = np.geomspace(0.5, 3.0, 40)
 class Texts:
     """What is known of texts: token ids, embeddings (N, D) and features (N, F)."""
 
-    ids: Sequence[Sequence[int]]
+    ids: Sequence[Ids]
     embeddings: Matrix
     features: Matrix
 
@@ -75,7 +78,8 @@ def train_tasks(
     distance = 1.0 - (texts.take(held).embeddings @ draft.centroids.T).max(axis=1)
     usual, middle = (float(one) for one in np.quantile(distance, [0.98, 0.5]))
     final = _fitted(texts, labels, names, training)
-    return replace_numbers(final, best[0], usual, usual + max(usual - middle, 0.05))
+    strange = usual + max(usual - middle, 0.05)
+    return replace(final, temperature=best[0], usual=usual, strange=strange)
 
 
 def _held_out(texts: Texts, labels: Codes) -> NDArray[np.bool_]:
@@ -84,23 +88,6 @@ def _held_out(texts: Texts, labels: Codes) -> NDArray[np.bool_]:
     if held.all() or not held.any():
         held = np.arange(len(labels)) % HELD_OUT == 0
     return held & np.isin(labels, labels[~held])
-
-
-def replace_numbers(
-    model: TaskModel, temperature: float, usual: float, strange: float
-) -> TaskModel:
-    """Return the model with another temperature and other distances."""
-    return TaskModel(
-        model.names,
-        model.weights,
-        model.bias,
-        model.centre,
-        model.spread,
-        model.centroids,
-        temperature,
-        usual,
-        strange,
-    )
 
 
 def posteriors(model: TaskModel, texts: Texts) -> Matrix:
@@ -161,7 +148,7 @@ def _fitted(texts: Texts, labels: Codes, names: Sequence[str], training: Trainin
         mean = texts.embeddings[labels == label].mean(axis=0)
         centroids[label] = mean / max(float(np.sqrt(mean @ mean)), 1e-9)
     return TaskModel(
-        tuple(names), weights, bias, centre, spread, centroids, 1.0, usual=0.5, strange=1.0
+        tuple(names), *halves(weights), bias, centre, spread, centroids, 1.0, usual=0.5, strange=1.0
     )
 
 
@@ -176,7 +163,7 @@ def _quietly(fitted: object, design: object, labels: Codes) -> None:
         fitted.fit(design, labels)  # type: ignore[attr-defined] # sklearn has no types
 
 
-def _bag(ids: Sequence[Sequence[int]]) -> object:
+def _bag(ids: Sequence[Ids]) -> object:
     from scipy import sparse
 
     places = [buckets(one) for one in ids]

@@ -4,11 +4,15 @@ import re
 import sys
 import unicodedata
 from io import BytesIO
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sophia.routing.policies.policy import Vector
+
+Ids = NDArray[np.intp]
+"""Places of words in a vocabulary."""
 
 # An instruction stands at the beginning or the end; what is between is seldom needed.
 HEAD_CHARS, TAIL_CHARS = 1000, 400
@@ -19,7 +23,8 @@ LONGEST_WORD = 100
 CACHED_WORDS = 20_000
 UNKNOWN = "[UNK]"
 
-_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^ \t\n\r!-/:-@\[-`{-~]+")
+# Of ASCII in lower case and without control characters.
+_WORD = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
@@ -42,7 +47,7 @@ class Embedding:
         scale: shape (V,), what a row of `codes` is multiplied by.
     """
 
-    __slots__ = ("_codes", "_cut", "_folds", "_ids", "_scale", "_unknown", "words")
+    __slots__ = ("_codes", "_folds", "_pieces", "_scale", "words")
 
     def __init__(
         self, words: list[str], codes: NDArray[np.int8], scale: NDArray[np.float32]
@@ -50,9 +55,7 @@ class Embedding:
         self.words = words
         self._codes = codes
         self._scale = scale
-        self._ids = {word: number for number, word in enumerate(words)}
-        self._unknown = (self._ids[UNKNOWN],)
-        self._cut: dict[str, tuple[int, ...]] = {}
+        self._pieces = _Pieces(words)
         self._folds = _Folds()
 
     @property
@@ -60,24 +63,16 @@ class Embedding:
         """The length of a vector."""
         return int(self._codes.shape[1])
 
-    def ids(self, text: str) -> list[int]:
-        """Return the token ids of a text as BERT-uncased cuts it, without special tokens."""
-        known = self._ids
-        found: list[int] = []
-        for word in self._words(text):
-            number = known.get(word)
-            if number is None:
-                found.extend(self._cut.get(word) or self._pieces(word))
-            else:
-                found.append(number)
-        return found
+    def ids(self, text: str) -> Ids:
+        """Return the token ids of a text as BERT-uncased cuts it, without special tokens, (N,)."""
+        pieces = map(self._pieces.__getitem__, self._words(text))
+        return np.fromiter(chain.from_iterable(pieces), np.intp)
 
-    def vector(self, ids: list[int]) -> Vector:
+    def vector(self, ids: Ids) -> Vector:
         """Return the L2-normalised sum of the tokens' vectors, (D,); zeros for no token."""
-        if not ids:
+        if not len(ids):
             return np.zeros(self.size)
-        rows = np.array(ids, dtype=np.intp)
-        total = self._scale.take(rows) @ self._codes.take(rows, axis=0).astype(np.float32)
+        total = self._scale.take(ids) @ self._codes.take(ids, axis=0).astype(np.float32)
         length = float(np.sqrt(total @ total))
         return (total / length if length else total).astype(np.float64)
 
@@ -88,25 +83,41 @@ class Embedding:
             return _WORD.findall(text.lower())
         return text.translate(self._folds).split()
 
+
+class _Pieces(dict[str, tuple[int, ...]]):
+    """The ids of each word; one outside the vocabulary is cut when it is met, and remembered."""
+
+    def __init__(self, vocabulary: list[str]) -> None:
+        super().__init__(zip(vocabulary, zip(range(len(vocabulary))), strict=True))
+        self._cut: list[str] = []
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        if len(self._cut) >= CACHED_WORDS:
+            for cut in self._cut:
+                del self[cut]
+            self._cut.clear()
+        self[word] = pieces = self._pieces(word)
+        self._cut.append(word)
+        return pieces
+
     def _pieces(self, word: str) -> tuple[int, ...]:
         """Cut a word into the longest entries of the vocabulary, from the left."""
+        unknown = self[UNKNOWN]
         if len(word) > LONGEST_WORD:
-            return self._unknown
+            return unknown
         pieces: list[int] = []
         start, prefix = 0, ""
         while start < len(word):
             for end in range(len(word), start, -1):
-                number = self._ids.get(prefix + word[start:end])
-                if number is not None:
+                found = self.get(prefix + word[start:end], unknown)
+                # What was cut before is no entry: it has several ids, or none of its own.
+                if len(found) == 1 and found is not unknown:
                     break
             else:
-                pieces = list(self._unknown)
-                break
-            pieces.append(number)
+                return unknown
+            pieces += found
             start, prefix = end, "##"
-        if len(self._cut) >= CACHED_WORDS:
-            self._cut.clear()
-        return self._cut.setdefault(word, tuple(pieces))
+        return tuple(pieces)
 
 
 def ends(text: str) -> str:

@@ -145,7 +145,9 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
         _trial(learned, seen, arms, cost, best),
     )
     choice = choose(options, taste, learned.exploration, seen.draw)
-    order = [choice.arm, *(int(at) for at in np.argsort(-choice.utility) if at != choice.arm)]
+    order = np.argsort(-choice.utility).tolist()
+    order.remove(choice.arm)
+    order.insert(0, choice.arm)
     return Ranking(
         [offers[at] for at in order],
         _reason(options, choice, arms),

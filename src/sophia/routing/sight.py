@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from sophia.routing.embedding import Embedding, ends
+from sophia.routing.embedding import Embedding, Ids, ends
 from sophia.routing.nouns import TASK_TYPES, Features, Hints, Prompt
 from sophia.routing.policies.policy import Vector
 
@@ -81,7 +81,8 @@ _KINDS = np.array(
         )
     ]
 )
-_OPTION = re.compile(r"(?<![^\s(])[A-J][).:]\s")
+# The letter comes first, so that the search can leap to it.
+_OPTION = re.compile(r"[A-J](?<![^\s(].)[).:]\s")
 _NUMBERED = re.compile(r"(?m)^[ \t]*\(?\d{1,2}[).]\s")
 _NUMBER = re.compile(r"\d+")
 _IMPERATIVES = frozenset(
@@ -181,7 +182,7 @@ def _of_text(text: str) -> list[float]:
     ]
 
 
-def embed(embedding: Embedding, prompt: Prompt) -> tuple[list[int], Vector]:
+def embed(embedding: Embedding, prompt: Prompt) -> tuple[Ids, Vector]:
     """Return the token ids of what is read of a request, and their vector."""
     ids = embedding.ids(text_of(prompt))
     return ids, embedding.vector(ids)

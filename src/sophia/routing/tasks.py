@@ -1,12 +1,12 @@
 """What kind of task a request is: a calibrated posterior that can say that it does not know."""
 
-from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from sophia.routing.embedding import Ids
 from sophia.routing.policies.policy import Vector
 
 Matrix = NDArray[np.float64]
@@ -19,7 +19,9 @@ UNKNOWN = "unknown"
 # A class that was never declared for a prompt keeps a chance, however often others were.
 PROMPT_CONCENTRATION = 4.0
 HINT_TRUST = 0.9
-_HASH = np.uint64(2654435761)
+_HASH, _FIRST, _SECOND = np.uint64(2654435761), np.uint64(31_337), np.uint64(7_919)
+_ONE, _SHIFT, _MASK = np.uint64(1), np.uint64(8), np.uint64(BUCKETS - 1)
+_PLACES = np.arange(1, 8, dtype=np.uint64) * np.uint64(1_000_003)
 
 
 class TaskModel(Struct, frozen=True):
@@ -27,7 +29,8 @@ class TaskModel(Struct, frozen=True):
 
     Attributes:
         names: the K classes; the posterior has one more place, for `unknown`.
-        weights: shape (K, D + F + BUCKETS).
+        dense: shape (K, D + F), of the embedding and the features.
+        bag: shape (K, BUCKETS), of the words that occur.
         bias: shape (K,).
         centre, spread: shape (F,), of the features it learned from.
         centroids: shape (K, D), unit vectors; zeros for a class without texts.
@@ -35,7 +38,8 @@ class TaskModel(Struct, frozen=True):
     """
 
     names: tuple[str, ...]
-    weights: NDArray[np.float32]
+    dense: Matrix
+    bag: NDArray[np.float32]
     bias: Vector
     centre: Vector
     spread: Vector
@@ -49,7 +53,7 @@ class TaskModel(Struct, frozen=True):
         """The names of the places of a posterior: the K classes, then `unknown`."""
         return (*self.names, UNKNOWN)
 
-    def posterior(self, ids: Sequence[int], embedding: Vector, features: Vector) -> Vector:
+    def posterior(self, ids: Ids, embedding: Vector, features: Vector) -> Vector:
         """Return the chance of each class, (K + 1,); what is unlike all classes is `unknown`."""
         scores = self.scores(ids, embedding, features) / self.temperature
         chances = np.exp(scores - scores.max())
@@ -59,21 +63,20 @@ class TaskModel(Struct, frozen=True):
         result[-1] = unknown
         return result
 
-    def scores(self, ids: Sequence[int], embedding: Vector, features: Vector) -> Vector:
+    def scores(self, ids: Ids, embedding: Vector, features: Vector) -> Vector:
         """Return the unnormalised log-chances of the K classes."""
-        dense = len(embedding) + len(features)
-        found = self.weights[:, :dense] @ np.concatenate(
-            [EMBEDDING_SCALE * embedding, self.standard(features)]
-        )
+        known = np.concatenate([EMBEDDING_SCALE * embedding, self.standard(features)])
+        found: Vector = self.dense @ known + self.bias
         present = _present(ids)
         count = float(present.sum())
         if count:
-            found = found + self.weights[:, dense:] @ present * (BAG_SCALE / count**0.5)
-        return np.asarray(found + self.bias, np.float64)
+            found += (self.bag @ present) * (BAG_SCALE / count**0.5)
+        return found
 
     def standard(self, features: Vector) -> Vector:
         """Return the features as the weights expect them."""
-        return FEATURE_SCALE * np.clip((features - self.centre) / self.spread, -CLIP, CLIP)
+        far = (features - self.centre) / self.spread
+        return FEATURE_SCALE * np.minimum(np.maximum(far, -CLIP), CLIP)
 
     def novelty(self, embedding: Vector) -> float:
         """Return 0 for a text like those learned from, up to 1 for one unlike them all."""
@@ -88,7 +91,7 @@ class TaskModel(Struct, frozen=True):
         np.savez_compressed(
             target,
             names=np.frombuffer("\n".join(self.names).encode(), np.uint8),
-            weights=self.weights.astype(np.float16),
+            weights=np.hstack([self.dense, self.bag]).astype(np.float16),
             bias=self.bias,
             centre=self.centre,
             spread=self.spread,
@@ -101,10 +104,12 @@ class TaskModel(Struct, frozen=True):
 def read_tasks(blob: bytes) -> TaskModel:
     """Return the model written by `TaskModel.dump`; its weights were rounded to half precision."""
     with np.load(BytesIO(blob), allow_pickle=False) as table:
+        dense, bag = halves(table["weights"].astype(np.float32))
         temperature, usual, strange = table["numbers"].tolist()
         return TaskModel(
             tuple(table["names"].tobytes().decode().split("\n")),
-            np.ascontiguousarray(table["weights"].astype(np.float32)),
+            dense,
+            bag,
             table["bias"],
             table["centre"],
             table["spread"],
@@ -115,21 +120,28 @@ def read_tasks(blob: bytes) -> TaskModel:
         )
 
 
-def buckets(ids: Sequence[int]) -> NDArray[np.intp]:
+def halves(weights: NDArray[np.float32]) -> tuple[Matrix, NDArray[np.float32]]:
+    """Return the `dense` and the `bag` part of weights that stand side by side, each contiguous."""
+    return (
+        np.ascontiguousarray(weights[:, :-BUCKETS], np.float64),
+        np.ascontiguousarray(weights[:, -BUCKETS:]),
+    )
+
+
+def buckets(ids: Ids) -> NDArray[np.intp]:
     """Return the hashed features of a text: its tokens, their pairs, and its first and last."""
     return np.flatnonzero(_present(ids))
 
 
-def _present(ids: Sequence[int]) -> NDArray[np.float32]:
+def _present(ids: Ids) -> NDArray[np.float32]:
     """Return 1 for each bucket that a text has something in, (BUCKETS,)."""
     present = np.zeros(BUCKETS, np.float32)
-    if ids:
-        tokens = np.array(ids[:READ_TOKENS], dtype=np.uint64) + np.uint64(1)
+    if len(ids):
+        tokens = ids[:READ_TOKENS].astype(np.uint64) + _ONE
         ends = np.concatenate([tokens[:4], tokens[-3:]])
-        places = np.arange(1, len(ends) + 1, dtype=np.uint64) * np.uint64(1_000_003)
-        pairs = tokens[:-1] * np.uint64(31_337) + tokens[1:] * np.uint64(7_919)
-        keys = np.concatenate([tokens, pairs, ends + places])
-        present[(keys * _HASH >> np.uint64(8)) % np.uint64(BUCKETS)] = 1.0
+        pairs = tokens[:-1] * _FIRST + tokens[1:] * _SECOND
+        keys = np.concatenate([tokens, pairs, ends + _PLACES[: len(ends)]])
+        present[(keys * _HASH >> _SHIFT) & _MASK] = 1.0
     return present
 
 

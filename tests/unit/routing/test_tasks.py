@@ -60,7 +60,7 @@ def test_what_is_unlike_everything_is_unknown(
     assert np.mean(usual) < 0.05
     odd = -texts[0].embeddings[0]
     assert model.novelty(odd) == 1.0
-    assert model.posterior([], odd, texts[0].features[0])[-1] == 1.0
+    assert model.posterior(np.zeros(0, np.intp), odd, texts[0].features[0])[-1] == 1.0
     assert model.novelty(np.zeros(16)) == 1.0
 
 
@@ -86,7 +86,7 @@ def test_words_are_looked_at_when_they_tell_more() -> None:
     """Vectors and features say nothing here; the tokens do, and the better training is chosen."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 400)
-    ids = [[int(label), int(draw)] for label, draw in zip(labels, rng.integers(5, 99, 400), strict=True)]
+    ids = list(np.column_stack([labels, rng.integers(5, 99, 400)]).astype(np.intp))
     blind = Texts(ids, rng.normal(size=(400, 4)) * 0.01, np.zeros((400, 1)))
     model = train_tasks(blind, labels, ("a", "b"))
     assert (scores_of(model, blind).argmax(axis=1) == labels).mean() > 0.95
@@ -95,13 +95,13 @@ def test_words_are_looked_at_when_they_tell_more() -> None:
 
 
 def test_buckets_are_few_and_steady() -> None:
-    found = buckets([5, 6, 7])
+    found = buckets(np.array([5, 6, 7], np.intp))
     assert found.tolist() == sorted(set(found.tolist()))
     assert len(found) == 3 + 2 + 6
     assert found.max() < BUCKETS
-    assert buckets([5, 6, 7]).tolist() == found.tolist()
-    assert buckets([7, 6, 5]).tolist() != found.tolist()
-    assert len(buckets([])) == 0
+    assert buckets(np.array([5, 6, 7], np.intp)).tolist() == found.tolist()
+    assert buckets(np.array([7, 6, 5], np.intp)).tolist() != found.tolist()
+    assert len(buckets(np.array([], np.intp))) == 0
 
 
 def test_a_hint_outweighs_a_doubtful_posterior_and_not_a_certain_one() -> None:
@@ -132,7 +132,7 @@ def test_a_posterior_takes_little_time(
 ) -> None:
     """Far above the budget of 100 µs, so that only a different order of work fails."""
     vector, features = texts[0].embeddings[0], texts[0].features[0]
-    ids = list(range(300))
+    ids = np.arange(300)
     took = min(timeit.repeat(lambda: model.posterior(ids, vector, features), number=20, repeat=5))
     assert took / 20 < 0.002
 
@@ -146,5 +146,5 @@ def _texts(count: int, seed: int = 0) -> tuple[Texts, np.ndarray]:
     vectors[:, 1] += np.where(labels == 1, 0.35, -0.35) * rng.normal(0.6, 0.5, count)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     features = rng.normal(size=(count, 3)) + labels[:, None] * [1.0, 0.0, 0.0]
-    ids = [rng.integers(0, 500, 12).tolist() for _ in range(count)]
+    ids = [rng.integers(0, 500, 12) for _ in range(count)]
     return Texts(ids, vectors, features), labels

@@ -19,6 +19,10 @@ REACH = 4.0
 LEAST_SD = 1e-4
 LEAST_PROPENSITY = 1e-9
 
+_SINGLE = np.float32
+_STEPS = np.arange(-1, NODES + 2, dtype=_SINGLE)
+_LEAST_BELOW = _SINGLE(1e-12)
+
 
 class Taste(Struct, frozen=True):
     """What the caller's money, time and conversation are worth, in units of quality (0 to 1).
@@ -170,13 +174,15 @@ def best_chances(mean: Vector, sd: Vector) -> Vector:
         chances: Vector = np.zeros(len(mean))
         chances[mean == mean.max()] = 1.0 / np.count_nonzero(mean == mean.max())
         return chances
-    able = mean + REACH * sd >= low
-    some_mean, some_sd = mean[able], np.maximum(sd[able], 0.5 * step)
-    nodes = np.arange(-1, NODES + 2) * step + low
-    below = _normal((nodes - some_mean[:, None]) / some_sd[:, None])
+    able = np.flatnonzero(mean + REACH * sd >= low)
+    width = np.maximum(sd[able], 0.5 * step)
+    # Single precision is enough here, and takes half the time.
+    nodes = (step / width).astype(_SINGLE)[:, None] * _STEPS
+    nodes -= ((mean[able] - low) / width).astype(_SINGLE)[:, None]
+    below = _signed_normal(nodes)
     mass = below[:, 1:] - below[:, :-1]
-    middle = np.maximum((below[:, 1:] + below[:, :-1]) * 0.5, 1e-12)
-    found = (mass * (middle.prod(axis=0) / middle)).sum(axis=1)
+    middle = np.maximum((below[:, 1:] + below[:, :-1]) * _SINGLE(0.25) + _SINGLE(0.5), _LEAST_BELOW)
+    found = ((mass / middle) @ middle.prod(axis=0)).astype(np.float64)
     chances = np.zeros(len(mean))
     chances[able] = found / found.sum()
     return chances
@@ -206,7 +212,11 @@ def _restraint(chances: Vector, cost: Vector, best: int, exploration: Exploratio
     return factor
 
 
-def _normal(z: Vector) -> Vector:
-    """Return the standard normal distribution function to about three digits."""
-    below: Vector = 0.5 + 0.5 * np.tanh(0.7978845608 * (z + 0.044715 * z * z * z))
-    return below
+def _signed_normal(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the normal distribution function to about three digits, from -1 to 1 instead of 0."""
+    bent: NDArray[np.float32] = z * z
+    bent *= _SINGLE(0.7978845608 * 0.044715)
+    bent += _SINGLE(0.7978845608)
+    bent *= z
+    np.tanh(bent, out=bent)
+    return bent

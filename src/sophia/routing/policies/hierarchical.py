@@ -149,8 +149,9 @@ class Hierarchical:
         variance = rated.own
         if len(arms) > 1:
             loading = rated.loading - rated.loading.sum(axis=0) / len(arms)
-            variance = variance + ((loading @ rated.cov) * loading).sum(axis=1)
-        return Ratings(np.clip(rated.quality, 0.0, 1.0), np.sqrt(np.maximum(variance, 0.0)))
+            variance = variance + np.einsum("as,as->a", loading @ rated.cov, loading)
+        quality = np.minimum(np.maximum(rated.quality, 0.0), 1.0)
+        return Ratings(quality, np.sqrt(np.maximum(variance, 0.0)))
 
     def learn_one(self, lesson: Lesson) -> None:
         """Take in one outcome; an arm that is not known yet is added."""
