@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -27,12 +28,14 @@ from sophia.catalogue.model import Model
 from sophia.catalogue.snapshot import bundled
 from sophia.compose.learning import first_steps
 from sophia.core.errors import SophiaError
+from sophia.learning.live import HEURISTIC, Live, Taught
 from sophia.routing import rulebook
 from sophia.routing.evidence import rounded
 from sophia.routing.features import extract
 from sophia.routing.learned import Learned, Seen
 from sophia.routing.nouns import Features, Hints, Prompt
 from sophia.routing.plan import Limits, RouteRequest, plan, plan_named
+from sophia.routing.policies.policy import Lesson
 from sophia.routing.pool import Pool
 from sophia.routing.request import NO_RULES
 from sophia.serving.insight import Look
@@ -44,6 +47,7 @@ VARIANTS = 40
 PASSES = 5
 GOAL_P50_US, GOAL_P50_SIZE, GOAL_P99_US = 60.0, "4 kB", 250.0
 ARMS = 50
+TENANT, OUTCOMES, GOOD = "key", 1000, 0.7
 LEARNED, LOOKED = f"learned, {ARMS} models", f"learned and looked at, {ARMS} models"
 # The embedding reads 1,400 characters at most, so that 4 kB stand for the goal's 2 kB as well.
 LEARNED_P99_US, LOOKED_P99_US = 1000.0, 1500.0
@@ -102,14 +106,14 @@ def steps(base: RouteRequest) -> dict[str, Callable[[Prompt], object]]:
     look, learned, wide = _learned(base)
 
     hints, prose = base.hints, Prompt(TEXTS["prose"])
-    usual = Seen(rounded(look(prose, extract(prose, hints), hints, "")), 0.5)
+    usual = Seen(rounded(look(prose, extract(prose, hints), hints, TENANT)), 0.5)
 
     def choose(prompt: Prompt, seen: Seen, features: Features | None = None) -> object:
         return plan(replace(wide, prompt=prompt, learned=learned, seen=seen, features=features))
 
     def looked(prompt: Prompt) -> object:
         features = extract(prompt, hints)
-        return choose(prompt, Seen(rounded(look(prompt, features, hints, "")), 0.5), features)
+        return choose(prompt, Seen(rounded(look(prompt, features, hints, TENANT)), 0.5), features)
 
     return {
         LEARNED: lambda prompt: choose(prompt, usual),
@@ -125,10 +129,22 @@ def _learned(base: RouteRequest) -> tuple[Look, Learned, RouteRequest]:
     found = Pool.of([*bundled().profiles, *bundled().routable()])
     pool = Pool.of([seat.model for seat in found.seats[:ARMS]])
     live, look = first_steps()
-    live.know([seat.id for seat in pool.seats])
-    learned = live.learned(0.0, asked=True)
-    assert learned is not None
+    models = [seat.id for seat in pool.seats]
+    live.know(models)
+    _teach(live, look, models)
+    learned = live.learned(0.0, TENANT)
+    assert learned is not None, "it knows enough to choose"
     return look, learned, replace(base, pool=pool, rulebook=NO_RULES)
+
+
+def _teach(live: Live, look: Look, models: list[str]) -> None:
+    """Teach a tenant's outcomes of each model, so that what it knows of its own is asked for as well."""
+    told = random.Random(1)
+    for number in range(OUTCOMES):
+        prompt = Prompt(TEXTS[told.choice(list(TEXTS))], f"Request {number}.")
+        sight = rounded(look(prompt, extract(prompt, Hints()), Hints(), TENANT))
+        lesson = Lesson(sight, models[number % len(models)], float(told.random() < GOOD))
+        live.learn(Taught(lesson, HEURISTIC, number))
 
 
 def prompts(kind: str, chars: int) -> list[Prompt]:

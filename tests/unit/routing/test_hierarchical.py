@@ -161,6 +161,18 @@ def test_a_new_tenant_begins_where_all_are_and_departs_as_it_is_heard() -> None:
     assert 0.0 < moved[0] < 0.3 * moved[1]
 
 
+def test_a_tenant_who_knows_every_arm_is_told_the_same_as_one_who_does_not() -> None:
+    """Two ways lead to a rating, since the quicker one leaves out what the tenant replaces."""
+    policy = _policy(Settings(voice=5.0))
+    policy.add("c")
+    for arm, quality in (("a", 0.2), ("b", 0.9), ("a", 0.4), ("b", 0.7)):
+        for sight in (_sight(1), _sight(1, tenant="one"), _sight(2, tenant="one")):
+            _teach(policy, arm, quality, 2, sight)
+            known = policy.rate(_sight(1, tenant="one"), ["a", "b"])
+            more = policy.rate(_sight(1, tenant="one"), ["a", "b", "c"])
+            assert known.quality == pytest.approx(more.quality[:2], abs=1e-12)
+
+
 def test_a_tenant_with_a_voice_is_heard_for_so_many_outcomes_at_most() -> None:
     voiced = Settings(voice=3.0, calm=0.25, noise_weight=1e9)
     quiet, loud, trusted = _policy(voiced), _policy(voiced), _policy(voiced)

@@ -145,12 +145,18 @@ class Hierarchical:
 
     def rate(self, sight: Sight, arms: Sequence[str]) -> Ratings:
         """Return what to expect of `arms`; unknown ones are rated like the average, widely."""
-        rated = self._tenancy.shift(sight, arms, self._expect(sight, arms))
+        rated = self._tenancy.departures(sight, arms)
+        if rated is None:
+            rated = self._tenancy.shift(sight, arms, self._expect(sight, arms))
+            quality = rated.quality
+        else:
+            # The tenant's own doubts replace the common ones, which need not be worked out.
+            quality = rated.quality + self._means(sight, arms)
         variance = rated.own
         if len(arms) > 1:
             loading = rated.loading - rated.loading.sum(axis=0) / len(arms)
             variance = variance + np.einsum("as,as->a", loading @ rated.cov, loading)
-        quality = np.minimum(np.maximum(rated.quality, 0.0), 1.0)
+        quality = np.minimum(np.maximum(quality, 0.0), 1.0)
         return Ratings(quality, np.sqrt(np.maximum(variance, 0.0)))
 
     def learn_one(self, lesson: Lesson) -> None:
@@ -268,6 +274,14 @@ class Hierarchical:
         if sight.novelty > 0.0:
             own = own + (sight.novelty * self._settings.novelty_sd) ** 2
         return Rated(quality, own, loading, self._joint.cov)
+
+    def _means(self, sight: Sight, arms: Sequence[str]) -> Vector:
+        """Return the scores to expect of `arms`, all known, by what all tenants share."""
+        phi = self._design(sight)
+        rows = [self._rows[arm] for arm in arms]
+        some = _together(rows)
+        means = self._joint.means(phi, phi[: self._own], some) + self._expected[some] @ sight.tasks
+        return means if some is not EVERY else means[rows]
 
     def _stranger(self) -> Prior:
         """Return what is believed of an arm of which nothing is known."""

@@ -50,9 +50,10 @@ class Joint:
     Attributes:
         mean: shape (S,). cov: shape (S, S).
         offset: shape (A, P). tie: shape (A, S, P). spread: shape (A, P, P).
+        lines: shape (A, P), each arm's expected line; None until somebody asks for it.
     """
 
-    __slots__ = ("cov", "mean", "offset", "spread", "tie")
+    __slots__ = ("cov", "lines", "mean", "offset", "spread", "tie")
 
     def __init__(self, shared: Vector, own: int) -> None:
         """Begin with the variances `shared`, shape (S,), and no arms of `own` terms each."""
@@ -62,12 +63,14 @@ class Joint:
         self.offset = np.zeros((0, own))
         self.tie = np.zeros((0, terms, own))
         self.spread = np.zeros((0, own, own))
+        self.lines: Matrix | None = None
 
     @classmethod
     def of(cls, arrays: Sequence[Matrix]) -> Self:
         """Return the posterior that `arrays` gave."""
         joint = cls.__new__(cls)
         joint.mean, joint.cov, joint.offset, joint.tie, joint.spread = arrays
+        joint.lines = None
         return joint
 
     @property
@@ -78,6 +81,7 @@ class Joint:
     def add(self, variance: Vector) -> None:
         """Add an arm whose deviation is expected to be nought, give or take `variance`, (P,)."""
         terms = len(self.mean)
+        self.lines = None
         self.offset = np.concatenate([self.offset, np.zeros((1, len(variance)))])
         self.tie = np.concatenate([self.tie, np.zeros((1, terms, len(variance)))])
         self.spread = np.concatenate([self.spread, np.diag(variance)[None]])
@@ -95,6 +99,7 @@ class Joint:
     def adopt(self, other: "Joint", row: int, doubt: Vector) -> None:
         """Add the arm at `row` of the posterior that this was forked from, (P,) of doubt added."""
         terms = len(doubt)
+        self.lines = None
         self.offset = np.concatenate([self.offset, np.zeros((1, terms))])
         self.tie = np.concatenate([self.tie, other.tie[row, :terms, :terms][None]])
         spread = other.spread[row, :terms, :terms] + np.diag(doubt)
@@ -102,9 +107,16 @@ class Joint:
 
     def remove(self, row: int) -> None:
         """Forget the arm at `row`; those after it move up by one."""
+        self.lines = None
         self.offset = np.delete(self.offset, row, axis=0)
         self.tie = np.delete(self.tie, row, axis=0)
         self.spread = np.delete(self.spread, row, axis=0)
+
+    def means(self, phi: Vector, psi: Vector, rows: slice = EVERY) -> Vector:
+        """Return the expected values alone of the arms in `rows`, (A,), at less cost."""
+        if self.lines is None:
+            self.lines = self.offset - self.mean @ self.tie
+        return self.lines[rows] @ psi + float(phi @ self.mean)
 
     def expect(self, phi: Vector, psi: Vector, rows: slice = EVERY) -> Means:
         """Return what to expect of the arms in `rows` at `phi`, (S,), and `psi`, (P,)."""
@@ -123,6 +135,7 @@ class Joint:
 
     def learn(self, row: int, phi: Vector, psi: Vector, value: float, noise: float) -> None:
         """Take in one outcome of the arm at `row`, observed with the variance `noise`."""
+        self.lines = None
         pulled = self.spread[row] @ psi
         known = noise + float(psi @ pulled)
         loading = phi - self.tie[row] @ psi

@@ -133,6 +133,19 @@ class Tenancy:
         known = self._tenants.get(tenant)
         return known.noise if known is not None else None
 
+    def departures(self, sight: Sight, arms: Sequence[str]) -> Rated | None:
+        """Return what the tenant's outcomes add to `arms`; None unless it has some of each."""
+        tenant = self._tenants.get(sight.tenant)
+        if tenant is None:
+            return None
+        try:
+            rows = [tenant.rows[arm] for arm in arms]
+        except KeyError:
+            return None
+        design = _design(sight)
+        means = tenant.joint.expect(design, design)
+        return Rated(means.mean[rows], means.own[rows], means.loading[rows], tenant.joint.cov)
+
     def shift(self, sight: Sight, arms: Sequence[str], rated: Rated) -> Rated:
         """Return what the tenant may expect of `arms`, when `rated` is what everybody may."""
         tenant = self._tenants.get(sight.tenant)
