@@ -96,6 +96,11 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share_keys: bool = False
     """Whether all keys belong to one team and learn together. Otherwise no key's feedback moves
     what another key gets."""
+    keep_days: Annotated[float, Meta(ge=0, le=3660)] = 30.0
+    """Days for which every learned decision can be made again: the snapshots that older ones rest
+    on are deleted, but for the last ones."""
+    keep_snapshots: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    """How many snapshots to go back to are kept, however old they are."""
 
 
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

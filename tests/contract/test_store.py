@@ -171,6 +171,24 @@ async def test_lessons_are_read_back_in_the_order_of_their_numbers(store: Store)
     assert await store.lessons(3, 10) == []
 
 
+async def test_scores_without_a_lesson_are_told_in_their_order(store: Store) -> None:
+    """One lesson for each decision and channel; a word without a score teaches nothing."""
+    for name, at, decision, channel in (
+        ("late", 9, 0, "edit"),
+        ("taught", 3, 0, "score"),
+        ("again", 4, 0, "score"),
+        ("other", 5, 16, "score"),
+        ("old", 1, 32, "score"),
+    ):
+        row = verdict(name, decision=NOW + decision, at=at)
+        await store.add_feedback(row._replace(channel=channel))
+    await store.add_feedback(verdict("mute", decision=NOW + 48, score=None, at=6))
+    await store.add_lesson(LessonRow(1, NOW, "k", "arm", 0.5, 1.0, "heuristic", 3))
+    found = await store.unlearned(2)
+    assert [one.idempotency_key for one in found] == ["other", "late"]
+    assert found[0] == verdict("other", decision=NOW + 16, at=5)._replace(channel="score")
+
+
 async def test_decisions_are_the_intents_with_a_plan_since_a_moment(store: Store) -> None:
     """Replays read decisions, not the further attempts of a request."""
     first, second = first_id(1_000), first_id(2_000)

@@ -5,53 +5,18 @@ from typing import Any
 
 import pytest
 
-from gateway import Gateway, ServerKind
+from gateway import ServerKind
 from sophia.adapters.store.driver import sqlite
 from sophia.cli import learn
-from sophia.compose.learning import history_of, refitted, replay_of, roll_back
+from sophia.compose.learning import history_of, refitted, roll_back
 from sophia.config import ConfigError, Learning
-from sophia.learning.replay import Replayed
+from teaching import QUESTION, SOON, qualities, replayed, taught
 
 
 @pytest.fixture
 def server() -> ServerKind:
     """What is learned does not depend on the server; the other files try both."""
     return "native"
-
-
-SOON = Learning(after=20)
-QUESTION = "Explain to a child why the leaves of a maple turn red."
-
-
-async def taught(
-    gateway: Gateway, times: int, key: str | None = None, **scores: float
-) -> list[dict[str, Any]]:
-    """Ask and score `times` times; a model's score is that of its name's first word, else `other`."""
-    told = []
-    for number in range(times):
-        answer = await gateway.client.chat("sophia/auto", text=f"{number} {QUESTION}", key=key)
-        assert answer.status == 200
-        account = answer.json["sophia"]
-        maker = account["model"].partition("/")[0].partition("-")[0]
-        score = scores.get(maker, scores["other"])
-        verdict = {"decision_id": account["decision_id"], "score": score}
-        assert (await gateway.client.post("/v1/feedback", verdict, key=key)).status == 200
-        told.append(account)
-    return told
-
-
-async def qualities(gateway: Gateway, key: str | None = None) -> dict[str, float]:
-    """Return what is expected of each model for the question, as it is explained to a key."""
-    body = {"model": "sophia/learned", "messages": [{"role": "user", "content": QUESTION}]}
-    told = (await gateway.client.post("/v1/route", body, key=key)).json
-    assert told["policy"] == "hierarchical"
-    return {one["model"]: one["quality"] for one in told["candidates"]}
-
-
-async def replayed(gateway: Gateway) -> Replayed:
-    store = gateway.sophia.store
-    again = replay_of(SOON, gateway.folder, store)
-    return await again.run(await store.decisions(0, 10_000))
 
 
 async def test_the_heuristic_decides_until_enough_was_learned(start: Any) -> None:
@@ -270,7 +235,7 @@ async def test_the_command_line_tells_what_was_in_service(
         await taught(gateway, 3, other=0.5)
     learn.show(False, None, str(gateway.folder))
     told = capsys.readouterr().out
-    assert "priors alone" in told and "stopped" in told
+    assert "priors alone" in told and "stopped" in told and "no longer kept" not in told
 
 
 async def test_a_tool_loop_stays_with_the_model_that_called_the_tools(start: Any) -> None:

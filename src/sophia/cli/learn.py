@@ -30,10 +30,16 @@ def show(json: bool, config: Path | None, data_dir: str | None) -> None:
         history = history_of(folder)
     except BrokenSnapshot as error:
         give_up(str(error))
-    lessons = {step.id: lessons_in(folder, step.id) for step in history}
+    lessons = {step.id: lessons_in(folder, step.id) for step in history if not step.gone}
     if json:
         rows = [
-            {"id": step.id, "at_ms": step.at_ms, "reason": step.reason, "lessons": lessons[step.id]}
+            {
+                "id": step.id,
+                "at_ms": step.at_ms,
+                "reason": step.reason,
+                "kept": not step.gone,
+                "lessons": lessons.get(step.id),
+            }
             for step in history
         ]
         typer.echo(jsonlib.dumps(rows, indent=2))
@@ -42,12 +48,15 @@ def show(json: bool, config: Path | None, data_dir: str | None) -> None:
         typer.echo("Nothing was learned yet: `sophia serve` begins, and feedback teaches it.")
         return
     out = table("since", "snapshot", "lessons", "why", right=("lessons",))
-    for step in history:
+    kept = [step for step in history if not step.gone]
+    for step in kept:
         since = datetime.fromtimestamp(step.at_ms / 1000, UTC)
         known = lessons[step.id]
         told = "cannot be read" if known is None else f"{known:,}"
         out.add_row(f"{since:%Y-%m-%d %H:%M}", step.id[:16], told, step.reason)
     console().print(out)
+    if len(kept) < len(history):
+        typer.echo(f"{len(history) - len(kept)} earlier ones are no longer kept.")
 
 
 def back(to: str, config: Path | None, data_dir: str | None) -> None:
@@ -92,7 +101,12 @@ def replay(
             {"decision_id": encode("dec", one.decision_id), "what": one.what}
             for one in result.different
         ]
-        told = {"same": result.same, "unlearned": result.unlearned, "different": different}
+        told = {
+            "same": result.same,
+            "unlearned": result.unlearned,
+            "gone": result.gone,
+            "different": different,
+        }
         typer.echo(jsonlib.dumps(told, indent=2))
     else:
         typer.echo(
@@ -100,9 +114,14 @@ def replay(
             f"{len(result.different):,} did not; {result.unlearned:,} were not taken by what was "
             "learned."
         )
+        if result.gone:
+            typer.echo(
+                f"{result.gone:,} rest on snapshots that are no longer kept (`learning.keep_days`):"
+                " nobody can make them again."
+            )
         for one in result.different[:20]:
             typer.echo(f"  {encode('dec', one.decision_id)}: {one.what}")
-    if result.different:
+    if result.different or (number is not None and result.gone):
         raise typer.Exit(1)
 
 

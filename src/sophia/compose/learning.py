@@ -1,6 +1,7 @@
 """What learning needs at start: eyes for requests, priors for models, and what was kept before."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,10 +25,12 @@ from sophia.learning.replay import Replay
 from sophia.learning.snapshots import (
     BrokenSnapshot,
     History,
+    Keeping,
     Snapshot,
-    UnknownSnapshot,
+    Stint,
     decode,
     decode_history,
+    target,
 )
 from sophia.routing.arms import model_of
 from sophia.routing.embedding import Embedding, read_embedding
@@ -42,6 +45,8 @@ from sophia.serving.insight import Insight
 from sophia.serving.pacing import Paces
 from sophia.serving.sense import Senses
 from sophia.serving.teach import Teacher
+
+log = logging.getLogger("sophia.learning")
 
 FOLDER = "learned"
 _LOCK = ".serving"
@@ -79,7 +84,7 @@ async def learner_of(
     """
     live, senses = first_steps(settings)
     lock = asyncio.Lock()
-    behind = partial(catch_up, store=store, read=read_plan, shared=settings.share_keys)
+    behind = partial(catch_up, store=store, read=read_plan)
     folder = SnapshotFolder(data / FOLDER)
     sole = only_one(data / FOLDER)
     keeper = KeepLearned(
@@ -90,17 +95,20 @@ async def learner_of(
         lambda: [seat.id for seat in pool().seats],
         partial(_fresh, settings),
         behind,
+        keeping_of(settings),
     )
-    teacher = Teacher(live, store, read_plan, lock, shared=settings.share_keys)
+    teacher = Teacher(live, store, read_plan, lock)
     try:
         await keeper.begin()
-        await teacher.remember(int(clock.wall() * 1000))
+        missed = await teacher.begin(int(clock.wall() * 1000))
     except (BrokenSnapshot, msgspec.DecodeError, LookupError) as error:
         sole.close()
         raise ConfigError(
             f"{data / FOLDER}: {error}. `sophia learn --rollback previous` goes back to what was "
             "known before."
         ) from error
+    if missed:
+        log.info("learned from %d verdicts that were kept but not learned from before", missed)
     insight = Insight(live, senses, clock, senses.classes, Paces() if settings.pace else None)
     return Learner(insight, teacher, keeper, sole)
 
@@ -127,7 +135,8 @@ def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
     """Return what makes decisions of the ledger again."""
     folder = SnapshotFolder(data / FOLDER)
     fresh = partial(_fresh, settings)
-    return Replay(store, folder.ids(), folder.load, fresh, read_plan, shared=settings.share_keys)
+    gone = [step.id for step in decode_history(folder.history()) if step.gone]
+    return Replay(store, folder.ids(), folder.load, fresh, read_plan, gone)
 
 
 def first_steps(settings: Learning | None = None) -> tuple[Live, Senses]:
@@ -142,6 +151,11 @@ def live_settings(settings: Learning) -> LiveSettings:
     usual = LiveSettings()
     exploration = usual.exploration if settings.explore else Exploration("off", extra=0.0)
     return LiveSettings(after=settings.after, exploration=exploration)
+
+
+def keeping_of(settings: Learning) -> Keeping:
+    """Return how long snapshots are kept by these settings."""
+    return Keeping(settings.keep_days, settings.keep_snapshots)
 
 
 @cache
@@ -198,16 +212,23 @@ async def roll_back(
         BrokenSnapshot: it cannot be read.
     """
     folder = SnapshotFolder(data / FOLDER)
-    history = decode_history(folder.history())
-    found = folder.find(to) if to is not None else [step.id for step in history[-2:-1]]
-    blob = folder.load(found[0]) if len(found) == 1 else None
-    if blob is None:
-        raise UnknownSnapshot(f"{len(found)} snapshots can be meant by {to or 'the one before'!r}")
-    live = _fresh(settings)
-    live.restore(decode(blob, found[0]).state, found[0])
+    goal = target(decode_history(folder.history()), to)
+    live = _restored(settings, folder, goal.id)
     live.lessons = await last_lesson(store, live.lessons)
-    made = Snapshot(POLICY, live.snapshot(), at_ms, found[0])
-    return into_service(folder, made, f"rolled back to {found[0][:16]}")
+    live.shared = settings.share_keys
+    made = Snapshot(POLICY, live.snapshot(), at_ms, goal.id)
+    origin = goal.of or goal.id
+    stint = Stint("", at_ms, f"rolled back to {origin[:16]}", of=origin)
+    return into_service(folder, made, stint, keeping_of(settings))
+
+
+def _restored(settings: Learning, folder: SnapshotFolder, id: str) -> Live:
+    blob = folder.load(id)
+    if blob is None:
+        raise BrokenSnapshot(f"the snapshot {id[:16]} is not there")
+    live = _fresh(settings)
+    live.restore(decode(blob, id).state, id)
+    return live
 
 
 async def refitted(
@@ -228,11 +249,8 @@ async def refitted(
         )
     if not history:
         raise ValueError("nothing was learned yet: `sophia serve` begins")
-    live, id = _fresh(settings), history[-1].id
-    blob = folder.load(id)
-    if blob is None:
-        raise LookupError(f"the snapshot {id[:16]} that is in service is not there")
-    live.restore(decode(blob, id).state, id)
+    id = history[-1].id
+    live = _restored(settings, folder, id)
     fresh = _fresh(settings)
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
@@ -240,9 +258,11 @@ async def refitted(
     if not judged.better:
         return judged, None
     live.learner, live.lessons = learner, taught[-1][0]
+    live.shared = settings.share_keys
     metrics = {"squared_error": judged.after}
     made = Snapshot(POLICY, live.snapshot(), at_ms, id, (0, at_ms), metrics)
-    return judged, into_service(folder, made, "learned anew")
+    stint = Stint("", at_ms, "learned anew")
+    return judged, into_service(folder, made, stint, keeping_of(settings))
 
 
 def _fresh(settings: Learning) -> Live:
@@ -257,4 +277,4 @@ def _fresh(settings: Learning) -> Live:
         return Prior(told.mean, told.sd * doubt)
 
     learner = Hierarchical(Shape(len(classes), 0, 0))
-    return Live(learner, "", prior_of, live_settings(settings))
+    return Live(learner, "", prior_of, live_settings(settings), shared=settings.share_keys)

@@ -112,7 +112,8 @@ class LessonRow(NamedTuple):
     """What a learned policy was told of a decision: the lessons' numbers say their order.
 
     `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision,
-    `channel` said it, and `first` says that nobody had judged it before.
+    `channel` said it (each teaches once of a decision), and `first` says that nobody had judged it
+    before.
     """
 
     number: int

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from sophia.core.ports import Clock
 from sophia.learning.live import Live
 from sophia.learning.snapshots import (
     BrokenSnapshot,
+    Keeping,
     Snapshot,
+    Stint,
     current,
     decode,
     decode_history,
@@ -16,6 +21,7 @@ from sophia.learning.snapshots import (
     encode_history,
     identity,
     promote,
+    prune,
 )
 
 POLICY = "live"
@@ -29,9 +35,13 @@ class Folder(Protocol):
 
     def load(self, id: str) -> bytes | None: ...
 
+    def remove(self, id: str) -> None: ...
+
     def history(self) -> bytes | None: ...
 
     def record(self, history: bytes) -> None: ...
+
+    def alone(self) -> AbstractContextManager[None]: ...
 
 
 class KeepLearned:
@@ -45,6 +55,7 @@ class KeepLearned:
         models: returns the models of today's pool.
         fresh: returns a live policy to restore a snapshot into.
         catch_up: has a live policy learn the lessons that came after its snapshot.
+        keeping: says which snapshots are kept for how long.
     """
 
     def __init__(  # noqa: PLR0913 - each is one part of what is kept
@@ -56,6 +67,7 @@ class KeepLearned:
         models: Callable[[], Sequence[str]],
         fresh: Callable[[], Live],
         catch_up: Callable[[Live], Awaitable[object]],
+        keeping: Keeping | None = None,
     ) -> None:
         self._live = live
         self._folder = folder
@@ -64,8 +76,9 @@ class KeepLearned:
         self._models = models
         self._fresh = fresh
         self._catch_up = catch_up
+        self._keeping = keeping or Keeping()
+        self._shared = live.shared
         self._kept = live.lessons
-        self._due = ""
 
     async def begin(self) -> None:
         """Go on from the snapshot in service, or begin with priors alone.
@@ -76,9 +89,8 @@ class KeepLearned:
         """
         async with self._lock:
             if not await self._resume():
-                self._due = "priors alone"
                 self._live.know(self._models())
-                await self._keep()
+                await self._keep("priors alone")
                 await self._catch_up(self._live)
             await self._look()
 
@@ -93,24 +105,28 @@ class KeepLearned:
         """Keep what was learned since, unless another snapshot was put into service meanwhile."""
         async with self._lock:
             if self._live.lessons != self._kept and not self._elsewhere():
-                self._due = "stopped"
-                await self._keep()
+                await self._keep("stopped")
 
     async def _look(self) -> None:
-        if self._live.know(self._models()):
-            self._due = "new models"
+        if self._live.strangers(self._models()):
+            await self._meet(self._models())
         elif self._live.lessons - self._kept >= LESSONS:
-            self._due = "as it stands"
-        if self._due:
-            await self._keep()
+            await self._keep("as it stands")
 
-    async def _keep(self) -> None:
-        """Write a snapshot and put it into service; what is due stays due until that is done."""
-        at, lessons = int(self._clock.wall() * 1000), self._live.lessons
-        made = Snapshot(POLICY, self._live.snapshot(), at, self._live.base or None)
-        # The state may be large: hashing and writing it must not hold up who is being served.
-        id = await asyncio.to_thread(into_service, self._folder, made, self._due)
-        self._live.base, self._kept, self._due = id, lessons, ""
+    async def _keep(self, reason: str) -> None:
+        """Put the live policy as it stands into service."""
+        self._live.base = await self._write(self._live, reason)
+        self._kept = self._live.lessons
+
+    async def _meet(self, models: Sequence[str]) -> None:
+        """Get to know new models: nobody chooses by what is known of them before it is kept."""
+        aside = self._fresh()
+        aside.restore(self._live.snapshot(), self._live.base)
+        aside.know(models)
+        id = await self._write(aside, "new models", amends=True)
+        # What else is noted of requests went on meanwhile, so the live policy meets them itself.
+        self._live.know(models)
+        self._live.base, self._kept = id, self._live.lessons
 
     async def _resume(self) -> bool:
         id = current(decode_history(self._folder.history()))
@@ -123,18 +139,40 @@ class KeepLearned:
         aside = self._fresh()
         aside.restore(decode(blob, id).state, id)
         await self._catch_up(aside)
+        if aside.shared != self._shared:
+            # Earlier lessons stay whose they were; from here on they are learned the other way.
+            aside.shared = self._shared
+            how = "together" if self._shared else "apart"
+            aside.base = await self._write(aside, f"keys learn {how}", amends=True)
         self._live.adopt(aside)
         self._kept = self._live.lessons
         return True
+
+    async def _write(self, live: Live, reason: str, *, amends: bool = False) -> str:
+        """Write a snapshot, put it into service and return its id."""
+        at = int(self._clock.wall() * 1000)
+        made = Snapshot(POLICY, live.snapshot(), at, live.base or None)
+        stint = Stint("", at, reason, amends=amends)
+        # The state may be large: hashing and writing it must not hold up who is being served.
+        return await asyncio.to_thread(into_service, self._folder, made, stint, self._keeping)
 
     def _elsewhere(self) -> bool:
         return current(decode_history(self._folder.history())) != self._live.base
 
 
-def into_service(folder: Folder, made: Snapshot, reason: str) -> str:
-    """Write a snapshot, put it into service and return its id."""
+def into_service(folder: Folder, made: Snapshot, stint: Stint, keeping: Keeping) -> str:
+    """Write a snapshot, put it into service and return its id, which `stint` gets.
+
+    Those that need not be kept any longer are dropped.
+    """
     id = identity(made)
-    folder.save(id, encode(made))
-    history = promote(decode_history(folder.history()), id, made.created_ms, reason)
-    folder.record(encode_history(history))
+    with folder.alone():
+        folder.save(id, encode(made))
+        history = promote(decode_history(folder.history()), replace(stint, id=id))
+        history = prune(history, keeping, made.created_ms)
+        # The history says first what is gone: a file too many is harmless, one too few is not.
+        folder.record(encode_history(history))
+        for step in history:
+            if step.gone:
+                folder.remove(step.id)
     return id

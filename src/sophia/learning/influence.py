@@ -107,6 +107,15 @@ class Meter:
         local = self._take(key, offer.weight, self._caps.key)
         return Granted(local, self._take(tenant, local, self._caps.tenant))
 
+    def recall(self, past: Offer) -> None:
+        """Count an outcome that was granted before; `weight` is what it was granted then."""
+        window = past.at_ms // self._caps.window_ms
+        key = (window, past.tenant, f"key {past.key}", past.arm)
+        tenant = (window, past.tenant, "", past.arm)
+        heard = granted(self._spent.get(key, 0.0), self._caps.key) + past.weight
+        self._spent[key] = offered(heard, self._caps.key)
+        self._spent[tenant] = self._spent.get(tenant, 0.0) + past.weight
+
     def forget(self, before_ms: int) -> None:
         """Drop the windows that ended before `before_ms`."""
         oldest = before_ms // self._caps.window_ms
@@ -122,6 +131,11 @@ class Meter:
 def granted(weight: float, cap: float) -> float:
     """Return what raw `weight` comes to: concave, at most `weight`, always below or at `cap`."""
     return -cap * math.expm1(-weight / cap)
+
+
+def offered(weight: float, cap: float) -> float:
+    """Return the raw weight that comes to `weight`; nothing comes to the whole cap."""
+    return -cap * math.log1p(-min(weight / cap, 1.0 - 1e-12))
 
 
 def trust(agreed: float, contradicted: float) -> float:

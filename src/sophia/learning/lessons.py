@@ -29,16 +29,13 @@ def taught_of(row: LessonRow, decision: Intent, read: ReadPlan, *, shared: bool)
     return Taught(lesson, row.policy, row.at_ms, by_lot, row.channel not in SIGNS)
 
 
-async def catch_up(
-    live: Live, store: Store, read: ReadPlan, *, shared: bool, until: int | None = None
-) -> int:
+async def catch_up(live: Live, store: Store, read: ReadPlan, *, until: int | None = None) -> int:
     """Learn what the ledger holds behind the live policy's last lesson; return how many.
 
     Args:
-        live: learns.
+        live: learns, each key by itself or all together as its snapshot says.
         store: holds the lessons and the decisions that they are about.
         read: reads a plan.
-        shared: as for `taught_of`.
         until: number of the last lesson to learn; None for all there are.
 
     Raises:
@@ -50,7 +47,7 @@ async def catch_up(
         rows = await store.lessons(live.lessons, most)
         for row in rows:
             decision = await store.decision(row.decision_id)
-            taught = taught_of(row, decision, read, shared=shared) if decision else None
+            taught = taught_of(row, decision, read, shared=live.shared) if decision else None
             if taught is None or row.number != live.lessons + 1:
                 raise LookupError(f"the ledger does not hold what lesson {row.number} stands on")
             live.learn(taught)

@@ -82,6 +82,7 @@ class _Saved(Struct, frozen=True):
     trials: list[Trial]
     habits: dict[str, Habits]
     tasks: list[float]
+    shared: bool = False
 
 
 class Live:
@@ -92,6 +93,7 @@ class Live:
         base: the snapshot's id.
         prior_of: what is believed of an arm that was never seen.
         settings: of serving and exploring.
+        shared: whether all keys learn together; a part of what is kept, like the rest.
     """
 
     def __init__(
@@ -100,8 +102,11 @@ class Live:
         base: str,
         prior_of: Callable[[str], Prior],
         settings: Settings | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         self.learner = learner
+        self.shared = shared
         self.lessons = 0
         self.base = base
         self._prior_of = prior_of
@@ -142,10 +147,7 @@ class Live:
 
         Returns whether there was a new one: then a new snapshot is due, since no lesson says so.
         """
-        # One mode's arms stay together, which makes rating them quicker.
-        named = list(models)
-        arms = (arm_of(model, mode) for mode in MODES for model in named)
-        fresh = [arm for arm in arms if arm not in self._known]
+        fresh = self.strangers(models)
         for arm in fresh:
             prior = self._prior_of(arm)
             self.learner.add(arm, prior)
@@ -153,6 +155,13 @@ class Live:
                 self._trials[arm] = begin(arm, len(prior.mean))
         self._known = frozenset(self.learner.arms)
         return bool(fresh)
+
+    def strangers(self, models: Iterable[str]) -> list[str]:
+        """Return the arms of the pool that are not known yet."""
+        # One mode's arms stay together, which makes rating them quicker.
+        named = list(models)
+        arms = (arm_of(model, mode) for mode in MODES for model in named)
+        return [arm for arm in arms if arm not in self._known]
 
     def learned(self, lot: float, tenant: str = "", *, asked: bool = False) -> Learned | None:
         """Return the policy for a tenant's request, or None when it is not its turn.
@@ -238,6 +247,7 @@ class Live:
                 list(self._trials.values()),
                 self._habits,
                 self._tasks.tolist(),
+                self.shared,
             )
         )
 
@@ -257,6 +267,7 @@ class Live:
         self._trials = {trial.arm: trial for trial in state.trials}
         self._habits = dict(state.habits)
         self._tasks = np.array(state.tasks)
+        self.shared = state.shared
 
     def _watch_out(self, lesson: Lesson) -> None:
         alertness, tenant = self._settings.alertness, lesson.sight.tenant

@@ -23,11 +23,20 @@ class Difference(Struct, frozen=True):
 
 
 class Replayed(Struct, frozen=True):
-    """What a replay came to; `unlearned` decisions were not taken by a learned policy."""
+    """What a replay came to.
+
+    `unlearned` decisions were not taken by a learned policy; those that rest on snapshots which are
+    no longer kept are `gone`: nobody can make them again.
+    """
 
     same: int
     unlearned: int
     different: tuple[Difference, ...]
+    gone: int = 0
+
+
+class Gone(LookupError):
+    """What a decision rests on is no longer kept, as `learning.keep_days` allows."""
 
 
 class Replay:
@@ -36,10 +45,10 @@ class Replay:
     Args:
         store: holds decisions and lessons.
         ids: of the snapshots that are kept.
+        gone: of those that were kept once.
         load: returns a snapshot's bytes.
         fresh: returns a live policy to restore a snapshot into.
         read: reads a plan.
-        shared: whether all keys learned together.
     """
 
     def __init__(  # noqa: PLR0913 - each is one thing that decisions stand on
@@ -49,38 +58,43 @@ class Replay:
         load: Load,
         fresh: Callable[[], Live],
         read: ReadPlan,
-        *,
-        shared: bool,
+        gone: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._ids = ids
+        self._gone = gone
         self._load = load
         self._fresh = fresh
         self._read = read
-        self._shared = shared
         self._live: Live | None = None
 
     async def run(self, decisions: Iterable[Intent]) -> Replayed:
         """Replay `decisions`, oldest first."""
-        same, unlearned, different = 0, 0, []
+        same, unlearned, gone, different = 0, 0, 0, []
         for decision in decisions:
             plan = self._read(decision.plan or b"")
             if plan.evidence is None or not plan.evidence.rated:
                 unlearned += 1
                 continue
-            what = await self._compare(decision, plan, plan.evidence)
+            try:
+                what = await self._compare(decision, plan, plan.evidence)
+            except Gone:
+                gone += 1
+                continue
             if what:
                 different.append(Difference(decision.attempt_id, what))
             else:
                 same += 1
-        return Replayed(same, unlearned, tuple(different))
+        return Replayed(same, unlearned, tuple(different), gone)
 
     async def _compare(self, decision: Intent, plan: Plan, evidence: Evidence) -> str:
         """Return in what the decision comes out differently, or nothing."""
         try:
             live = await self._as_of(evidence.state)
-            tenant = "" if self._shared else decision.key_id
+            tenant = "" if live.shared else decision.key_id
             arm, rated = again(live.learner, evidence, tenant)
+        except Gone:
+            raise
         except (LookupError, ValueError, BrokenSnapshot) as error:
             return str(error)
         if rated != evidence.rated:
@@ -101,12 +115,14 @@ class Replay:
         if known is None or not known.base.startswith(base) or known.lessons > int(lessons):
             known = self._restored(base)
         self._live = known
-        await catch_up(known, self._store, self._read, shared=self._shared, until=int(lessons))
+        await catch_up(known, self._store, self._read, until=int(lessons))
         return known
 
     def _restored(self, start: str) -> Live:
         found = [id for id in self._ids if start and id.startswith(start)]
         blob = self._load(found[0]) if len(found) == 1 else None
+        if not found and start and any(id.startswith(start) for id in self._gone):
+            raise Gone(start)
         if blob is None:
             raise LookupError(f"the snapshot {start or '(none)'} is not kept")
         live = self._fresh()

@@ -2,16 +2,20 @@
 
 A snapshot's id is the SHA-256 of everything it says, so an id is also its seal: bytes that were
 changed, cut or mixed up do not have it. A history is a list of which snapshot was put into service
-when; going back adds a line, nothing is ever rewritten.
+when; going back adds a line, and a line whose snapshot is no longer kept says so.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 
 from msgspec import DecodeError, Struct, ValidationError, json, msgpack
+from msgspec.structs import replace
 
 MAGIC = b"sophia snapshot 1\n"
 _DIGEST = 32
+_DAY_MS = 86_400_000
+_LEEWAY_MS = 3_600_000
+"""A decision may be a little younger than the end of what it rests on."""
 
 
 class BrokenSnapshot(ValueError):
@@ -42,12 +46,34 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, float] = {}
 
 
-class Stint(Struct, frozen=True):
-    """One line of a history: from `at_ms` on, `id` was in service, because of `reason`."""
+class Stint(Struct, frozen=True, omit_defaults=True):
+    """One line of a history: from `at_ms` on, `id` was in service, because of `reason`.
+
+    Attributes:
+        of: the snapshot that was gone back to, whose knowledge this one holds again.
+        amends: whether it is no step of its own: it knows what the one before it knew, and more
+            models, or another way for keys to learn.
+        gone: whether it is no longer kept.
+    """
 
     id: str
     at_ms: int
     reason: str
+    of: str | None = None
+    amends: bool = False
+    gone: bool = False
+
+
+class Keeping(Struct, frozen=True):
+    """How long snapshots are kept.
+
+    Attributes:
+        days: for which every decision can be made again.
+        steps: to go back, kept however old they are.
+    """
+
+    days: float = 30.0
+    steps: int = 20
 
 
 History = tuple[Stint, ...]
@@ -111,24 +137,44 @@ def current(history: History) -> str | None:
     return history[-1].id if history else None
 
 
-def promote(history: History, id: str, at_ms: int, reason: str) -> History:
-    """Return the history with `id` in service from now on; unchanged when it is already."""
-    if current(history) == id:
-        return history
-    return (*history, Stint(id, at_ms, reason))
+def promote(history: History, stint: Stint) -> History:
+    """Return the history with `stint` begun; unchanged when its snapshot is in service already."""
+    return history if current(history) == stint.id else (*history, stint)
 
 
-def rollback(history: History, to: str | None, at_ms: int) -> History:
-    """Return the history with `to` in service again, or with what was before the current one.
+def target(history: History, to: str | None) -> Stint:
+    """Return what to go back to: the kept stint whose id begins with `to`, or the step before.
 
-    Raises UnknownSnapshot when `to` never was in service, or there is nothing to go back to.
+    Steps are undone one by one: after going back, the step before is the one before that.
+    Raises UnknownSnapshot when none or several begin so, or nothing was before, or it is not kept.
     """
-    served = [line.id for line in history]
-    if to is None:
-        to = _before(history)
-    if to is None or to not in served:
-        raise UnknownSnapshot(to or "there was none before this one")
-    return promote(history, to, at_ms, "rolled back")
+    wanted = to
+    if wanted is None:
+        line = _line(history)
+        if len(line) < 2:
+            raise UnknownSnapshot("there was none before this one")
+        wanted = line[-2]
+    found = {step.id: step for step in history if step.id.startswith(wanted) and not step.gone}
+    if len(found) != 1:
+        what = "is no longer kept" if to is None else f"can mean {len(found)} snapshots"
+        raise UnknownSnapshot(f"{wanted[:16]!r} {what}")
+    return next(iter(found.values()))
+
+
+def prune(history: History, keeping: Keeping, now_ms: int) -> History:
+    """Return the history with those stints marked as gone that are not to be kept.
+
+    Kept are the snapshots that decisions of the last days rest on, the last steps that one can go
+    back to, and the last that were in service.
+    """
+    since = now_ms - keeping.days * _DAY_MS - _LEEWAY_MS
+    ends = [*(step.at_ms for step in history[1:]), now_ms]
+    kept = {step.id for step, end in zip(history, ends, strict=True) if end >= since}
+    kept.update(_line(history)[-keeping.steps :])
+    kept.update([step.id for step in history][-keeping.steps :])
+    return tuple(
+        step if step.gone or step.id in kept else replace(step, gone=True) for step in history
+    )
 
 
 def encode_history(history: History) -> bytes:
@@ -147,15 +193,18 @@ def decode_history(blob: bytes | None) -> History:
         raise BrokenSnapshot(f"the history of snapshots cannot be read: {error}") from error
 
 
-def _before(history: History) -> str | None:
-    """Return what served before the current one; going back twice leads back twice as far."""
+def _line(history: History) -> list[str]:
+    """Return the steps that led to what is in service; what was gone back behind is not on it."""
     line: list[str] = []
     for step in history:
-        if step.reason == "rolled back" and step.id in line:
-            del line[line.index(step.id) + 1 :]
+        origin = step.of or step.id
+        if step.of is not None and origin in line:
+            del line[line.index(origin) + 1 :]
+        elif step.amends and line:
+            line[-1] = step.id
         else:
-            line.append(step.id)
-    return line[-2] if len(line) > 1 else None
+            line.append(origin)
+    return line
 
 
 def _body(snapshot: Snapshot) -> bytes:

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from sophia.core.ports import Store
-from sophia.core.rows import Feedback, Intent, LessonRow
+from sophia.core.rows import OWN, REJECTED, Feedback, Intent, LessonRow, Outcome, served
 from sophia.learning.channels import CHANNELS, SIGNS, Vote, fuse
 from sophia.learning.influence import DAY_MS, Caps, Meter, Offer
 from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
+from sophia.learning.verdicts import LATEST_MS
 from sophia.routing.arms import arm_of
 
 _PLAIN = frozenset({"score", "test"})
@@ -17,6 +18,8 @@ TEAM = Caps(key=500.0)
 """Where keys learn together, what one of them may weigh on an arm in a day."""
 _REFILL = 20_000
 """Lessons that are looked through for those of today when a server starts."""
+_OVERTAKEN_MS = 3_600_000
+"""How much older than the latest lesson a verdict may be that was not learned from."""
 
 
 class Teacher:
@@ -30,29 +33,46 @@ class Teacher:
         store: keeps the lessons.
         read: reads a plan from the ledger.
         lock: held whenever `live` changes by lessons or snapshots.
-        shared: whether all keys learn together.
     """
 
-    def __init__(
-        self, live: Live, store: Store, read: ReadPlan, lock: asyncio.Lock, *, shared: bool = False
-    ) -> None:
+    def __init__(self, live: Live, store: Store, read: ReadPlan, lock: asyncio.Lock) -> None:
         self._live = live
         self._store = store
         self._read = read
         self._lock = lock
-        self._shared = shared
         self._meter = Meter(TEAM)
         self._tasks: set[asyncio.Task[bool]] = set()
 
-    async def remember(self, now_ms: int) -> None:
-        """Count what was said today already, so that a restart gives nobody a second voice."""
-        if not self._shared:
-            return
+    async def begin(self, now_ms: int) -> int:
+        """Go on where an earlier process stopped, or was stopped; return how many it had not heard.
+
+        Verdicts that it kept but did not live to learn from are learned now, in their order, and
+        weigh what they would have weighed then.
+        """
         last = await last_lesson(self._store, self._live.lessons)
-        today = now_ms // DAY_MS * DAY_MS
-        for row in await self._store.lessons(max(last - _REFILL, 0), _REFILL):
-            if row.at_ms >= today:
-                self._meter.grant(Offer(row.key_id, row.key_id, row.arm, row.at_ms, row.weight))
+        latest = await self._store.lessons(max(last - _REFILL, 0), _REFILL)
+        since = max((row.at_ms for row in latest), default=now_ms - LATEST_MS) - _OVERTAKEN_MS
+        missed = await self._store.unlearned(since)
+        if self._live.shared:
+            self._remember(latest, min([now_ms, *(one.at_ms for one in missed)]))
+        learned = 0
+        for verdict in missed:
+            learned += await self._make_up(verdict)
+        return learned
+
+    def _remember(self, latest: Sequence[LessonRow], since_ms: int) -> None:
+        """Count what was said of late, so that a restart gives nobody a second voice."""
+        first = since_ms // DAY_MS * DAY_MS
+        for row in latest:
+            if row.at_ms >= first:
+                self._meter.recall(Offer(row.key_id, row.key_id, row.arm, row.at_ms, row.weight))
+
+    async def _make_up(self, verdict: Feedback) -> bool:
+        decision = await self._store.decision(verdict.decision_id)
+        if decision is None:
+            return False
+        made = await self._store.attempts(verdict.decision_id)
+        return await self.hear(decision, verdict, _about(decision, verdict, made))
 
     async def hear(
         self, decision: Intent, verdict: Feedback, model: str, vote: Vote | None = None
@@ -88,7 +108,7 @@ class Teacher:
             return False
         async with self._lock:
             weight = fused.weight
-            if self._shared:
+            if self._live.shared:
                 self._meter.forget(verdict.at_ms)
                 weight = self._meter.grant(Offer(key, key, arm, verdict.at_ms, weight)).local
             row = LessonRow(
@@ -117,7 +137,7 @@ class Teacher:
                 return True
 
     async def _catch_up(self) -> None:
-        await catch_up(self._live, self._store, self._read, shared=self._shared)
+        await catch_up(self._live, self._store, self._read)
 
 
 def _is_first(verdict: Feedback, said: Sequence[Feedback]) -> bool:
@@ -126,3 +146,15 @@ def _is_first(verdict: Feedback, said: Sequence[Feedback]) -> bool:
         return False
     words = [one.idempotency_key for one in said if one.channel not in SIGNS]
     return not words or words[0] == verdict.idempotency_key
+
+
+def _about(decision: Intent, verdict: Feedback, made: Sequence[Outcome]) -> str:
+    """Return the model that a verdict is about, of the attempts that were `made`.
+
+    Checks look at the first answer, whatever became of it; everybody else judges what was given.
+    """
+    checked = any((one.failure or "").startswith(REJECTED) for one in made)
+    answered = served(made)
+    if answered is None or (checked and verdict.idempotency_key.startswith(OWN)):
+        return decision.model
+    return answered.model

@@ -158,5 +158,17 @@ class MemoryStore:
         numbers = sorted(number for number in self._lessons if number > after)
         return [self._lessons[number] for number in numbers[:limit]]
 
+    async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` that no lesson stands for, oldest first."""
+        taught = {(row.decision_id, row.channel) for row in self._lessons.values()}
+        found = [
+            row
+            for row in self._feedback.values()
+            if row.at_ms >= since_ms
+            and row.score is not None
+            and (row.decision_id, row.channel) not in taught
+        ]
+        return sorted(found, key=lambda row: row.at_ms)
+
     async def close(self) -> None:
         """Forget nothing: the object may still be looked at."""

@@ -303,3 +303,21 @@ def shared_view(signals: list[Signal], decisions: dict, arms: dict) -> dict:  # 
         arm: pooled([Voice(s / w, w) for (a, _), (s, w) in sums.items() if a == arm], 0.8)
         for arm in arms
     }
+
+
+@given(st.lists(st.floats(0.01, 3.0), min_size=1, max_size=40), st.data())
+def test_a_meter_that_recalls_what_it_granted_goes_on_as_if_never_stopped(
+    weights: list[float], data: st.DataObject
+) -> None:
+    """A restart gives nobody a second voice, and takes none away."""
+    cut = data.draw(st.integers(0, len(weights)))
+    whole, stopped, resumed = Meter(), Meter(), Meter()
+    for number, weight in enumerate(weights):
+        offer = Offer("t", "k", "arm", 5, weight)
+        expected = whole.grant(offer)
+        if number < cut:
+            past = stopped.grant(offer)
+            resumed.recall(Offer("t", "k", "arm", 5, past.local))
+        else:
+            assert resumed.grant(offer).local == pytest.approx(expected.local, rel=1e-6, abs=1e-9)
+    assert resumed.spent.keys() == whole.spent.keys()

@@ -13,7 +13,9 @@ from sophia.learning.snapshots import (
     MAGIC,
     BrokenSnapshot,
     History,
+    Keeping,
     Snapshot,
+    Stint,
     UnknownSnapshot,
     current,
     decode,
@@ -23,7 +25,8 @@ from sophia.learning.snapshots import (
     identity,
     lineage,
     promote,
-    rollback,
+    prune,
+    target,
 )
 
 FIRST = Snapshot("hierarchical", b"\x00state", 1_700_000_000_000, window=(5, 9), metrics={"b": 2.0, "a": 0.1})
@@ -114,52 +117,127 @@ def test_a_lineage_goes_back_to_the_first() -> None:
         list(lineage(identity(FIRST), known))
 
 
+def after(history: History, *ids: str) -> History:
+    """Return the history with these snapshots put into service one after the other."""
+    for id in ids:
+        history = promote(history, Stint(id, len(history), "better"))
+    return history
+
+
+def back(history: History, to: str | None = None) -> History:
+    """Return the history gone back, as it is written: with a copy that has an id of its own."""
+    goal = target(history, to)
+    origin = goal.of or goal.id
+    return promote(history, Stint(f"{len(history)} is {goal.id}", len(history), "back", of=origin))
+
+
+def knows(history: History) -> str:
+    """Return the snapshot whose knowledge is in service."""
+    return history[-1].of or history[-1].id
+
+
 def test_a_history_is_added_to_and_goes_back_step_by_step() -> None:
-    history: History = ()
-    assert current(history) is None
-    for at, id in enumerate("abc"):
-        history = promote(history, id, at, "better")
-    assert promote(history, "c", 9, "again") == history
-    back = rollback(history, None, 10)
-    assert current(back) == "b"
-    assert back[:3] == history
-    assert current(rollback(back, None, 11)) == "a"
-    onwards = promote(back, "d", 12, "better")
-    assert current(rollback(onwards, None, 13)) == "b"
-    assert current(rollback(onwards, "c", 13)) == "c"
-    returned = promote(onwards, "a", 13, "better")
-    assert current(rollback(returned, None, 14)) == "d"
-    with pytest.raises(UnknownSnapshot):
-        rollback(onwards, "z", 14)
-    with pytest.raises(UnknownSnapshot):
-        rollback(history[:1], None, 14)
-    with pytest.raises(UnknownSnapshot):
-        rollback((), None, 14)
+    """Each `previous` undoes one more step; what came after going back is a step again."""
+    history = after((), "a", "b", "c")
+    assert current(()) is None and current(history) == "c"
+    assert after(history, "c") == history
+    once = back(history)
+    assert once[:3] == history and knows(once) == "b"
+    assert knows(back(once)) == "a"
+    with pytest.raises(UnknownSnapshot, match="none before"):
+        back(back(once))
+    onwards = after(once, "d")
+    assert knows(back(onwards)) == "b"
+    assert knows(back(onwards, "c")) == "c"
+    assert knows(back(back(onwards, "c"))) == "d"
+    assert knows(back(after(back(onwards, "a"), "e"))) == "a"
+    copy = current(once)
+    assert copy is not None and knows(back(onwards, copy)) == "b"
+    for bad in ("z", ""):
+        with pytest.raises(UnknownSnapshot, match="can mean"):
+            target(onwards, bad)
+    for short in (history[:1], ()):
+        with pytest.raises(UnknownSnapshot):
+            target(short, None)
+
+
+def test_what_only_amends_a_step_is_none_of_its_own() -> None:
+    """New models come into what is in service; going back goes past them."""
+    history = promote(after((), "a", "b"), Stint("b and more", 2, "new models", amends=True))
+    assert knows(back(history)) == "a"
+    gone_back = promote(back(history), Stint("a and more", 4, "new models", amends=True))
+    with pytest.raises(UnknownSnapshot, match="none before"):
+        target(gone_back, None)
 
 
 def test_a_history_is_written_and_read() -> None:
-    history = promote(promote((), "a", 1, "first"), "b", 2, "better")
+    history = promote(after((), "a", "b"), Stint("c", 7, "x", of="a", amends=True, gone=True))
     assert decode_history(encode_history(history)) == history
     assert decode_history(None) == ()
     with pytest.raises(BrokenSnapshot, match="history"):
         decode_history(encode_history(history)[:-9])
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=12))
-def test_going_back_never_leads_to_what_never_served(ids: list[str]) -> None:
+@given(st.lists(st.sampled_from("abcdef<"), max_size=20))
+def test_going_back_undoes_steps_like_a_stack(moves: list[str]) -> None:
+    """Whatever was done before: `previous` leads where the last step not undone began."""
     history: History = ()
-    for at, id in enumerate(ids):
-        history = promote(history, id, at, "better")
-    for _ in range(len(history) + 1):
+    line: list[str] = []
+    for number, move in enumerate(moves):
+        if move != "<":
+            history = after(history, f"{move}{number}")
+            line.append(f"{move}{number}")
+        elif len(line) > 1:
+            history = back(history)
+            line.pop()
+        if line:
+            assert knows(history) == line[-1]
+    if len(line) <= 1:
+        with pytest.raises(UnknownSnapshot):
+            target(history, None)
+
+
+DAY_MS = 86_400_000
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=30),
+    st.integers(0, 20),
+    st.integers(1, 5),
+    st.lists(st.booleans(), max_size=5),
+)
+def test_no_snapshot_is_dropped_that_somebody_may_need(
+    ages: list[int], days: int, steps: int, backs: list[bool]
+) -> None:
+    """Decisions of the last days, the last in service, and every step that can be undone."""
+    now = 100 * DAY_MS
+    history: History = ()
+    for number, age in enumerate(sorted(ages, reverse=True)):
+        history = promote(history, Stint(f"s{number}", now - age * DAY_MS, "better"))
+    for back_now in backs:
+        if back_now and len(history) > 1:
+            try:
+                history = back(history)
+            except UnknownSnapshot:
+                break
+    history = tuple(replace(one, at_ms=now) if one.of else one for one in history)
+    pruned = prune(history, Keeping(days, steps), now)
+    assert [one.id for one in pruned] == [one.id for one in history]
+    gone = {one.id for one in pruned if one.gone}
+    ends = [*(one.at_ms for one in history[1:]), now]
+    for one, end in zip(history, ends, strict=True):
+        assert one.id not in gone or end < now - days * DAY_MS
+    assert not gone & {one.id for one in history[-steps:]}
+    undone = history
+    for _ in range(steps - 1):
         try:
-            history = rollback(history, None, 99)
-        except UnknownSnapshot:
+            goal = target(prune(undone, Keeping(days, steps), now), None)
+        except UnknownSnapshot as error:
+            assert "none before" in str(error)
             break
-        assert current(history) in ids
-    else:
-        pytest.fail("going back has no end")
-    if history:
-        assert current(history) == ids[0]
+        assert goal.id not in gone
+        undone = back(undone)
+    assert prune(pruned, Keeping(days, steps), now) == pruned
 
 
 def test_files_are_written_once_and_read_back(tmp_path: Path) -> None:
@@ -170,7 +248,6 @@ def test_files_are_written_once_and_read_back(tmp_path: Path) -> None:
     folder.save(identity(SECOND), encode(SECOND))
     folder.save(identity(FIRST), encode(FIRST))
     assert folder.ids() == sorted([identity(FIRST), identity(SECOND)])
-    assert folder.find(identity(FIRST)[:8]) == [identity(FIRST)]
     blob = SnapshotFolder(tmp_path / "new" / "snapshots").load(identity(FIRST))
     assert blob is not None
     assert decode(blob, identity(FIRST)) == FIRST

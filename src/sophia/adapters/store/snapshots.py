@@ -3,7 +3,8 @@
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -43,10 +44,6 @@ class SnapshotFolder:
         names = (file.name.removesuffix(_SUFFIX) for file in self._path.glob(f"*{_SUFFIX}"))
         return sorted(name for name in names if _ID.fullmatch(name))
 
-    def find(self, start: str) -> Sequence[str]:
-        """Return the ids that begin with `start`, as people write them."""
-        return [id for id in self.ids() if id.startswith(start)]
-
     def history(self) -> bytes | None:
         """Return what `record` wrote last, or None before that."""
         try:
@@ -57,6 +54,18 @@ class SnapshotFolder:
     def record(self, history: bytes) -> None:
         """Replace the history of what was in service: readers see the old or the new, whole."""
         self._write(self._path / _HISTORY, history)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Change what is in service while nobody else does, in this process or another."""
+        with (self._path / ".changing").open("ab") as lock:
+            try:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except ImportError:
+                pass  # Windows has no such lock; there, nobody waits.
+            yield
 
     def remove(self, id: str) -> None:
         """Delete a snapshot, if it is there."""

@@ -232,6 +232,18 @@ class SqliteStore:
         found = [LessonRow(*row) for row in rows]
         return [row._replace(first=bool(row.first)) for row in found]
 
+    async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` that no lesson stands for, oldest first."""
+        names = ", ".join(f"f.{name}" for name in Feedback._fields)
+        rows = await self._read(
+            f"SELECT {names} FROM feedback f LEFT JOIN lessons l"  # noqa: S608
+            " ON l.decision_id = f.decision_id AND l.channel = f.channel"
+            " WHERE f.at_ms >= ? AND f.score IS NOT NULL AND l.number IS NULL"
+            " ORDER BY f.at_ms, f.rowid",
+            (since_ms,),
+        )
+        return [Feedback(*row) for row in rows]
+
     @property
     def problem(self) -> str:
         """Why nothing can be written now, or nothing."""

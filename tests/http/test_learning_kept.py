@@ -1,0 +1,189 @@
+"""What was learned is kept: through kills, changed settings and going back, as long as is asked."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from gateway import Gateway, ServerKind
+from sophia.adapters.store.snapshots import SnapshotFolder
+from sophia.compose.learning import FOLDER, history_of, roll_back
+from sophia.config import Learning
+from sophia.core.ids import decode
+from sophia.core.rows import Feedback
+from sophia.learning.snapshots import UnknownSnapshot, encode_history
+from teaching import QUESTION, SOON, qualities, replayed, taught
+
+
+@pytest.fixture
+def server() -> ServerKind:
+    """What is kept does not depend on the server."""
+    return "native"
+
+
+TEAM = Learning(after=20, share_keys=True)
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway import NO_TIMERS, running
+from sophia.config import Learning, Settings
+from sophia.testing import ScriptedUpstream
+
+async def main():
+    folder, shared, *decisions = Path(sys.argv[1]), sys.argv[2] == "True", *sys.argv[3:]
+    settings = Settings(
+        data_dir=str(folder), catalogue=NO_TIMERS, learning=Learning(after=20, share_keys=shared)
+    )
+    async with ScriptedUpstream() as up, running(folder, "native", settings, up) as gateway:
+        async def struck(row):
+            os.kill(os.getpid(), signal.SIGKILL)
+        for decision in decisions:
+            if decision == decisions[-1]:
+                # The ledger holds this verdict by then, and never gets its lesson.
+                gateway.sophia.store.add_lesson = struck
+            verdict = {"decision_id": decision, "score": 0.1}
+            await gateway.client.post("/v1/feedback", verdict)
+    sys.exit("nobody struck")
+
+asyncio.run(main())
+"""
+
+
+def killed_while_hearing(folder: Path, *decisions: str, shared: bool) -> None:
+    """Serve the folder in a process that is killed between the last verdict and its lesson."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(shared), *decisions],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+
+
+@pytest.mark.parametrize("settings", [SOON, TEAM])
+async def test_a_verdict_whose_learning_was_killed_is_learned_at_the_next_start(
+    start: Any, settings: Learning
+) -> None:
+    """Once, with the weight that it would have had, and behind what was learned before it."""
+    async with start(learning=settings) as gateway:
+        told = await taught(gateway, 25, other=0.9)
+        account = (await gateway.client.chat("sophia/auto", text=QUESTION)).json["sophia"]
+    same = [one for one in told if one["model"] == account["model"]]
+    killed_while_hearing(gateway.folder, account["decision_id"], shared=settings.share_keys)
+    async with start(learning=settings) as gateway:
+        lessons = await gateway.rows("lessons")
+        assert len(await gateway.rows("feedback")) == 26
+        assert [one["number"] for one in lessons] == list(range(1, 27))
+        last = lessons[-1]
+        assert last["decision_id"] == decode("dec", account["decision_id"])
+        assert last["quality"] == pytest.approx(0.1)
+        weights = [one["weight"] for one in lessons if one["arm"] == last["arm"]]
+        assert len(weights) == len(same) + 1
+        if settings.share_keys:
+            ratios = [after / before for before, after in zip(weights, weights[1:], strict=False)]
+            assert ratios == pytest.approx([ratios[0]] * len(ratios)) and ratios[0] < 1
+        assert gateway.sophia.learner.insight.live.lessons == 26
+        await taught(gateway, 3, other=0.9)
+        assert (await replayed(gateway, settings)).different == ()
+    async with start(learning=settings) as gateway:
+        assert len(await gateway.rows("lessons")) == 29
+
+
+async def test_what_teaches_nothing_is_not_made_a_lesson_at_the_next_start(start: Any) -> None:
+    """A second word on a channel, a word without a score, and a channel that nobody knows."""
+    async with start(learning=SOON) as gateway:
+        account = (await taught(gateway, 1, other=0.5))[0]
+        for more in (
+            {"score": 1.0, "idempotency_key": "again"},
+            {"label": "fine", "idempotency_key": "mute", "channel": "edit"},
+        ):
+            await asyncio.sleep(0.002)
+            verdict = {"decision_id": account["decision_id"], **more}
+            assert (await gateway.client.post("/v1/feedback", verdict)).status == 200
+        number = decode("dec", account["decision_id"])
+        intent = await gateway.sophia.store.decision(number)
+        strange = Feedback("k:x", number, intent.key_id, 1.0, None, 0, None, "rumour", intent.at_ms)
+        await gateway.sophia.store.add_feedback(strange)
+    async with start(learning=SOON) as gateway:
+        assert len(await gateway.rows("lessons")) == 1
+
+
+async def test_previous_twice_goes_back_two_steps(start: Any) -> None:
+    known = []
+    for score in (0.9, 0.4, 0.0):
+        async with start(learning=SOON) as gateway:
+            await taught(gateway, 22, other=score)
+            known.append(await qualities(gateway))
+    async with start(learning=SOON) as gateway:
+        for expected in (known[1], known[0]):
+            await roll_back(SOON, gateway.folder, gateway.sophia.store, None, 1)
+            await gateway.sophia.learner.keeper()
+            assert await qualities(gateway) == expected
+    async with start(learning=SOON) as gateway:
+        assert await qualities(gateway) == known[0]
+        await roll_back(SOON, gateway.folder, gateway.sophia.store, None, 1)
+        with pytest.raises(UnknownSnapshot, match="none before"):
+            await roll_back(SOON, gateway.folder, gateway.sophia.store, None, 1)
+
+
+async def test_decisions_replay_when_keys_learned_apart_and_then_together(start: Any) -> None:
+    """Each is made again as keys learned then, also where a kill left lessons without a snapshot."""
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 30, google=0.1, other=0.9)
+        fresh = [(await gateway.client.chat("sophia/auto", text=QUESTION)).json for _ in range(3)]
+    killed_while_hearing(
+        gateway.folder, *(one["sophia"]["decision_id"] for one in fresh), shared=False
+    )
+    async with start(learning=TEAM) as gateway:
+        assert "keys learn together" in [step.reason for step in history_of(gateway.folder)]
+        assert len(await gateway.rows("lessons")) == 33
+        await taught(gateway, 30, google=0.9, other=0.1)
+        assert (await replayed(gateway, SOON)).different == ()
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 5, other=0.9)
+        for settings in (SOON, TEAM):
+            result = await replayed(gateway, settings)
+            assert result.different == () and result.same >= 20
+
+
+def aged(gateway: Gateway, days: float) -> None:
+    """Make everything that is in the folder's history so many days older."""
+    kept = SnapshotFolder(gateway.folder / FOLDER)
+    older = int(days * 86_400_000)
+    history = tuple(
+        replace(one, at_ms=one.at_ms - older) for one in history_of(gateway.folder)
+    )
+    kept.record(encode_history(history))
+
+
+async def test_snapshots_are_kept_as_long_as_is_asked(start: Any) -> None:
+    """Decisions that rest on what is gone say so; no other comes out differently."""
+    brief = Learning(after=20, keep_days=1.0, keep_snapshots=2)
+    for _ in range(4):
+        async with start(learning=brief) as gateway:
+            await taught(gateway, 21, other=0.9)
+    aged(gateway, 3)
+    async with start(learning=brief) as gateway:
+        assert (await replayed(gateway, brief)).gone == 0
+        await taught(gateway, 5, other=0.9)
+    async with start(learning=brief) as gateway:
+        history = history_of(gateway.folder)
+        kept = [step.id for step in history if not step.gone]
+        assert len(history) == 6 and len(kept) == 2
+        assert sorted(SnapshotFolder(gateway.folder / FOLDER).ids()) == sorted(kept)
+        result = await replayed(gateway, brief)
+        assert result.different == () and result.gone >= 30 and result.same >= 4
+        with pytest.raises(UnknownSnapshot, match="0 snapshots"):
+            await roll_back(brief, gateway.folder, gateway.sophia.store, history[0].id, 1)
+        await roll_back(brief, gateway.folder, gateway.sophia.store, None, 1)
+        (gateway.folder / FOLDER / f"{kept[0]}.snapshot").unlink()
+        assert (await replayed(gateway, brief)).different
