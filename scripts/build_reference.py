@@ -94,21 +94,17 @@ def settings() -> str:
     variables: dict[tuple[str, ...], list[str]] = {}
     for name, place in config.variables().items():
         variables.setdefault(place, []).append(f"`{name}`")
-    top = config.Settings()
-    sections = [("", config.Settings)]
-    for field in msgspec.structs.fields(config.Settings):
-        kind = type(getattr(top, field.name))
-        if issubclass(kind, msgspec.Struct):
-            sections.append((field.name, kind))
-    sections.append(("upstreams[]", config.UpstreamSettings))
-    sections.append(("upstreams[].models[]", config.LocalModel))
-    for path, kind in sections:
-        said = attribute_docs(kind)
+    sections = [(steps, type(section)) for steps, section in config.sections()]
+    sections.append((("upstreams[]",), config.UpstreamSettings))
+    sections.append((("upstreams[].models[]",), config.LocalModel))
+    inner = {steps for steps, _ in sections}
+    for steps, kind in sections:
+        path, said = ".".join(steps), attribute_docs(kind)
         rows = []
         for field in msgspec.structs.fields(kind):
-            if path == "" and (field.name, type(getattr(top, field.name))) in sections:
+            place = (*steps, field.name)
+            if place in inner:
                 continue
-            place = (path, field.name) if path else (field.name,)
             rows.append(
                 (
                     f"`{field.name}`",

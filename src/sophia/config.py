@@ -4,7 +4,7 @@ Every mistake is reported with its line, what is wrong and what is expected.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,6 +80,21 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds that a webhook has to answer; later, it is not heard."""
 
 
+class Judging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model judges some of the answers that were chosen, where users say little."""
+
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the answers of Sophia's choice that are judged, drawn by lot. The judge is sent the
+    question and the answer, and the key that asked pays for it."""
+    models: tuple[str, ...] = ()
+    """Models that may judge. None judges its own family, so name some of two makers."""
+    daily_budget_usd: Dollars = 1.0
+    """Most that judging may cost in a day (UTC), all keys together; each key's own budget holds,
+    too."""
+    rubric: str | None = None
+    """What makes a good answer here, in a sentence or two; told to the judge."""
+
+
 class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How Sophia learns from outcomes which model does what well."""
 
@@ -101,6 +116,7 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on are deleted, but for the last ones."""
     keep_snapshots: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """How many snapshots to go back to are kept, however old they are."""
+    judge: Judging = Judging()
 
 
 class CatalogueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -219,18 +235,35 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
 _LISTS = frozenset(
-    {("routing", "fallback_models"), ("routing", "models"), ("cascade", "webhooks")}
+    {
+        ("routing", "fallback_models"),
+        ("routing", "models"),
+        ("cascade", "webhooks"),
+        ("learning", "judge", "models"),
+    }
 )
 
 
 def variables() -> dict[str, tuple[str, ...]]:
     """Return every environment variable that sets something, with the setting's path."""
     names = dict(ALIASES)
-    for section in Settings.__struct_fields__:
-        kind = type(getattr(Settings(), section))
-        for field in getattr(kind, "__struct_fields__", ()):
-            names[f"SOPHIA_{section}_{field}".upper()] = (section, field)
+    for path, section in sections():
+        for field in section.__struct_fields__ if path else ():
+            if not isinstance(getattr(section, field), msgspec.Struct):
+                names["_".join(("SOPHIA", *path, field)).upper()] = (*path, field)
     return names
+
+
+def sections() -> Iterator[tuple[tuple[str, ...], msgspec.Struct]]:
+    """Yield every group of settings as it is by default, with its path; the whole of it first."""
+    waiting: list[tuple[tuple[str, ...], msgspec.Struct]] = [((), Settings())]
+    while waiting:
+        path, section = waiting.pop(0)
+        yield path, section
+        inner = [(name, getattr(section, name)) for name in section.__struct_fields__]
+        waiting[:0] = [
+            ((*path, name), value) for name, value in inner if isinstance(value, msgspec.Struct)
+        ]
 
 
 def read(
@@ -299,12 +332,10 @@ def _convert(tree: dict[str, Any], place: Any) -> Settings:
 
 
 def _siblings(path: str) -> tuple[str, ...]:
-    kind: Any = Settings
-    for name, _ in _STEP.findall(path):
-        kind = type(getattr(kind(), name, None)) if name and kind is Settings else kind
     if path.startswith("upstreams"):
-        kind = LocalModel if ".models" in path else UpstreamSettings
-    return tuple(getattr(kind, "__struct_fields__", ()))
+        return (LocalModel if ".models" in path else UpstreamSettings).__struct_fields__
+    known = {".".join(steps): section for steps, section in sections()}
+    return known[path].__struct_fields__ if path in known else ()
 
 
 def _line(root: yaml.Node | None, path: str) -> int:

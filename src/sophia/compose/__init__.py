@@ -18,6 +18,7 @@ from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.adapters.webhook import Webhook
 from sophia.compose.checking import checking_of, webhooks_of
+from sophia.compose.judging import court_of, judge_of
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
 from sophia.compose.learning import Learner, learner_of
 from sophia.compose.listing import catalogue_of, keep_listing, knowledge_from, listed, listing_age
@@ -40,8 +41,10 @@ from sophia.jobs.heartbeat import Heartbeat
 from sophia.jobs.reload import CatalogueRefresh, RulesReload
 from sophia.jobs.resolve import ResolveDoubts
 from sophia.jobs.timer import every
+from sophia.serving.aftermath import Aftermath
 from sophia.serving.checking import Verdicts
 from sophia.serving.desk import Desk
+from sophia.serving.judge import Judge
 from sophia.serving.knowledge import Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
 from sophia.serving.tab import Books
@@ -88,6 +91,7 @@ class Sophia:
     learner: Learner | None = None
     verdicts: Verdicts | None = None
     webhooks: tuple[Webhook, ...] = ()
+    judge: Judge | None = None
 
     async def close(self) -> None:
         """Stop the jobs, settle what is open, write what waits, close everything."""
@@ -95,6 +99,8 @@ class Sophia:
         for job in self.jobs:
             job.cancel()
         await asyncio.gather(*self.jobs, return_exceptions=True)
+        if self.judge is not None:
+            await self.judge.close()
         await self.front.desk.reconciler.close()
         if self.verdicts is not None:
             await self.verdicts.close()
@@ -133,6 +139,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         raise ConfigError("`upstreams`: one of them must serve the catalogue, so have no `models`")
     catalogue = catalogue_of(settings)
     knowledge = knowledge_from(settings, catalogue)
+    court = court_of(settings.learning.judge, knowledge)
     clock = SystemClock()
     coordinator = LocalCoordinator(
         await store.spends(day_window(clock.wall())), await store.open_holds()
@@ -172,6 +179,11 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     webhooks = webhooks_of(settings, environ)
     verdicts = Verdicts(store, hear)
     desk.checking = checking_of(settings, knowledge, webhooks, verdicts)
+    judge = None
+    if learner is not None:
+        judge = await judge_of(court, desk, verdicts, metrics.judged)
+        learner.insight.asked = settings.learning.judge.share
+        desk.listen = Aftermath(judge)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",
@@ -188,6 +200,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         learner=learner,
         verdicts=verdicts,
         webhooks=tuple(webhooks.values()),
+        judge=judge,
     )
     _start_jobs(sophia, settings, default, data)
     return sophia

@@ -9,10 +9,11 @@ from sophia.core.events import Settled
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import MAX_ATTEMPTS
 from sophia.core.ports import Exchange, Upstream
-from sophia.core.rows import Outcome
+from sophia.core.rows import RUBRIC, Outcome
 from sophia.routing.nouns import Attempt
 from sophia.serving.decide import Decision
 from sophia.serving.desk import Desk
+from sophia.serving.ear import Ear, Ending
 from sophia.serving.request import Request
 from sophia.serving.tab import Answered, Tab
 
@@ -82,6 +83,7 @@ class Answer:
         self.record = record
         self.model = committed.tab.bid.attempt.model
         self.outcome: Outcome | None = None
+        self.ear: Ear | None = None
         self._committed = committed
         self._open = True
 
@@ -167,8 +169,9 @@ class Answer:
         """
         committed = self._committed
         if committed.opening:
-            return committed.opening.popleft()
+            return self._heard(committed.opening.popleft())
         if self.outcome is not None:
+            self._over(complete=True)
             return None
         try:
             piece = await committed.exchange.next()
@@ -180,7 +183,20 @@ class Answer:
             self._finish()
             return None
         note(committed.answered, piece)
+        return self._heard(piece)
+
+    def _heard(self, piece: Piece) -> Piece:
+        if self.ear is not None:
+            self.ear.hear(piece)
         return piece
+
+    def _over(self, *, complete: bool) -> None:
+        """Tell who listens."""
+        if self.ear is not None:
+            clamped = self.attempt.max_tokens is not None
+            marked = any(one.finish_reason == RUBRIC for one in self.record.outcomes)
+            ending = Ending(self.model, self.finish_reason, complete, clamped, marked)
+            self.ear.end(ending)
 
     def _finish(self) -> None:
         committed = self._committed
@@ -189,6 +205,7 @@ class Answer:
         self.outcome = committed.tab.settle(committed.answered)
         self.record.outcomes.append(self.outcome)
         self.record.close(200)
+        self._over(complete=True)
 
     def _abandon(self, status: int, error_type: str) -> None:
         """End an answer that is not complete: cancel it, and settle what it really cost."""
@@ -214,6 +231,7 @@ class Answer:
         if self._open:
             self._committed.answered.failure = "client_gone"
             self._abandon(status=499, error_type="client_gone")
+            self._over(complete=False)
 
 
 def note(answered: Answered, piece: Piece) -> None:

@@ -16,7 +16,7 @@ from sophia.routing.nouns import Features, Hints, Plan, Prompt
 from sophia.routing.policies.policy import Sight
 from sophia.routing.request import LEARNED
 from sophia.serving.pacing import Paces
-from sophia.serving.request import Request
+from sophia.serving.request import Request, readable
 
 Look = Callable[[Prompt, Features, Hints, str], Sight]
 
@@ -86,7 +86,7 @@ class Insight:
             key_id = request.principal.key_id
             price = self._paces.asked(key_id, left_nano, self._clock.wall())
         by_lot = hints.policy is None and hints.rule is None
-        asked = lot_of(request.id, _JUDGED) < self.asked
+        asked = lot_of(request.id, _JUDGED) < self.asked and readable(request.prompt)
         return learned, Seen(sight, draw, self.live.state, current, price, mode, by_lot, asked)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:

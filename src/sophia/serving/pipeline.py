@@ -22,9 +22,14 @@ async def serve(desk: Desk, request: Request) -> Answer:
     decision = choose(desk, request, payer)
     if desk.insight is not None and decision.seen is not None:
         desk.insight.note(request, decision.plan, decision.seen)
-    if desk.checking.wanted(request, decision.plan):
-        return await checked(desk, request, decision, payer)
-    return await walk(desk, Record(desk, request, decision), payer)
+    looked_at = desk.checking.wanted(request, decision.plan)
+    if looked_at:
+        answer = await checked(desk, request, decision, payer)
+    else:
+        answer = await walk(desk, Record(desk, request, decision), payer)
+    if desk.listen is not None:
+        answer.ear = desk.listen(request, decision, payer, looked_at)
+    return answer
 
 
 def admit(desk: Desk, request: Request) -> Payer:

@@ -6,6 +6,8 @@ from sophia.core.calls import Endpoint, Fields
 from sophia.routing.nouns import Hints, Prompt
 from sophia.tenants.keys import Principal
 
+_READABLE_BYTES = 256 * 1024
+
 
 class Request(Struct, frozen=True):
     """A request that was understood. `arrived` is in monotonic seconds.
@@ -28,3 +30,9 @@ class Request(Struct, frozen=True):
     annotate: bool = True
     include_usage: bool = True
     deadline: float | None = None
+
+
+def readable(prompt: Prompt) -> bool:
+    """Say whether somebody who reads text alone can judge an answer to `prompt`."""
+    media = prompt.images or prompt.files or prompt.audio
+    return not media and prompt.choices == 1 and prompt.body_bytes <= _READABLE_BYTES

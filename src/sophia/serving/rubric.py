@@ -5,16 +5,18 @@ import re
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sophia.catalogue.model import Model
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
 from sophia.core.rows import RUBRIC
 from sophia.routing.named import plan_named
-from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.nouns import Hints, Plan, Prompt
 from sophia.routing.request import Limits
 from sophia.serving.answer import Record
 from sophia.serving.checks import Said, choices
 from sophia.serving.decide import Decision
 from sophia.serving.desk import Desk
+from sophia.serving.request import Request
 from sophia.serving.tab import Payer
 from sophia.serving.walk import walk
 
@@ -49,6 +51,26 @@ class Paper(Struct, frozen=True):
     number: int
 
 
+class Sheet(Struct, frozen=True):
+    """What a small model is asked, and how long its reply may be, in tokens."""
+
+    model: Model
+    messages: list[dict[str, str]]
+    tokens: int
+
+
+class Errand(Struct, frozen=True):
+    """An attempt of `request` that is for Sophia's own use, planned and not yet dispatched."""
+
+    request: Request
+    plan: Plan
+
+    @property
+    def held_nano(self) -> int:
+        """The most that it can cost, in nano-dollars."""
+        return self.plan.attempts[0].held_nano
+
+
 async def mark(desk: Desk, record: Record, payer: Payer, paper: Paper) -> float | None:
     """Return the rubric model's mark from 0 to 1, None when it gives none or money is short.
 
@@ -61,33 +83,53 @@ async def mark(desk: Desk, record: Record, payer: Payer, paper: Paper) -> float 
     model = record.knowledge.find(desk.checking.rubric or "")
     if model is None:
         return None
-    messages = _messages(record.request.prompt, paper.said)
-    text = "".join(message["content"] for message in messages)
+    sheet = Sheet(model, _messages(record.request.prompt, paper.said), _MARK_TOKENS)
+    try:
+        errand = errand_of(record, payer, sheet, paper.limits)
+    except SophiaError:
+        return None
+    reply = await run(desk, record, payer, errand, paper.number)
+    return None if reply is None else read_mark(reply)
+
+
+def errand_of(record: Record, payer: Payer, sheet: Sheet, limits: Limits) -> Errand:
+    """Return how a small model is asked. Raises SophiaError when `limits` do not pay for it."""
+    text = "".join(message["content"] for message in sheet.messages)
+    size = len(text.encode("utf-8", "replace"))
     prompt = Prompt(
         text="",
         chars=len(text),
-        utf8_bytes=len(text.encode("utf-8", "replace")),
-        turns=len(messages),
-        max_tokens=_MARK_TOKENS,
-        body_bytes=len(text.encode("utf-8", "replace")),
+        utf8_bytes=size,
+        turns=len(sheet.messages),
+        max_tokens=sheet.tokens,
+        body_bytes=size,
     )
-    fields = {"messages": messages, "max_tokens": _MARK_TOKENS, "temperature": 0}
+    plan = plan_named(
+        sheet.model, prompt, limits, today=payer.window, seat_of=record.knowledge.seat
+    )
+    asked = replace(
+        record.request,
+        endpoint="chat/completions",
+        stream=False,
+        fields={"messages": sheet.messages, "max_tokens": sheet.tokens, "temperature": 0},
+        prompt=prompt,
+        hints=Hints(),
+        max_tokens_field="max_tokens",
+    )
+    return Errand(asked, plan)
+
+
+async def run(
+    desk: Desk, record: Record, payer: Payer, errand: Errand, number: int
+) -> str | None:
+    """Return what the small model replies, None without a reply; the outcome joins the record's.
+
+    Its attempt is `number` of the request, held before dispatch and settled after as any other.
+    """
+    own = Unsettling(desk, errand.request, Decision(errand.plan, {}))
+    own.muted, own.outcomes, own.knowledge = True, record.outcomes, record.knowledge
     try:
-        plan = plan_named(
-            model, prompt, paper.limits, today=payer.window, seat_of=record.knowledge.seat
-        )
-        asked = replace(
-            record.request,
-            endpoint="chat/completions",
-            stream=False,
-            fields=fields,
-            prompt=prompt,
-            hints=Hints(),
-            max_tokens_field="max_tokens",
-        )
-        own = Unsettling(desk, asked, Decision(plan, {}))
-        own.muted, own.outcomes = True, record.outcomes
-        answer = await walk(desk, own, payer, plan.attempts, paper.number)
+        answer = await walk(desk, own, payer, errand.plan.attempts, number)
     except SophiaError:
         return None
     try:
@@ -99,7 +141,7 @@ async def mark(desk: Desk, record: Record, payer: Payer, paper: Paper) -> float 
         return None
     finally:
         answer.close()
-    return read_mark(given[0].text) if whole and given else None
+    return given[0].text if whole and given else None
 
 
 def read_mark(text: str) -> float | None:

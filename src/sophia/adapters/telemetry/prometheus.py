@@ -4,7 +4,7 @@ Labels are bounded by the catalogue; counting one request costs about a microsec
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import (
@@ -69,6 +69,7 @@ class PrometheusSink(Collector):
         self._spent = dict(spent)
         self._tallies: dict[str, _Tally] = {}
         self._failures: dict[tuple[str, str], int] = {}
+        self._judgements: dict[str, int] = {}
         self._scores = {model: (mean, count) for model, mean, count in scores}
         self.registry.register(self)
 
@@ -97,6 +98,12 @@ class PrometheusSink(Collector):
         """Take a score from feedback into the model's mean."""
         mean, count = self._scores.get(model, (0.0, 0))
         self._scores[model] = mean + (score - mean) / (count + 1), count + 1
+
+    def judged(self, became: str, cost: Sequence[tuple[str, int]]) -> None:
+        """Count what became of an answer that was to be judged; `cost`: nano-dollars by model."""
+        self._judgements[became] = self._judgements.get(became, 0) + 1
+        for model, nano in cost:
+            self._tallies.setdefault(model, _Tally()).cost += nano
 
     def render(self) -> bytes:
         """Return the page that Prometheus scrapes."""
@@ -168,8 +175,17 @@ class PrometheusSink(Collector):
         )
         for (model, cause), count in list(self._failures.items()):
             failures.add_metric([model, cause], count)
+        judgements = CounterMetricFamily(
+            "sophia_judgements",
+            "Answers that were to be judged by a model, by what became of it: judged, unread (the "
+            "reply was no mark), unpaid, dropped (too many waited), no_judge, empty or failed.",
+            labels=["became"],
+        )
+        for became, count in list(self._judgements.items()):
+            judgements.add_metric([became], count)
         yield quality
         yield failures
+        yield judgements
 
 
 def _histogram(name: str, about: str, rows: list[tuple[str, _Histogram]]) -> Metric:

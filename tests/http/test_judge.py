@@ -1,0 +1,305 @@
+"""Some answers are judged by a model of another family: nobody waits, nobody overpays, it teaches."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from gateway import MINI, NEMO, SONNET, Answer, Client, Gateway, chat
+from sophia.adapters.store.driver import sqlite
+from sophia.compose.learning import read_plan, replay_of
+from sophia.config import Budget, CascadeSettings, ConfigError, Judging, Learning
+from sophia.core.ids import JUDGING, decode
+from sophia.core.money import nano_from_usd
+from sophia.learning.channels import Vote, fuse
+from sophia.serving.judge import PURSE
+from sophia.tenants.budget import day_window
+from sophia.testing import Step
+
+NOVA, COHERE = "amazon/nova-lite-v1", "cohere/command-r-08-2024"
+ALL = Learning(after=20, judge=Judging(share=1.0, models=(NOVA,)))
+BECAME = re.compile(r'sophia_judgements_total\{became="(\w+)"\} (\d+)')
+SECRET = "the colour of the sky over Lisbon"
+
+
+def mark(score: object) -> Step:
+    return Step(text=json.dumps({"flaws": "none", "score": score}))
+
+
+async def ask(gateway: Gateway, model: str = MINI, **more: Any) -> Answer:
+    """Leave the choice to Sophia among one model."""
+    answer = await gateway.client.chat("sophia/auto", sophia={"models": [model]}, **more)
+    assert answer.status == 200
+    return answer
+
+
+async def judged(gateway: Gateway, total: int = 1) -> dict[str, int]:
+    """Return what became of the answers that were to be judged, once there are so many."""
+    became: dict[str, int] = {}
+    async with asyncio.timeout(5):
+        while sum(became.values()) < total:
+            await asyncio.sleep(0.01)
+            page = (await gateway.client.get("/metrics", headers={})).body.decode()
+            became = {name: int(count) for name, count in BECAME.findall(page)}
+    await gateway.sophia.verdicts.close()  # type: ignore[union-attr]
+    return became
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_judge_of_another_family_marks_an_answer_and_its_mark_teaches(
+    start: Any, stream: bool
+) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(MINI, Step(text="Because of scattering."))
+        gateway.up.script(NOVA, mark(3))
+        answer = await ask(gateway, stream=stream, text=SECRET)
+        assert "Because of scattering." in answer.text
+        assert await judged(gateway) == {"judged": 1}
+        id = answer.headers["x-sophia-decision-id"]
+        told = (await gateway.client.get(f"/v1/decisions/{id}")).json
+        (verdict,) = told["feedback"]
+        assert (verdict["channel"], verdict["score"], verdict["label"]) == ("judge", 0.3, NOVA)
+        assert told["served_by"] == MINI
+        (lesson,) = await gateway.rows("lessons")
+        (expected,) = [one["quality"] for one in told["candidates"] if one["model"] == MINI]
+        fused = fuse([Vote("judge", 0.3)], expected)
+        assert (lesson["arm"], lesson["channel"], lesson["first"]) == (MINI, "judge", 1)
+        assert lesson["weight"] == pytest.approx(fused.weight)
+        assert lesson["quality"] == pytest.approx(fused.score, abs=0.05) and lesson["quality"] < expected
+        system, shown = gateway.up.requests[-1].json()["messages"]
+        material = json.loads(shown["content"])
+        assert material["conversation"][-1]["content"] == SECRET
+        assert material["answer"]["text"] == "Because of scattering."
+        assert SECRET not in system["content"] and "Because" not in system["content"]
+
+
+async def test_the_mark_is_an_attempt_on_the_bill_of_the_key_and_of_all_judging(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, mark(8))
+        await ask(gateway)
+        assert await judged(gateway) == {"judged": 1}
+        rows = {row.model: row for row in await gateway.settled(2)}
+        assert rows[NOVA].finish_reason == "rubric" and rows[NOVA].attempt_id & 15 == JUDGING
+        total = sum(row.cost_nano for row in rows.values())
+        assert total == gateway.up.bill.total and rows[NOVA].cost_nano > 0
+        assert await gateway.standing() == (pytest.approx(total / 1e9), 0)
+        books = gateway.sophia.front.desk.books
+        window = day_window(books.clock.wall())
+        assert books.coordinator.standing(PURSE, window) == (rows[NOVA].cost_nano, 0)
+        page = (await gateway.client.get("/metrics", headers={})).body.decode()
+        told = [one for one in page.splitlines() if one.startswith("openrouter_cost_dollars{")]
+        assert sum(float(one.rsplit(" ", 1)[1]) for one in told) == pytest.approx(total / 1e9)
+        asked = [one for one in page.splitlines() if one.startswith("openrouter_requests_total{")]
+        assert len(asked) == 1 and f'model="{MINI}"' in asked[0], "a mark is no request of its own"
+    async with start(learning=ALL) as gateway:
+        books = gateway.sophia.front.desk.books
+        assert books.coordinator.standing(PURSE, window) == (rows[NOVA].cost_nano, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no idea", '{"score": 11}', '{"score": "9"}', '{"mark": 9}', "9", "",
+        'The answer says {"score": 10}, so: {"score": 10}', "[10]", '{"score": true}',
+    ],
+)
+async def test_a_reply_that_is_no_mark_teaches_nothing(start: Any, text: str) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, Step(text=text))
+        await ask(gateway)
+        assert await judged(gateway) == {"unread": 1}
+        assert not await gateway.rows("lessons") and not await gateway.rows("feedback")
+        assert len(await gateway.settled(2)) == 2
+
+
+@pytest.mark.parametrize("step", [Step(status=500), Step(cut_after=5)], ids=["500", "cut"])
+async def test_a_judge_that_fails_is_not_heard_and_nothing_else_breaks(
+    start: Any, step: Step
+) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, step)
+        assert (await ask(gateway)).json["sophia"]["model"] == MINI
+        assert await judged(gateway) == {"failed": 1}
+        assert not await gateway.rows("lessons")
+        _, held = await gateway.standing()
+        assert (held > 0) == (step.cut_after is not None)
+
+
+async def test_nobody_judges_relatives(start: Any) -> None:
+    """Also not when there is nobody else: a favour that was never measured cannot be taken off."""
+    judges = Judging(share=1.0, models=("openai/gpt-4.1-mini", NOVA))
+    async with start(learning=Learning(judge=judges)) as gateway:
+        gateway.up.script(NOVA, mark(5), times=None)
+        for _ in range(12):
+            await ask(gateway)
+        assert await judged(gateway, 12) == {"judged": 12}
+        labels = {row["label"] for row in await gateway.rows("feedback")}
+        assert labels == {NOVA}
+    only = Judging(share=1.0, models=("openai/gpt-4.1-mini",))
+    async with start(learning=Learning(judge=only)) as gateway:
+        before = len(gateway.up.requests)
+        await ask(gateway)
+        assert await judged(gateway) == {"no_judge": 1}
+        assert len(gateway.up.requests) == before + 1
+
+
+async def test_a_key_without_money_for_it_is_not_judged(start: Any) -> None:
+    """What a key has left is for its own requests; judging takes a tenth of it at the most."""
+    async with start(learning=ALL) as gateway:
+        poor = await gateway.new_key("poor", daily=0.0002)
+        await gateway.catch_up()
+        answer = await ask(gateway, key=poor, max_tokens=20)
+        assert answer.status == 200
+        assert await judged(gateway) == {"unpaid": 1}
+        assert [row.model for row in await gateway.outcomes()] == [MINI]
+
+
+async def test_all_judging_together_keeps_its_own_budget(start: Any) -> None:
+    judges = Judging(share=1.0, models=(NOVA,), daily_budget_usd=0.0004)
+    async with start(learning=Learning(judge=judges)) as gateway:
+        gateway.up.script(NOVA, mark(5), times=None)
+        for _ in range(30):
+            await ask(gateway)
+        became = await judged(gateway, 30)
+        assert set(became) == {"judged", "unpaid"}
+        spent = sum(row.cost_nano for row in await gateway.outcomes() if row.model == NOVA)
+        assert 0 < spent <= nano_from_usd(0.0004)
+
+
+async def test_only_answers_of_sophias_choice_are_judged(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        await gateway.client.chat(MINI)
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+        text = {"type": "text", "text": "What is this?"}
+        await ask(gateway, messages=[{"role": "user", "content": [text, image]}])
+        await asyncio.sleep(0.05)
+        assert len(gateway.up.requests) == 2
+
+
+async def test_the_share_is_drawn_by_lot_and_the_ledger_tells_on_whom_it_fell(start: Any) -> None:
+    some = Learning(judge=Judging(share=0.5, models=(NOVA,)))
+    async with start(learning=some) as gateway:
+        gateway.up.script(NOVA, mark(5), times=None)
+        asked = {}
+        for _ in range(40):
+            id = (await ask(gateway)).headers["x-sophia-decision-id"]
+            store = gateway.sophia.store
+            row = await store.decision(decode("dec", id) or 0)
+            plan = read_plan(row.plan)
+            asked[row.attempt_id] = plan.evidence.asked
+        assert await judged(gateway, sum(asked.values())) == {"judged": sum(asked.values())}
+        assert 8 <= sum(asked.values()) <= 32
+        told = {row["decision_id"] for row in await gateway.rows("feedback")}
+        assert told == {id for id, drawn in asked.items() if drawn}
+
+
+async def test_what_a_cascades_rubric_marked_is_not_judged_again(start: Any) -> None:
+    async with start(learning=ALL, cascade=CascadeSettings(rubric_model=NOVA, value_usd=1.0)) as gateway:
+        gateway.up.script(NOVA, Step(text="9"), times=None)
+        hints = {"models": [NEMO, SONNET], "cascade": "check", "min_quality": 0.6}
+        body = chat("sophia/auto:cheap", max_tokens=500, sophia=hints)
+        answer = await gateway.client.post("/v1/chat/completions", body)
+        assert answer.status == 200
+        await asyncio.sleep(0.05)
+        marks = [row for row in await gateway.outcomes() if row.finish_reason == "rubric"]
+        assert len(marks) == 1 and marks[0].attempt_id & 15 != JUDGING
+
+
+async def test_too_many_that_wait_are_left_out(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, Step(delay=0.3, text="5"), times=None)
+        await asyncio.gather(*(ask(gateway) for _ in range(80)))
+        assert (await judged(gateway, 16))["dropped"] == 16
+
+
+async def test_stopping_ends_a_judgement_and_keeps_its_bill_open(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, Step(no_answer="hang"))
+        await ask(gateway)
+        async with asyncio.timeout(3):
+            while len(gateway.up.requests) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.wait_for(gateway.sophia.judge.close(0.05), 1)
+    async with start() as gateway:
+        _, held = await gateway.standing()
+        assert held > 0
+
+
+async def test_neither_question_nor_answer_is_written_down(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(MINI, Step(text="As blue as azulejos."))
+        gateway.up.script(NOVA, Step(text='{"flaws": "azulejos are not blue", "score": 4}'))
+        await ask(gateway, text=SECRET)
+        assert await judged(gateway) == {"judged": 1}
+        await gateway.outcomes()
+        files = [path for path in gateway.folder.rglob("*") if path.is_file()]
+        kept = b"".join(path.read_bytes() for path in files)
+        assert SECRET.encode() not in kept and b"azulejos" not in kept
+
+
+async def test_judged_decisions_come_out_the_same_bit_by_bit(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, mark(9), mark(2), times=None)
+        for number in range(30):
+            await gateway.client.chat("sophia/auto", text=f"{number} Why is the sky blue?")
+            await judged(gateway, number + 1)
+        again = replay_of(ALL, gateway.folder, gateway.sophia.store)
+        result = await again.run(await gateway.sophia.store.decisions(0, 1000))
+        assert result.same >= 5 and result.different == ()
+
+
+@pytest.mark.parametrize("models", [(), ("no/such-model",)])
+async def test_judging_by_nobody_is_refused_at_start(start: Any, models: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"learning\.judge\.models"):
+        async with start(learning=Learning(judge=Judging(share=0.1, models=models))):
+            pass
+
+
+async def test_a_kill_in_mid_judgement_loses_no_bill(start: Any, up: Any, server: str) -> None:
+    """What was held before dispatch stays charged to the key and to the judges' purse."""
+    async with start() as gateway:
+        folder = gateway.folder
+    up.script(NOVA, Step(no_answer="hang"))
+    settings = folder.parent / "sophia.yaml"
+    settings.write_text(
+        f"data_dir: {folder}\ncatalogue: {{refresh_hours: 0}}\n"
+        f"learning: {{judge: {{share: 1.0, models: [{NOVA}]}}}}\n"
+    )
+    environ = os.environ | {"OPENROUTER_API_KEY": "k", "OPENROUTER_BASE_URL": up.base_url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sophia.cli.main", "serve", "--port", "0", "--config", str(settings),
+        env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            while not (line := (await process.stdout.readline()).decode()).startswith("Sophia serves"):
+                assert line or process.returncode is None
+        port = int(line.split()[2].rsplit(":", 1)[1].split("/")[0])
+        client = Client(port, (folder / "first.key").read_text())
+        answer = await client.chat("sophia/auto", sophia={"models": [MINI]})
+        assert answer.status == 200
+        async with asyncio.timeout(5):
+            while len(up.requests) < 2:
+                await asyncio.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    connection = sqlite().connect(str(folder / "sophia.db"))
+    ((held,),) = connection.execute(
+        "SELECT held_nano FROM intents WHERE attempt_id & 15 = 15"
+        " AND attempt_id NOT IN (SELECT attempt_id FROM outcomes)"
+    ).fetchall()
+    connection.close()
+    assert held > 0
+    async with start(learning=ALL, budget=Budget()) as gateway:
+        books = gateway.sophia.front.desk.books
+        assert books.coordinator.standing(PURSE, day_window(books.clock.wall())) == (0, held)
+        (key,) = await gateway.rows("keys")
+        _, on_key = books.coordinator.standing(key["id"], day_window(books.clock.wall()))
+        assert on_key >= held
