@@ -1,7 +1,6 @@
 """What a request looks like to routing: counts and a glance at capped text, never a full sweep."""
 
-import math
-
+from sophia.routing.complexity import Cues, estimate, figures
 from sophia.routing.nouns import TASK_TYPES, Features, Hints, Prompt, TaskType
 from sophia.routing.vocabulary import (
     ANALYSIS,
@@ -9,6 +8,7 @@ from sophia.routing.vocabulary import (
     CODE_MARKS,
     CODING,
     CREATIVE,
+    DEMANDING,
     DENSE,
     MATHS_MARKS,
     NOTHING,
@@ -65,7 +65,7 @@ def extract(prompt: Prompt, hints: Hints) -> Features:
     task, confidence = (declared, 1.0) if declared else sighting.task()
     complexity = hints.complexity
     if complexity is None:
-        complexity = sighting.complexity(prompt)
+        complexity = estimate(prompt, sighting.figures(prompt))
     return Features(
         task,
         confidence,
@@ -84,6 +84,11 @@ def extract(prompt: Prompt, hints: Hints) -> Features:
         hints.max_latency_ms is not None,
         True if hints.cost_sensitive is None else hints.cost_sensitive,
     )
+
+
+def difficulty_figures(prompt: Prompt) -> tuple[float, ...]:
+    """Return what the estimate of complexity reads of a request; see `complexity.FIGURES`."""
+    return _Sighting(looked_at(prompt)).figures(prompt)
 
 
 def unread(prompt: Prompt) -> Features:
@@ -153,20 +158,25 @@ def _output_tokens(prompt: Prompt, task: TaskType, complexity: float) -> int:
 class _Sighting:
     """One glance at the text, from which every estimate is drawn."""
 
-    __slots__ = ("_hardness", "_languages", "_scores", "_script", "_text", "code", "maths")
+    __slots__ = ("_cues", "_languages", "_scores", "_script", "_text", "code", "maths")
 
     def __init__(self, text: str) -> None:
         self._text = text
         scores = [0.0, 0.0, 0.0, 0.0]
-        hardness = 0.0
+        easier = harder = 0.0
+        demanding = 0
         languages: dict[str, int] = {}
         # `translate` is fast on ASCII only; elsewhere the commonest marks must do.
         plain = text.isascii()
         flat = text.translate(_TO_SPACES) if plain else _flatten(text)
         for word in WORDS.intersection(flat.split()):
-            task, weight, harder, language = VOCABULARY[word]
+            task, weight, hardness, language = VOCABULARY[word]
             scores[task] += weight
-            hardness += harder
+            if hardness < 0.0:
+                easier -= hardness
+            else:
+                harder += hardness
+                demanding += hardness >= DEMANDING
             if language:
                 languages[language] = languages.get(language, 0) + 1
         marks = 0
@@ -179,13 +189,15 @@ class _Sighting:
             self.maths = min(1.0, sum([mark in text for mark in MATHS_MARKS]) / 2)
         self._script = "" if plain else _by_script(text)
         if self._script in DENSE:
-            for mark, task, weight in CJK_MARKS:
+            for mark, task, weight, hardness in CJK_MARKS:
                 if mark in text:
                     scores[task] += weight
+                    harder += hardness
+                    demanding += hardness >= DEMANDING
         scores[CODING] += 0.9 * marks
         scores[ANALYSIS] += 2.0 * self.maths
         self._scores = scores
-        self._hardness = hardness
+        self._cues = easier, harder, demanding
         self._languages = languages
 
     def task(self) -> tuple[TaskType, float]:
@@ -201,22 +213,9 @@ class _Sighting:
         # Nothing seen is weak evidence for a general request.
         return TASK_TYPES[index], round(margin / 2 if index == NOTHING else margin, 3)
 
-    def complexity(self, prompt: Prompt) -> float:
-        """Return 0 for small talk up to 1 for work that needs the best model."""
-        text = self._text
-        value = 0.12 + 0.055 * math.log2(1 + prompt.chars / 60)
-        value += min(self._hardness, 0.6) + 0.12 * self.code + 0.1 * self.maths
-        if text.count("?") > 2 or "\n1." in text or "\n- " in text:
-            value += 0.06
-        if prompt.tools:
-            value += 0.08
-        if prompt.schema:
-            value += 0.05
-        if prompt.turns > 6:
-            value += 0.05
-        if prompt.reasoning:
-            value += 0.15
-        return round(min(1.0, max(0.0, value)), 3)
+    def figures(self, prompt: Prompt) -> tuple[float, ...]:
+        """Return what the estimate of complexity reads; see `complexity.FIGURES`."""
+        return figures(prompt, self._text, Cues(*self._cues, self.code, self.maths))
 
     def language(self) -> str:
         """Return an ISO 639-1 guess: by script where that tells, else by stopwords."""

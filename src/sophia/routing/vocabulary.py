@@ -5,6 +5,10 @@ from typing import NamedTuple
 CODING, ANALYSIS, CREATIVE, NOTHING = 0, 1, 2, 3
 
 
+DEMANDING = 0.12
+"""Hardness from which on a word by itself asks for demanding work."""
+
+
 class Cue(NamedTuple):
     """What a word says: for which task, how strongly, and how much harder it makes the work."""
 
@@ -117,17 +121,25 @@ VOCABULARY: dict[str, Cue] = {
         ANALYSIS,
         2.0,
         0.05,
-        "analysiere vergleiche bewerte warum zusammenfassung beweise fasse",
+        "analysiere vergleiche bewerte warum zusammenfassung fasse",
         "de",
     ),
     **_cues(
         ANALYSIS,
         2.0,
         0.05,
-        "analysez comparez compare pourquoi résume résumez évalue démontre",
+        "analysez comparez compare pourquoi résume résumez évalue",
         "fr",
     ),
-    **_cues(ANALYSIS, 2.0, 0.05, "analiza compara resume evalúa demuestra resumen ventajas", "es"),
+    **_cues(ANALYSIS, 2.0, 0.05, "analiza compara resume evalúa resumen ventajas", "es"),
+    **_cues(ANALYSIS, 2.0, 0.14, "beweise beweis beweisen widerspruch induktion", "de"),
+    **_cues(ANALYSIS, 2.0, 0.14, "démontre démontrez démontrer preuve récurrence", "fr"),
+    **_cues(ANALYSIS, 2.0, 0.14, "demuestra demuestre demostrar inducción teorema", "es"),
+    **_cues(ANALYSIS, 2.0, 0.14, "докажи докажите доказать доказательство теорему"),
+    **_cues(NOTHING, 0, -0.12, "привет спасибо ciao grazie"),
+    **_cues(
+        NOTHING, 0, 0.08, "rigorously rigorosamente rigurosamente rigoureusement sorgfältig строго"
+    ),
     **_cues(
         CREATIVE, 2.6, 0.02, "poem haiku sonnet limerick lyrics song story stories novel screenplay"
     ),
@@ -167,13 +179,15 @@ CODE_MARKS = (
     (";", ";\n"),
 )
 MATHS_MARKS = ("\\frac", "\\int", "x^2", "x =", "$$", "√", "∑", "∫")
-# Scripts without spaces, where words can only be found by looking for each.
+# Scripts without spaces, where words can only be found by looking for each: mark, task, weight, and
+# how much harder it makes the work.
 DENSE = frozenset({"zh", "ja"})
-CJK_MARKS: tuple[tuple[str, int, float], ...] = (
-    ("代码", CODING, 2.0), ("函数", CODING, 2.0), ("编程", CODING, 2.0), ("报错", CODING, 2.0),
-    ("コード", CODING, 2.0), ("関数", CODING, 2.0), ("脚本", CODING, 2.0),
-    ("分析", ANALYSIS, 2.0), ("比较", ANALYSIS, 2.0), ("总结", ANALYSIS, 2.0), ("为什么", ANALYSIS, 2.0),
-    ("证明", ANALYSIS, 2.4), ("比較", ANALYSIS, 2.0), ("要約", ANALYSIS, 2.0),
-    ("诗", CREATIVE, 2.4), ("故事", CREATIVE, 2.4), ("小说", CREATIVE, 2.4), ("歌词", CREATIVE, 2.4),
-    ("物語", CREATIVE, 2.4), ("俳句", CREATIVE, 2.4),
+CJK_MARKS: tuple[tuple[str, int, float, float], ...] = (
+    ("代码", CODING, 2.0, 0.02), ("函数", CODING, 2.0, 0.02), ("编程", CODING, 2.0, 0.02), ("报错", CODING, 2.0, 0.02),
+    ("コード", CODING, 2.0, 0.02), ("関数", CODING, 2.0, 0.02), ("脚本", CODING, 2.0, 0.02),
+    ("分析", ANALYSIS, 2.0, 0.05), ("比较", ANALYSIS, 2.0, 0.05), ("总结", ANALYSIS, 2.0, 0.05), ("为什么", ANALYSIS, 2.0, 0.05),
+    ("证明", ANALYSIS, 2.4, 0.14), ("証明", ANALYSIS, 2.4, 0.14), ("推导", ANALYSIS, 2.0, 0.14),
+    ("比較", ANALYSIS, 2.0, 0.05), ("要約", ANALYSIS, 2.0, 0.05),
+    ("诗", CREATIVE, 2.4, 0.02), ("故事", CREATIVE, 2.4, 0.02), ("小说", CREATIVE, 2.4, 0.02), ("歌词", CREATIVE, 2.4, 0.02),
+    ("物語", CREATIVE, 2.4, 0.02), ("俳句", CREATIVE, 2.4, 0.02),
 )  # fmt: skip
