@@ -274,6 +274,36 @@ async def test_how_a_model_does_with_tools_is_learned_apart(start: Any) -> None:
         assert arms[0] == f"{account['model']}#tools" and "#" not in arms[1]
 
 
+async def test_an_effort_and_a_choice_of_providers_are_arms_of_their_own(start: Any) -> None:
+    """They begin where the model stands, depart with their own outcomes, and move nobody else."""
+    manner = {"reasoning": {"effort": "high"}, "provider": {"sort": "price"}}
+    body = {"model": "sophia/learned", "messages": [{"role": "user", "content": QUESTION}]}
+
+    def lead(told: Any, model: str) -> float:
+        found = {one["model"]: one["quality"] for one in told.json["candidates"]}
+        return float(found.pop(model) - sum(found.values()) / len(found))
+
+    async with start(learning=SOON) as gateway:
+        usual = await gateway.client.post("/v1/route", {**body, "reasoning": {}})
+        answer = await gateway.client.chat("sophia/learned", text=QUESTION, **manner)
+        model = answer.json["sophia"]["model"]
+        begun = lead(await gateway.client.post("/v1/route", {**body, **manner}), model)
+        assert begun == pytest.approx(lead(usual, model), abs=1e-6)
+        for number in range(8):
+            asked = {**manner, "sophia": {"models": [model]}}
+            answer = await gateway.client.chat("sophia/learned", text=f"{number} {QUESTION}", **asked)
+            verdict = {"decision_id": answer.json["sophia"]["decision_id"], "score": 0.3}
+            assert (await gateway.client.post("/v1/feedback", verdict)).status == 200
+        arms = {row["arm"] for row in await gateway.rows("lessons")}
+        assert arms == {f"{model}#reasoning:high@price"}
+        told = await gateway.client.post("/v1/route", {**body, **manner})
+        assert lead(told, model) < begun - 0.02
+        usual = await gateway.client.post("/v1/route", {**body, "reasoning": {}})
+        assert lead(usual, model) == pytest.approx(begun, abs=0.005)
+        result = await replayed(gateway)
+        assert result.same == 9 and result.different == ()
+
+
 async def test_the_dial_says_what_money_is_worth(start: Any) -> None:
     async with start(learning=SOON) as gateway:
         chosen = {}

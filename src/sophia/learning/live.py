@@ -14,7 +14,7 @@ from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
-from sophia.routing.arms import MODES, arm_of, model_of
+from sophia.routing.arms import CALLS, arm_of, model_of, relatives
 from sophia.routing.drift import Alertness, Watch, evidence, watch
 from sophia.routing.learned import Habits, Learned
 from sophia.routing.nouns import Evidence
@@ -158,9 +158,9 @@ class Live:
 
     def strangers(self, models: Iterable[str]) -> list[str]:
         """Return the arms of the pool that are not known yet."""
-        # One mode's arms stay together, which makes rating them quicker.
+        # One call's arms stay together, which makes rating them quicker.
         named = list(models)
-        arms = (arm_of(model, mode) for mode in MODES for model in named)
+        arms = (arm_of(model, call) for call in CALLS for model in named)
         return [arm for arm in arms if arm not in self._known]
 
     def learned(self, lot: float, tenant: str = "", *, asked: bool = False) -> Learned | None:
@@ -227,7 +227,7 @@ class Live:
         """
         self.lessons += 1
         lesson = taught.lesson
-        if lesson.arm in self._known:
+        if any(arm in self._known for arm in (lesson.arm, *relatives(lesson.arm))):
             self._watch_out(lesson)
             self.learner.learn_one(lesson)
             if taught.word:

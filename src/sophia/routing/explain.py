@@ -95,6 +95,7 @@ def _evidence(evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
     likely = [int(at) for at in np.argsort(-chances)[:_TASKS_TOLD]]
     told: dict[str, object] = {
         "state": evidence.state,
+        "mode": evidence.mode,
         "tasks": {
             classes[at] if at < len(classes) else str(at): round(float(chances[at]), 4)
             for at in likely

@@ -16,7 +16,9 @@ class Prompt(NamedTuple):
     `text` holds at most 2,000 characters of the last user message, `system` at most 500 of the
     system prompt. `chars` counts all text of all messages; `utf8_bytes` bounds it from above.
     `body_bytes` bounds everything that may become prompt tokens, attachments left out. `tool_turn`
-    says that the last message is what a tool gave back.
+    says that the last message is what a tool gave back. `effort` is the reasoning asked for, `low`
+    or `high` where it is not the usual; `providers` how the upstream is to choose providers:
+    `price`, `fast`, `chosen` by the caller, or empty.
     """
 
     text: str
@@ -36,6 +38,8 @@ class Prompt(NamedTuple):
     choices: int = 1
     body_bytes: int = 0
     tool_turn: bool = False
+    effort: str = ""
+    providers: str = ""
 
 
 class Hints(NamedTuple):

@@ -173,6 +173,32 @@ def test_a_tenant_who_knows_every_arm_is_told_the_same_as_one_who_does_not() -> 
             assert known.quality == pytest.approx(more.quality[:2], abs=1e-12)
 
 
+def test_an_arm_in_more_particulars_begins_as_its_relative_and_departs_alone() -> None:
+    for tenant in ("", "one"):
+        sight, policy = _sight(1, tenant=tenant), _policy()
+        _teach(policy, "a", 0.3, 10, sight)
+        usual = policy.rate(sight, ["a"])
+        apart = policy.rate(sight, ["a#@price"])
+        assert apart.quality == pytest.approx(usual.quality)
+        assert apart.sd[0] > usual.sd[0]
+        _teach(policy, "a#@price", 0.9, 10, sight)
+        gap = policy.rate(sight, ["a#@price", "b"]).quality @ [1.0, -1.0]
+        assert gap > policy.rate(sight, ["a", "b"]).quality @ [1.0, -1.0] + 0.05
+        kept = Hierarchical.restore(policy.snapshot())
+        assert (kept.rate(sight, ["a#@price"]).sd == policy.rate(sight, ["a#@price"]).sd).all()
+
+
+def test_no_more_particulars_are_told_apart_than_are_wanted() -> None:
+    """One beyond them teaches the relative, lesson by lesson and all at once alike."""
+    lessons = [Lesson(_sight(1), arm, 0.9) for arm in ("a#@price", "a#@fast", "a#@chosen", "a")]
+    stepwise, at_once = _policy(Settings(variants=2)), _policy(Settings(variants=2))
+    for lesson in lessons:
+        stepwise.learn_one(lesson)
+    at_once.fit(lessons)
+    for policy in (stepwise, at_once):
+        assert set(policy.arms) == {*ARMS, "a#@price", "a#@fast"}
+
+
 def test_a_tenant_with_a_voice_is_heard_for_so_many_outcomes_at_most() -> None:
     voiced = Settings(voice=3.0, calm=0.25, noise_weight=1e9)
     quiet, loud, trusted = _policy(voiced), _policy(voiced), _policy(voiced)

@@ -95,6 +95,7 @@ class ChatBody(Common, kw_only=True):
     logprobs: bool | None = None
     reasoning: dict[str, Raw] | None = None
     reasoning_effort: str | None = None
+    provider: dict[str, Raw] | None = None
     stream_options: StreamOptions | None = None
 
 

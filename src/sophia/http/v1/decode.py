@@ -17,6 +17,7 @@ from sophia.http.v1.bodies import (
     Part,
     SophiaHints,
 )
+from sophia.http.v1.manner import manner_of
 from sophia.http.wire import Headers
 from sophia.routing.nouns import Hints, Prompt
 from sophia.routing.target import AUTO
@@ -255,7 +256,7 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int, body_bytes: int) -> Pro
         size += length if said.isascii() else len(said.encode("utf-8", "replace"))
         if message.tool_calls:
             size += sum(map(_size, message.tool_calls))
-    effort = read.reasoning_effort
+    manner = manner_of(read)
     return Prompt(
         _capped(text),
         system[:SYSTEM_CHARS],
@@ -269,11 +270,13 @@ def _prompt(read: ChatBody, form: str, extra_bytes: int, body_bytes: int) -> Pro
         form == "json_schema",
         form == "json_object",
         bool(read.logprobs),
-        read.reasoning is not None or (effort is not None and effort != "none"),
+        manner.reasoning,
         max(read.max_completion_tokens or 0, read.max_tokens or 0) or None,
         read.n or 1,
         body_bytes - parts.bytes,
         read.messages[-1].role == "tool",
+        manner.effort,
+        manner.providers,
     )
 
 

@@ -5,9 +5,11 @@ from typing import Self
 
 import numpy as np
 from msgspec import Struct, msgpack
+from msgspec.structs import replace
 
 from sophia.routing.policies.bulk import Bulk
 from sophia.routing.policies.joint import EVERY, Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.kin import nearest, particulars, places, split_doubt, together
 from sophia.routing.policies.noise import Noise
 from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
 from sophia.routing.policies.tenancy import Basis, Rated, Tenancy
@@ -160,8 +162,8 @@ class Hierarchical:
         return Ratings(quality, np.sqrt(np.maximum(variance, 0.0)))
 
     def learn_one(self, lesson: Lesson) -> None:
-        """Take in one outcome; an arm that is not known yet is added."""
-        self.add(lesson.arm)
+        """Take in one outcome; an arm that is not known yet is added or split off a relative."""
+        lesson = self._placed(lesson)
         row = self._rows[lesson.arm]
         sight = lesson.sight
         phi = self._design(sight)
@@ -194,8 +196,7 @@ class Hierarchical:
         self._tenancy = Tenancy(self._shape.tasks, self._settings)
         self._noise = Noise.of(self._settings)
         self._factors = np.ones((2, 4))
-        for lesson in lessons:
-            self.add(lesson.arm)
+        lessons = [self._placed(lesson) for lesson in lessons]
         common = [lesson for lesson in lessons if not lesson.sight.tenant and lesson.weight > 0.0]
         self._joint = Joint(self._line_variance(), self._own)
         for variance in self._arm_variances():
@@ -257,8 +258,8 @@ class Hierarchical:
     def _expect(self, sight: Sight, arms: Sequence[str]) -> Rated:
         """Return what to expect of `arms` by what all tenants share."""
         phi = self._design(sight)
-        rows = [self._rows.get(arm, -1) for arm in arms]
-        some = _together(rows)
+        rows, added = places(self._rows, arms, self._settings.variant_sd)
+        some = together(rows)
         means = self._joint.expect(phi, phi[: self._own], some)
         quality = means.mean + self._expected[some] @ sight.tasks
         own, loading = means.own, means.loading
@@ -271,17 +272,33 @@ class Hierarchical:
             loading = np.concatenate([loading, phi[None]])
         if rows != list(range(len(quality))):
             quality, own, loading = quality[rows], own[rows], loading[rows]
-        if sight.novelty > 0.0:
-            own = own + (sight.novelty * self._settings.novelty_sd) ** 2
+        own = own + (added + (sight.novelty * self._settings.novelty_sd) ** 2)
         return Rated(quality, own, loading, self._joint.cov)
 
     def _means(self, sight: Sight, arms: Sequence[str]) -> Vector:
         """Return the scores to expect of `arms`, all known, by what all tenants share."""
         phi = self._design(sight)
-        rows = [self._rows[arm] for arm in arms]
-        some = _together(rows)
+        rows, _ = places(self._rows, arms, 0.0)
+        some = together(rows)
         means = self._joint.means(phi, phi[: self._own], some) + self._expected[some] @ sight.tasks
         return means if some is not EVERY else means[rows]
+
+    def _placed(self, lesson: Lesson) -> Lesson:
+        """Return the lesson about an arm that has a row; it gets one unless there are many."""
+        arm = nearest(self._rows, lesson.arm)
+        if arm is None:
+            self.add(lesson.arm)
+        elif arm != lesson.arm:
+            if particulars(self._rows) >= self._settings.variants:
+                return replace(lesson, arm=arm)
+            self._split(self._rows[arm], lesson.arm)
+        return lesson
+
+    def _split(self, row: int, arm: str) -> None:
+        self._rows[arm] = len(self._rows)
+        self._expected = np.concatenate([self._expected, self._expected[row][None]])
+        self._doubts = np.concatenate([self._doubts, self._doubts[row][None]])
+        self._joint.split(row, split_doubt(self._own, self._settings.variant_sd))
 
     def _stranger(self) -> Prior:
         """Return what is believed of an arm of which nothing is known."""
@@ -327,10 +344,3 @@ class Hierarchical:
             self._joint = posterior(outcomes, self._line_variance(), self._arm_variances())
             expected = bulk.expected(self._joint)
             self._noise = Noise(*bulk.noise(expected, settings))
-
-
-def _together(rows: list[int]) -> slice:
-    """Return the slice that `rows` are in their order, or all rows when they are none."""
-    if rows and rows[0] >= 0 and rows == list(range(rows[0], rows[0] + len(rows))):
-        return slice(rows[0], rows[0] + len(rows))
-    return EVERY

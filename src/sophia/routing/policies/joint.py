@@ -105,6 +105,14 @@ class Joint:
         spread = other.spread[row, :terms, :terms] + np.diag(doubt)
         self.spread = np.concatenate([self.spread, spread[None]])
 
+    def split(self, row: int, doubt: Vector) -> None:
+        """Add an arm that is believed to be like the one at `row`, give or take `doubt`, (P,)."""
+        self.lines = None
+        self.offset = np.concatenate([self.offset, self.offset[row][None]])
+        self.tie = np.concatenate([self.tie, self.tie[row][None]])
+        spread = self.spread[row] + np.diag(doubt)
+        self.spread = np.concatenate([self.spread, spread[None]])
+
     def remove(self, row: int) -> None:
         """Forget the arm at `row`; those after it move up by one."""
         self.lines = None

@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct, msgpack
 
 from sophia.routing.policies.joint import Frozen, Joint, Matrix, freeze, thaw
+from sophia.routing.policies.kin import nearest, places, split_doubt
 from sophia.routing.policies.noise import Noise
 from sophia.routing.policies.policy import Lesson, Sight, Vector
 from sophia.routing.policies.widths import Settings
@@ -107,10 +108,10 @@ class Tenancy:
         if tenant is None:
             return 0.0
         design = _design(sight)
-        row = tenant.rows.get(arm)
-        if row is None:
+        near = nearest(tenant.rows, arm)
+        if near is None:
             return float(design @ tenant.joint.mean)
-        return tenant.joint.at(row, design, design)[0]
+        return tenant.joint.at(tenant.rows[near], design, design)[0]
 
     def variance(self, lesson: Lesson, common: Matrix) -> float | None:
         """Return how unsure a tenant's expectation is, None for a tenant without outcomes.
@@ -121,9 +122,9 @@ class Tenancy:
         if tenant is None:
             return None
         design = _design(lesson.sight)
-        row = tenant.rows.get(lesson.arm)
-        if row is not None:
-            return tenant.joint.at(row, design, design)[1]
+        (row,), added = places(tenant.rows, [lesson.arm], self._settings.variant_sd)
+        if row >= 0:
+            return tenant.joint.at(row, design, design)[1] + float(added[0])
         terms = len(design)
         own = common[:terms, :terms] + np.diag(self._own)
         return float(design @ (tenant.joint.cov + own) @ design)
@@ -138,13 +139,13 @@ class Tenancy:
         tenant = self._tenants.get(sight.tenant)
         if tenant is None:
             return None
-        try:
-            rows = [tenant.rows[arm] for arm in arms]
-        except KeyError:
+        rows, added = places(tenant.rows, arms, self._settings.variant_sd)
+        if -1 in rows:
             return None
         design = _design(sight)
         means = tenant.joint.expect(design, design)
-        return Rated(means.mean[rows], means.own[rows], means.loading[rows], tenant.joint.cov)
+        own = means.own[rows] + added
+        return Rated(means.mean[rows], own, means.loading[rows], tenant.joint.cov)
 
     def shift(self, sight: Sight, arms: Sequence[str], rated: Rated) -> Rated:
         """Return what the tenant may expect of `arms`, when `rated` is what everybody may."""
@@ -153,11 +154,12 @@ class Tenancy:
             return rated
         design = _design(sight)
         means = tenant.joint.expect(design, design)
-        rows = np.array([tenant.rows.get(arm, -1) for arm in arms], dtype=np.intp)
+        found, added = places(tenant.rows, arms, self._settings.variant_sd)
+        rows = np.array(found, dtype=np.intp)
         mean = np.append(means.mean, design @ tenant.joint.mean)[rows]
         own = np.append(means.own, (design * design) @ self._own)[rows]
         # A tenant's own posterior began with the doubts of the common one, so it replaces them.
-        own += np.where(rows < 0, rated.own, 0.0)
+        own += np.where(rows < 0, rated.own, added)
         loading = np.concatenate([means.loading, design[None]])[rows]
         return Rated(rated.quality + mean, own, loading, tenant.joint.cov)
 
@@ -173,8 +175,13 @@ class Tenancy:
             tenant = _Tenant(doubted, {}, {}, Noise.of(self._settings))
         self._tenants[name] = tenant
         if arm not in tenant.rows:
+            near = nearest(tenant.rows, arm)
             tenant.rows[arm] = len(tenant.rows)
-            tenant.joint.adopt(basis.joint, basis.row, self._own)
+            if near is None:
+                tenant.joint.adopt(basis.joint, basis.row, self._own)
+            else:
+                doubt = split_doubt(len(self._own), self._settings.variant_sd)
+                tenant.joint.split(tenant.rows[near], doubt)
             self._blocks += 1
             self._forget_silent()
         tenant.counts[arm] = tenant.counts.get(arm, 0.0) + lesson.weight

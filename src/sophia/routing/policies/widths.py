@@ -22,7 +22,9 @@ class Settings(Struct, frozen=True):
     is learned, counting as `noise_weight` outcomes. `steadiness` is how many terms the widths count
     for when they are re-estimated. `novelty_sd` is what an arm is doubted by on a request unlike
     any seen. `flat` and `unknown_sd` are the mean and the sd for arms of which nothing is known.
-    Tenants depart from what all share by `tenant_*`. `voice` is how many outcomes, arm by arm, one
+    Tenants depart from what all share by `tenant_*`. One model called with another effort or by
+    other providers departs by `variant_sd` from how it usually is; so many `variants` are told
+    apart in all. `voice` is how many outcomes, arm by arm, one
     tenant can ever move the others' ratings with; at 0 nothing crosses from tenant to tenant.
     """
 
@@ -44,6 +46,8 @@ class Settings(Struct, frozen=True):
     tenant_bias_sd: float = 0.04
     tenant_task_sd: float = 0.03
     tenant_blocks: int = 2048
+    variant_sd: float = 0.04
+    variants: int = 64
     voice: float = 0.0
 
 
