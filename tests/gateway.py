@@ -221,6 +221,7 @@ class Gateway:
         *,
         daily: float | None = None,
         each: float | None = None,
+        explores: bool = True,
     ) -> str:
         """Make another key, as the command line does; limits in US dollars."""
         token, row = new_key(
@@ -230,7 +231,7 @@ class Gateway:
             daily=None if daily is None else nano_from_usd(daily),
             each=None if each is None else nano_from_usd(each),
         )
-        await self.sophia.store.add_key(row)
+        await self.sophia.store.add_key(row._replace(explores=explores))
         return token
 
     async def catch_up(self) -> None:

@@ -88,6 +88,22 @@ async def test_without_exploring_the_best_is_always_taken(start: Any) -> None:
             assert told["propensity"] == 1.0
 
 
+async def test_a_request_or_a_key_may_have_no_part_in_exploring(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 10, other=0.7)
+        careful = await gateway.new_key("careful", explores=False)
+        await gateway.catch_up()
+        usual = {"model": "sophia/learned", "messages": [{"role": "user", "content": QUESTION}]}
+        for body, key, mode in (
+            (usual, None, "thompson"),
+            ({**usual, "sophia": {"explore": False}}, None, "off"),
+            (usual, careful, "off"),
+        ):
+            told = (await gateway.client.post("/v1/route", body, key=key)).json
+            assert told["learned"]["exploration"] == mode
+            assert (told["propensity"] == 1.0) == (mode == "off")
+
+
 async def test_switched_off_nothing_is_looked_at_or_learned(start: Any) -> None:
     async with start(learning=Learning(enabled=False)) as gateway:
         account = (await taught(gateway, 3, other=0.0))[-1]

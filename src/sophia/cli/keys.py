@@ -22,6 +22,7 @@ def create(  # noqa: PLR0913 - the options of the command
     name: str,
     daily_usd: float | None,
     per_request_usd: float | None,
+    explore: bool,
     json: bool,
     config: Path | None,
     data_dir: str | None,
@@ -34,7 +35,7 @@ def create(  # noqa: PLR0913 - the options of the command
         daily=_nano(daily_usd, "--daily-budget-usd"),
         each=_nano(per_request_usd, "--per-request-usd"),
     )
-    asyncio.run(_add(settings, row))
+    asyncio.run(_add(settings, row._replace(explores=explore)))
     if json:
         typer.echo(jsonlib.dumps({"id": row.id, "name": name, "key": token}))
     else:
@@ -45,7 +46,8 @@ def show(config: Path | None, data_dir: str | None) -> None:
     """Print the keys as a table."""
     settings = load_for(config, data_dir)
     rows, spent = asyncio.run(_all(settings))
-    table = Table("id", "name", "scope", "spent today", "daily budget", "per request", "state")
+    table = Table("id", "name", "scope", "spent today", "daily budget", "per request", "explores")
+    table.add_column("state")
     for row in rows:
         table.add_row(
             row.id,
@@ -54,6 +56,7 @@ def show(config: Path | None, data_dir: str | None) -> None:
             format_usd(spent.get(row.id, 0)),
             _limit(row.daily_budget_nano),
             _limit(row.per_request_nano),
+            "yes" if row.explores else "no",
             "in force" if row.revoked_ms is None else "revoked",
         )
     console().print(table)

@@ -71,6 +71,9 @@ def keys_create(
     per_request_usd: Annotated[
         float | None, typer.Option(help="Most a single request may cost.")
     ] = None,
+    explore: Annotated[
+        bool, typer.Option(help="Whether its requests may try out models that may be better.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
@@ -78,7 +81,7 @@ def keys_create(
     """Make an inference key; it is shown once."""
     from sophia.cli.keys import create
 
-    create(name, daily_budget_usd, per_request_usd, json, config, data_dir)
+    create(name, daily_budget_usd, per_request_usd, explore, json, config, data_dir)
 
 
 @keys_app.command("list")

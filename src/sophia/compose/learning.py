@@ -35,7 +35,7 @@ from sophia.learning.snapshots import (
 from sophia.routing.arms import model_of
 from sophia.routing.embedding import Embedding, read_embedding
 from sophia.routing.nouns import Plan
-from sophia.routing.policies.choose import Exploration
+from sophia.routing.policies.choose import STILL
 from sophia.routing.policies.hierarchical import Hierarchical, Shape
 from sophia.routing.policies.policy import Prior
 from sophia.routing.pool import Pool
@@ -149,7 +149,7 @@ def first_steps(settings: Learning | None = None) -> tuple[Live, Senses]:
 def live_settings(settings: Learning) -> LiveSettings:
     """Return how the learned policy behaves by these settings."""
     usual = LiveSettings()
-    exploration = usual.exploration if settings.explore else Exploration("off", extra=0.0)
+    exploration = usual.exploration if settings.explore else STILL
     return LiveSettings(after=settings.after, exploration=exploration)
 
 

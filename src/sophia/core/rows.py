@@ -79,7 +79,10 @@ class Doubt(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """One API key: its public id and a keyed digest, never the key itself."""
+    """One API key: its public id and a keyed digest, never the key itself.
+
+    Without `explores` its requests never go to a model that only may be better.
+    """
 
     id: str
     digest: bytes
@@ -89,6 +92,7 @@ class KeyRow(NamedTuple):
     per_request_nano: int | None
     created_ms: int
     revoked_ms: int | None = None
+    explores: bool = True
 
 
 class Spend(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from sophia.core.money import format_usd
 from sophia.routing.arms import arm_of, model_of
@@ -12,6 +12,7 @@ from sophia.routing.evidence import pack, rated
 from sophia.routing.nouns import Evidence, Hints
 from sophia.routing.optimizer import Offer, wishes
 from sophia.routing.policies.choose import (
+    STILL,
     Choice,
     Dial,
     Exploration,
@@ -65,6 +66,10 @@ class Learned(Struct, frozen=True):
     trials: tuple[Trial, ...] = ()
     shares: Vector | None = None
     terms: Terms = Terms()
+
+    def still(self) -> "Learned":
+        """Return the same policy without exploring: no lots, and nobody on trial."""
+        return replace(self, exploration=STILL, trials=())
 
 
 class Seen(Struct, frozen=True):

@@ -59,6 +59,7 @@ class Hints(NamedTuple):
     cascade: Checks | None = None
     webhook: str | None = None
     dial: float | None = None
+    explore: bool = True
 
 
 class Features(Struct, frozen=True, array_like=True):

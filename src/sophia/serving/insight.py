@@ -79,6 +79,8 @@ class Insight:
                 return None, None
         sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
         learned = self.live.learned(lot, sight.tenant, asked=hints.policy == LEARNED)
+        if learned is not None and not (hints.explore and request.principal.explores):
+            learned = learned.still()
         current = self._current(request, hints)
         mode = mode_of(request.prompt)
         price = 0.0

@@ -21,13 +21,17 @@ Scope = Literal["inference", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a key and its limits in nano-dollars; None means the configured default."""
+    """Who asks: a key and its limits in nano-dollars; None means the configured default.
+
+    `explores` says whether its requests may try out models that only may be better.
+    """
 
     key_id: str
     name: str
     scope: Scope
     daily_budget_nano: int | None
     per_request_nano: int | None
+    explores: bool = True
 
 
 def mint(random: bytes, scope: Scope) -> str:
@@ -67,7 +71,12 @@ class KeyRing:
             row.id: (
                 row.digest,
                 Principal(
-                    row.id, row.name, row.scope, row.daily_budget_nano, row.per_request_nano
+                    row.id,
+                    row.name,
+                    row.scope,
+                    row.daily_budget_nano,
+                    row.per_request_nano,
+                    bool(row.explores),
                 ),
             )
             for row in rows

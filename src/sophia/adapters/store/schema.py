@@ -29,6 +29,7 @@ keys = Table(
     Column("per_request_nano", BigInteger),
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    Column("explores", Boolean, nullable=False, server_default="1"),
 )
 
 intents = Table(

@@ -61,6 +61,8 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     """The only models to choose from; comma-separated in a header."""
     session_id: Annotated[str, Meta(max_length=256)] | None = None
     """Names a conversation; leaving the model that it is on counts against the others."""
+    explore: bool | None = None
+    """Set to false to take what looks best, and never a model that only may be better."""
     cascade: Literal["off", "check", "strict"] | None = None
     """Check the answer and ask a better model when it fails: `check` does so for whole answers,
     `strict` holds streams back for it, too; `off` never."""

@@ -344,4 +344,5 @@ def _hints(given: SophiaHints | None, session_id: str | None) -> Hints:
         cascade=given.cascade,
         webhook=given.webhook,
         dial=given.dial,
+        explore=given.explore is not False,
     )

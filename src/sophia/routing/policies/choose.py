@@ -62,6 +62,10 @@ class Exploration(Struct, frozen=True):
     extra: float = math.inf
 
 
+STILL = Exploration("off", extra=0.0)
+"""Always take the arm that looks best."""
+
+
 class Options(Struct, frozen=True):
     """The allowed arms of one request, which their order names.
 

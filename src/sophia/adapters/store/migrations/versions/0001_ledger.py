@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("per_request_nano", sa.BigInteger),
         sa.Column("created_ms", sa.BigInteger, nullable=False),
         sa.Column("revoked_ms", sa.BigInteger),
+        sa.Column("explores", sa.Boolean, nullable=False, server_default="1"),
     )
     op.create_table(
         "intents",
