@@ -116,6 +116,9 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on are deleted, but for the last ones."""
     keep_snapshots: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """How many snapshots to go back to are kept, however old they are."""
+    implicit: bool = True
+    """Take note when a caller asks the same again, leaves a stream, or gets an answer that is cut
+    off, filtered or calls a tool with broken arguments: weak signs, kept without any text."""
     judge: Judging = Judging()
 
 

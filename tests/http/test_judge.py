@@ -135,8 +135,8 @@ async def test_nobody_judges_relatives(start: Any) -> None:
     judges = Judging(share=1.0, models=("openai/gpt-4.1-mini", NOVA))
     async with start(learning=Learning(judge=judges)) as gateway:
         gateway.up.script(NOVA, mark(5), times=None)
-        for _ in range(12):
-            await ask(gateway)
+        for number in range(12):
+            await ask(gateway, text=f"{number}?")
         assert await judged(gateway, 12) == {"judged": 12}
         labels = {row["label"] for row in await gateway.rows("feedback")}
         assert labels == {NOVA}
@@ -186,8 +186,8 @@ async def test_the_share_is_drawn_by_lot_and_the_ledger_tells_on_whom_it_fell(st
     async with start(learning=some) as gateway:
         gateway.up.script(NOVA, mark(5), times=None)
         asked = {}
-        for _ in range(40):
-            id = (await ask(gateway)).headers["x-sophia-decision-id"]
+        for number in range(40):
+            id = (await ask(gateway, text=f"{number}?")).headers["x-sophia-decision-id"]
             store = gateway.sophia.store
             row = await store.decision(decode("dec", id) or 0)
             plan = read_plan(row.plan)

@@ -139,7 +139,8 @@ async def test_decisions_replay_when_keys_learned_apart_and_then_together(start:
     """Each is made again as keys learned then, also where a kill left lessons without a snapshot."""
     async with start(learning=SOON) as gateway:
         await taught(gateway, 30, google=0.1, other=0.9)
-        fresh = [(await gateway.client.chat("sophia/auto", text=QUESTION)).json for _ in range(3)]
+        words = [f"{number}? {QUESTION}" for number in range(3)]
+        fresh = [(await gateway.client.chat("sophia/auto", text=one)).json for one in words]
     killed_while_hearing(
         gateway.folder, *(one["sophia"]["decision_id"] for one in fresh), shared=False
     )

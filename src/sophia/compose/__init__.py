@@ -47,6 +47,7 @@ from sophia.serving.desk import Desk
 from sophia.serving.judge import Judge
 from sophia.serving.knowledge import Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
+from sophia.serving.signs import Signs
 from sophia.serving.tab import Books
 from sophia.tenants.budget import day_window
 from sophia.tenants.keys import KeyRing
@@ -183,7 +184,8 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     if learner is not None:
         judge = await judge_of(court, desk, verdicts, metrics.judged)
         learner.insight.asked = settings.learning.judge.share
-        desk.listen = Aftermath(judge)
+        signs = Signs(verdicts, clock) if settings.learning.implicit else None
+        desk.listen = Aftermath(judge, signs)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",

@@ -45,10 +45,10 @@ CHANNELS: Mapping[str, Channel] = {
     "test": Channel((19.0, 1.0), (1.0, 19.0)),
     "accepted": Channel((8.5, 1.5), (3.0, 7.0)),
     "edit": Channel((7.0, 3.0), (3.0, 7.0)),
-    "retry": Channel((9.0, 1.0), (6.0, 4.0)),
+    "retry": Channel((19.0, 1.0), (16.0, 4.0)),
     "validator": Channel((19.0, 1.0), (14.0, 6.0)),
     "judge": Channel((8.0, 2.0), (3.0, 7.0)),
-    "completed": Channel((9.0, 1.0), (7.0, 3.0)),
+    "completed": Channel((18.0, 2.0), (16.0, 4.0)),
 }
 
 

@@ -135,6 +135,12 @@ def examine(said: Sequence[Said], asked: Demands, *, clamped: bool = False) -> t
     return tuple(found.values())
 
 
+def parse(said: Iterable[Said]) -> bool:
+    """Say whether the arguments of all calls of tools are JSON objects."""
+    calls = (call for one in said for call in one.calls)
+    return all(isinstance(_parsed(call.arguments or "{}"), dict) for call in calls)
+
+
 def is_refusal(text: str) -> bool:
     """Say whether a short text opens as refusals do, in one of a dozen languages."""
     if len(text) > _SHORT:
