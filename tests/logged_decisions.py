@@ -9,8 +9,9 @@ import numpy as np
 from msgspec.structs import astuple
 
 from sophia.adapters.store.sqlite import SqliteStore
+from sophia.compose.learning import task_classes
 from sophia.core.ids import Ids
-from sophia.core.rows import Intent, LessonRow
+from sophia.core.rows import Intent, LessonRow, Outcome
 from sophia.routing.evidence import pack, rated
 from sophia.routing.features import unread
 from sophia.routing.nouns import Attempt, Evidence, Plan, Prompt
@@ -24,7 +25,8 @@ TRUTH = np.array([[0.6, 0.9, 0.3], [0.9, 0.8, 0.3]])
 
 TASTE = Taste(0.05, 3e6)
 EXPLORING = Exploration("softmax", temperature=0.1, extra=100.0)
-TASKS = np.array([[0.9, 0.1], [0.1, 0.9]])
+TASKS = np.zeros((2, len(task_classes())))
+TASKS[:, :2] = [[0.9, 0.1], [0.1, 0.9]]
 
 
 def plan_of(
@@ -49,26 +51,42 @@ def plan_of(
     return Plan(attempts, policy, None, "", features, evidence=evidence), choice.arm
 
 
-async def fill(
-    path: Path, at_ms: int, count: int, spoken: float = 0.7, policies: Sequence[str] = ("learned",)
+async def fill(  # noqa: PLR0913
+    path: Path,
+    at_ms: int,
+    count: int,
+    spoken: float = 0.7,
+    policies: Sequence[str] = ("learned",),
+    step_ms: int = 1,
 ) -> None:
-    """Write `count` decisions from `at_ms` on, a share of them with a score, into a ledger."""
+    """Write `count` decisions from `at_ms` on, a share of them with a score, into a ledger.
+
+    Each was billed a thousand nano-dollars.
+    """
     rng = np.random.default_rng(0)
     store = SqliteStore(path)
-    ids = Ids(lambda: at_ms)
+    now = at_ms
+    ids = Ids(lambda: now)
     lessons = 0
     writes: list[Coroutine[object, object, object]] = []
     for number in range(count):
         task, policy = int(rng.integers(2)), policies[number % len(policies)]
         plan, arm = plan_of(task, float(rng.random()), policy)
+        now = at_ms + number * step_ms
         id = ids.next()
-        row = Intent(id, "k1", "2026-01-01", ARMS[arm], "u", 1, at_ms + number)
+        row = Intent(id, "k1", "2026-01-01", ARMS[arm], "u", 1, now)
         writes.append(store.reserve(row._replace(plan=msgspec.json.encode(plan))))
         if rng.random() < spoken:
             lessons += 1
             score = float(rng.random() < TRUTH[task, arm])
-            lesson = LessonRow(lessons, id, "k1", ARMS[arm], score, 1.0, policy, at_ms + number)
+            lesson = LessonRow(lessons, id, "k1", ARMS[arm], score, 1.0, policy, now)
             writes.append(store.add_lesson(lesson))
+        store.settle(
+            Outcome(
+                id, "k1", "2026-01-01", ARMS[arm], "settled", 1000, "priced", 1000,
+                1, 1, 0, 0, "stop", None, None, None, None, 1.0, now,
+            )
+        )  # fmt: skip
     # Together they are durable at one stroke.
     await asyncio.gather(*writes)
     await store.close()

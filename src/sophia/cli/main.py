@@ -236,11 +236,39 @@ def replay(
         str | None, typer.Argument(help="A decision's id; without one, all of the last days.")
     ] = None,
     days: Annotated[float, typer.Option(help="How many days back.", min=0)] = 7,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tell what these days would have cost and scored by another policy: heuristic, "
+            "hierarchical, learned, cheap, balanced, best, model:ID or a snapshot's id; may be "
+            "repeated."
+        ),
+    ] = None,
+    dial: Annotated[
+        str | None, typer.Option(help="With what money is worth on this dial, 0 to 10.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Choosing among these models alone, with commas between.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="File for a picture of it, .png or .svg.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Make learned decisions again with what was known then, and compare them bit by bit."""
+    """Make learned decisions again with what was known then, and compare them bit by bit.
+
+    With --policy, --dial or --models: tell what another policy would have cost and scored.
+    """
+    if policy or dial or models or figure:
+        from sophia.cli.what_if import Asked, show
+
+        asked = Asked(policy or ["learned"], days, dial, models, figure, json)
+        if decision is not None:
+            raise typer.BadParameter("a decision's id goes without --policy, --dial and --models")
+        show(asked, config, data_dir)
+        return
     from sophia.cli.learn import replay
 
     replay(decision, days, json, config, data_dir)

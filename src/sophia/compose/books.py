@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sophia.adapters.store.driver import SAFE_SINCE, is_safe, sqlite
 from sophia.adapters.store.migrate import HEAD, current
-from sophia.adapters.store.report import GROUPS, By, Used, key_names, used
+from sophia.adapters.store.report import GROUPS, By, Used, bills, key_names, used
 from sophia.adapters.store.writer import connect
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Unreadable",
     "Usage",
     "Used",
+    "bills",
     "examined",
     "library",
     "usage_of",

@@ -168,6 +168,11 @@ def _tasks() -> TaskModel:
     return read_tasks(_blob("tasks.npz"))
 
 
+def task_classes() -> tuple[str, ...]:
+    """Return the names of the tasks that requests are told apart by."""
+    return _tasks().classes
+
+
 @cache
 def _taxonomy() -> Taxonomy:
     return read_taxonomy(_blob("taxonomy.yaml").decode())
@@ -189,13 +194,9 @@ def history_of(data: Path) -> History:
 
 def lessons_in(data: Path, id: str) -> int | None:
     """Return the number of the last lesson that a snapshot holds, None when it cannot be read."""
-    blob = SnapshotFolder(data / FOLDER).load(id)
-    if blob is None:
-        return None
-    live = _fresh(Learning())
     try:
-        live.restore(decode(blob, id).state, id)
-    except (BrokenSnapshot, msgspec.DecodeError):
+        live, _ = restored(Learning(), data, id)
+    except BrokenSnapshot:
         return None
     return live.lessons
 
@@ -213,7 +214,7 @@ async def roll_back(
     """
     folder = SnapshotFolder(data / FOLDER)
     goal = target(decode_history(folder.history()), to)
-    live = _restored(settings, folder, goal.id)
+    live, _ = restored(settings, data, goal.id)
     live.lessons = await last_lesson(store, live.lessons)
     live.shared = settings.share_keys
     made = Snapshot(POLICY, live.snapshot(), at_ms, goal.id)
@@ -222,13 +223,18 @@ async def roll_back(
     return into_service(folder, made, stint, keeping_of(settings))
 
 
-def _restored(settings: Learning, folder: SnapshotFolder, id: str) -> Live:
-    blob = folder.load(id)
+def restored(settings: Learning, data: Path, id: str) -> tuple[Live, Snapshot]:
+    """Return what a snapshot knew, and the snapshot itself. Raises BrokenSnapshot."""
+    blob = SnapshotFolder(data / FOLDER).load(id)
     if blob is None:
         raise BrokenSnapshot(f"the snapshot {id[:16]} is not there")
+    made = decode(blob, id)
     live = _fresh(settings)
-    live.restore(decode(blob, id).state, id)
-    return live
+    try:
+        live.restore(made.state, id)
+    except msgspec.DecodeError as error:
+        raise BrokenSnapshot(f"the snapshot {id[:16]} holds another state: {error}") from error
+    return live, made
 
 
 async def refitted(
@@ -250,7 +256,7 @@ async def refitted(
     if not history:
         raise ValueError("nothing was learned yet: `sophia serve` begins")
     id = history[-1].id
-    live = _restored(settings, folder, id)
+    live, _ = restored(settings, data, id)
     fresh = _fresh(settings)
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)

@@ -22,7 +22,7 @@ def draw(report: TableReport, folder: Path) -> list[Path]:
     for name, figure in _figures(report):
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             path = folder / f"{report.table}-{name}.{suffix}"
-            _save(figure, path, metadata)
+            save(figure, path, metadata)
             written.append(path)
     return written
 
@@ -33,7 +33,8 @@ def _figures(report: TableReport) -> Iterator[tuple[str, Any]]:
     yield "calibration", _calibration(report)
 
 
-def _save(figure: Any, path: Path, metadata: dict[str, None]) -> None:
+def save(figure: Any, path: Path, metadata: dict[str, None]) -> None:
+    """Write a figure so that the same one always gives the same bytes."""
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "sophia", "svg.fonttype": "none"}):

@@ -8,15 +8,19 @@ from msgspec import Struct
 from sophia.core.money import usd
 from sophia.learning.forecasts import POLICIES
 from sophia.learning.logged import Found, Logged, span
-from sophia.learning.missing import inverse_chances
-from sophia.learning.off_policy import Assessment, Comparison, Refused, assess, compare
-from sophia.learning.support import Log
+from sophia.learning.off_policy import (
+    Assessment,
+    Comparison,
+    Refused,
+    assess,
+    compare,
+    foretell,
+)
 from sophia.learning.table_sights import projection_of
-from sophia.learning.tables import Matrix
+from sophia.learning.targets import costs_of, fixed, log_of, rechosen, spread
 from sophia.routing.arms import model_of
-from sophia.routing.policies.choose import Options, choose
 from sophia.routing.policies.hierarchical import Projection
-from sophia.routing.policies.policy import Learner, Lesson, Vector
+from sophia.routing.policies.policy import Learner, Lesson
 
 AS_LOGGED = "as logged"
 ALWAYS = "always "
@@ -97,24 +101,28 @@ def report(
             "by others; of the later half of the former nobody said how they went."
         )
     log, arms = log_of(later)
+    foretold = foretell(log, seed)
     able, notes = _able(names, earlier)
     targets = {AS_LOGGED: log.propensities}
     for number, name in enumerate(able):
         tell(name, 0.0)
         learner = _learned(name, earlier)
-        targets[name] = _spread(later, arms, [_chances(learner, one) for one in later])
+        chosen = [rechosen(one, learner.rate(one.sight, one.arms)) for one in later]
+        targets[name] = spread(later, arms, chosen)
         tell(name, (number + 1) / len(able))
     for name in _usual(later):
-        targets[ALWAYS + name] = _spread(later, arms, [_always(one, name) for one in later])
-    cost = _costs(later, arms)
+        targets[ALWAYS + name] = spread(later, arms, [fixed(one, name) for one in later])
+    cost = costs_of(later, arms)
     judged = []
     for name, target in targets.items():
         tell(f"judging {name}", 1.0)
-        gain = compare(log, target, log.propensities, seed=seed) if name != AS_LOGGED else None
+        gain = None
+        if name != AS_LOGGED:
+            gain = compare(log, target, log.propensities, foretold=foretold)
         judged.append(
             Target(
                 name,
-                assess(log, target, seed=seed),
+                assess(log, target, foretold=foretold),
                 gain,
                 usd(round(float((target * cost).sum(axis=1).mean()))),
             )
@@ -130,23 +138,6 @@ def report(
         tuple(judged),
         tuple(notes),
     )
-
-
-def log_of(decisions: Sequence[Logged]) -> tuple[Log, tuple[str, ...]]:
-    """Return decisions as a log over all arms that any of them could take, and these arms."""
-    arms = tuple(sorted({arm for one in decisions for arm in one.arms}))
-    taken = np.array([arms.index(one.arms[one.chosen]) for one in decisions], dtype=np.intp)
-    contexts = np.array(
-        [np.concatenate([one.sight.tasks, one.sight.features]) for one in decisions]
-    )
-    rewards = np.array([np.nan if one.word is None else one.word.score for one in decisions])
-    spoke = np.isfinite(rewards)
-    inverse = None
-    if not spoke.all():
-        asked = np.zeros(len(decisions), dtype=np.bool_)
-        inverse = inverse_chances(contexts, taken, asked, spoke)
-    chances = _spread(decisions, arms, [one.chances for one in decisions])
-    return Log(contexts, taken, chances, rewards, inverse), arms
 
 
 def _able(names: Sequence[str], earlier: Sequence[Logged]) -> tuple[list[str], list[str]]:
@@ -181,28 +172,6 @@ def _learned(name: str, earlier: Sequence[Logged]) -> Learner:
     return learner
 
 
-def _chances(learner: Learner, decision: Logged) -> Vector:
-    """Return the chances that a learner gives the arms when it chooses as was chosen then."""
-    ratings = learner.rate(decision.sight, decision.arms)
-    if ratings is None:
-        return decision.chances
-    known = decision.options
-    options = Options(
-        ratings, known.cost, known.explorable, known.late, known.current, known.trial
-    )
-    return choose(options, decision.taste, decision.exploration, 0.0).propensities
-
-
-def _always(decision: Logged, model: str) -> Vector:
-    """Return certainty of one model; where it could not be taken, what was done then."""
-    models = [model_of(one) for one in decision.arms]
-    if model not in models:
-        return decision.chances
-    certain: Vector = np.zeros(len(models))
-    certain[models.index(model)] = 1.0
-    return certain
-
-
 def _usual(decisions: Sequence[Logged]) -> list[str]:
     """Return the models with the greatest chances, the greatest first."""
     total: dict[str, float] = {}
@@ -211,18 +180,3 @@ def _usual(decisions: Sequence[Logged]) -> list[str]:
             model = model_of(arm)
             total[model] = total.get(model, 0.0) + chance
     return sorted(total, key=lambda model: (-total[model], model))[:_FIXED]
-
-
-def _spread(
-    decisions: Sequence[Logged], arms: tuple[str, ...], values: Sequence[Vector]
-) -> Matrix:
-    """Return each decision's values at the places of all arms, (N, A); zeros elsewhere."""
-    place = {arm: number for number, arm in enumerate(arms)}
-    spread = np.zeros((len(decisions), len(arms)))
-    for row, (one, some) in enumerate(zip(decisions, values, strict=True)):
-        spread[row, [place[arm] for arm in one.arms]] = some
-    return spread
-
-
-def _costs(decisions: Sequence[Logged], arms: tuple[str, ...]) -> Matrix:
-    return _spread(decisions, arms, [one.options.cost for one in decisions])

@@ -9,7 +9,7 @@ from sophia.core.ports import Store
 from sophia.core.rows import Intent
 from sophia.routing.arms import arm_of
 from sophia.routing.evidence import unpack
-from sophia.routing.nouns import Evidence, Plan
+from sophia.routing.nouns import Evidence, Features, Plan
 from sophia.routing.policies.choose import Exploration, Mode, Options, Taste
 from sophia.routing.policies.policy import Ratings, Sight, Vector
 
@@ -43,6 +43,10 @@ class Logged(Struct, frozen=True):
         chances: (A,), the exact probability that each was to be taken with.
         chosen: the position of the arm that was taken.
         word: how it went; None where nobody said.
+        id: the decision's own.
+        key_id: whose it was.
+        features: what the table of the first day goes by.
+        listed: (A,), expected costs by list prices alone, in nano-dollars; None: the same costs.
     """
 
     at_ms: int
@@ -54,13 +58,21 @@ class Logged(Struct, frozen=True):
     chances: Vector
     chosen: int
     word: Word | None = None
+    id: int = 0
+    key_id: str = ""
+    features: Features | None = None
+    listed: Vector | None = None
 
 
 class Found(Struct, frozen=True):
-    """What a ledger holds: learned decisions in their order, and how many others took."""
+    """What a ledger holds: learned decisions in their order, and how many others took.
+
+    `other_ids` are those of the latter, whose models were certain.
+    """
 
     decisions: tuple[Logged, ...]
     others: int
+    other_ids: tuple[int, ...] = ()
 
 
 async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: bool) -> Found:
@@ -73,7 +85,8 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
     found = [_logged(one, read, words, shared=shared) for one in kept]
     learned = [one for one in found if one is not None]
     learned.sort(key=lambda one: one.at_ms)
-    return Found(tuple(learned), len(found) - len(learned))
+    left = [row.attempt_id for row, one in zip(kept, found, strict=True) if one is None]
+    return Found(tuple(learned), len(left), tuple(left))
 
 
 async def _words(store: Store) -> dict[int, Word]:
@@ -117,7 +130,16 @@ def _logged(
         chances / chances.sum(),
         models.index(taken),
         words.get(decision.attempt_id),
+        decision.attempt_id,
+        decision.key_id,
+        plan.features,
+        _listed(plan, models),
     )
+
+
+def _listed(plan: Plan, models: Sequence[str]) -> Vector | None:
+    known = {one.model: float(one.expected_nano) for one in plan.candidates}
+    return np.array([known[model] for model in models]) if known.keys() >= set(models) else None
 
 
 def _options(evidence: Evidence) -> Options:

@@ -50,8 +50,14 @@ class Comparison(Struct, frozen=True, tag=True):
     support: Support
 
 
-def assess(
-    log: Log, target: Matrix, *, seed: int = 0, level: float = 0.95, clip: float | None = None
+def assess(  # noqa: PLR0913 - what may be left out has names
+    log: Log,
+    target: Matrix,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    clip: float | None = None,
+    foretold: Matrix | None = None,
 ) -> Assessment | Refused:
     """Return what `target`, (N, A) chances, would have scored on the requests of `log`.
 
@@ -62,6 +68,7 @@ def assess(
         level: of the intervals.
         clip: the most that a score counts for in `clipped`, which trades a little bias for calm;
             by default the fourth root of the number of decisions.
+        foretold: (N, A), what `foretell` returned for a log that these decisions are a part of.
     """
     ground = support(log, target)
     reason = refusal(ground)
@@ -70,7 +77,7 @@ def assess(
     weights = weights_of(log, target)
     heard = log.heard()
     rewards = np.where(heard > 0, log.rewards, 0.0)
-    foretold = _foretold(log, seed)
+    foretold = foretell(log, seed) if foretold is None else foretold
     whole = weights * heard
     mean = float(np.sum(whole * rewards) / np.sum(whole))
     limit = len(log.arms) ** 0.25 if clip is None else clip
@@ -89,19 +96,27 @@ def assess(
     )
 
 
-def compare(
-    log: Log, challenger: Matrix, incumbent: Matrix, *, seed: int = 0, level: float = 0.95
+def compare(  # noqa: PLR0913 - what may be left out has names
+    log: Log,
+    challenger: Matrix,
+    incumbent: Matrix,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    foretold: Matrix | None = None,
 ) -> Comparison | Refused:
     """Return by how much `challenger` beats `incumbent` on the requests of `log`, paired.
 
-    What both would have done alike cancels, so the interval is narrower than two apart.
+    What both would have done alike cancels, so the interval is narrower than two apart. `foretold`
+    is as for `assess`.
     """
     grounds = [support(log, challenger), support(log, incumbent)]
     for ground in grounds:
         reason = refusal(ground)
         if reason:
             return Refused(reason, ground)
-    foretold, heard = _foretold(log, seed), log.heard()
+    foretold = foretell(log, seed) if foretold is None else foretold
+    heard = log.heard()
     targets = challenger, incumbent, challenger - incumbent
     ours, theirs, apart = (
         _interval(
@@ -128,7 +143,8 @@ def paired(challenger: Vector, incumbent: Vector, *, level: float = 0.95) -> Com
     return Comparison(apart, ours, theirs, ground)
 
 
-def _foretold(log: Log, seed: int) -> Matrix:
+def foretell(log: Log, seed: int = 0) -> Matrix:
+    """Return what each arm would score on each decision, (N, A), told by the other decisions."""
     rng = np.random.default_rng(seed)
     arms = log.propensities.shape[1]
     return cross_fitted(log.contexts, log.arms, log.rewards, log.heard(), arms, rng)

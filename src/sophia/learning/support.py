@@ -42,6 +42,12 @@ class Log(Struct, frozen=True):
         if not np.all(self.propensities[np.arange(count), self.arms] > 0):
             raise ValueError("a logged arm had no chance of being chosen: its log is wrong")
 
+    def only(self, rows: NDArray[np.bool_]) -> "Log":
+        """Return the log of these decisions alone, (N,)."""
+        inverse = None if self.inverse is None else self.inverse[rows]
+        chances, rewards = self.propensities[rows], self.rewards[rows]
+        return Log(self.contexts[rows], self.arms[rows], chances, rewards, inverse)
+
     def heard(self) -> Vector:
         """Return (N,), how many decisions each score stands for: 0 where nobody said."""
         known = np.isfinite(self.rewards).astype(np.float64)

@@ -1,6 +1,10 @@
 """The policy of the first day: a table from task, complexity and length to a role."""
 
+from collections.abc import Callable, Iterable, Sequence
+
+from sophia.routing.chains import CHAINS
 from sophia.routing.nouns import Features
+from sophia.routing.optimizer import Offer
 
 LONG_CHARS = 50_000
 
@@ -30,6 +34,23 @@ def choose_role(features: Features) -> tuple[str, str]:
         "european",
         f"A demanding general question (complexity {complexity:.2f}) goes to the European model.",
     )
+
+
+def lineup(
+    role: str, of_role: Callable[[str], Offer | None], ranked: Sequence[Offer]
+) -> list[Offer]:
+    """Return the offers in the order of the table, of those that pay for an expected answer.
+
+    First that of `role`, then who steps in for it, then all as they are `ranked`.
+    """
+    first = [of_role(name) for name in (role, *CHAINS.get(role, ()))]
+    offers = [*(offer for offer in first if offer is not None), *ranked]
+    return [offer for offer in distinct(offers) if offer.pays]
+
+
+def distinct(offers: Iterable[Offer]) -> list[Offer]:
+    """Return the offers without repeats, in their order."""
+    return list({offer.seat.id: offer for offer in offers}.values())
 
 
 def _analyst(features: Features) -> tuple[str, str]:

@@ -1,13 +1,12 @@
 """The decision: from a request's counts and hints to ordered attempts with reasons and prices."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sophia.core.errors import BadRequest
-from sophia.routing.chains import CHAINS, cut
+from sophia.routing.chains import cut
 from sophia.routing.features import extract
 from sophia.routing.field import Field
-from sophia.routing.heuristic import choose_role
+from sophia.routing.heuristic import choose_role, distinct, lineup
 from sophia.routing.learned import rank
 from sophia.routing.named import plan_named
 from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Hints, Plan
@@ -129,7 +128,7 @@ def _by_rule(field: Field, rule: Rule) -> _Choice | None:
     """Return what `rule` says, or None when it names nobody that is able."""
     named = [offer for name in rule.preferred_models if (offer := field.offer(name)) is not None]
     last = field.offer(rule.fallback) if rule.fallback else None
-    paying = [offer for offer in _distinct(named) if offer.pays]
+    paying = [offer for offer in distinct(named) if offer.pays]
     hints = field.request.hints
     ordered, why = prefer(paying, wishes(hints), _floor(hints))
     if hints.min_quality is not None:
@@ -174,13 +173,7 @@ def _by_policy(field: Field, policy: str) -> _Choice:
     wish = wishes(hints) if policy == "heuristic" else policy
     last = _last_resort(field)
     first = field.offer_of_role(role)
-    offers = field.ranked()
-    stand_ins = [
-        offer for name in CHAINS.get(role, ()) if (offer := field.offer_of_role(name)) is not None
-    ]
-    chosen = [] if first is None else [first]
-    offers = [*chosen, *stand_ins, *offers]
-    paying = [offer for offer in _distinct(offers) if offer.pays]
+    paying = lineup(role, field.offer_of_role, field.ranked())
     ordered, why = prefer(paying, wish, _floor(hints))
     if hints.min_quality is not None:
         ordered = [offer for offer in ordered if offer.quality >= hints.min_quality]
@@ -217,10 +210,6 @@ def _last_resort(field: Field) -> Offer | None:
 
 def _floor(hints: Hints) -> float:
     return DEFAULT_MIN_QUALITY if hints.min_quality is None else hints.min_quality
-
-
-def _distinct(offers: Iterable[Offer]) -> list[Offer]:
-    return list({offer.seat.id: offer for offer in offers}.values())
 
 
 def _attempts(field: Field, choice: _Choice) -> tuple[Attempt, ...]:

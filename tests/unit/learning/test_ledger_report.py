@@ -15,11 +15,11 @@ from sophia.learning.ledger_report import (
     LedgerReport,
     NothingLogged,
     Target,
-    log_of,
     report,
 )
 from sophia.learning.logged import Found, Logged, Word, decisions_of
 from sophia.learning.off_policy import Assessment, Comparison, Refused
+from sophia.learning.targets import log_of
 from sophia.routing.nouns import Plan
 from sophia.routing.policies.choose import Exploration, Options, Taste
 from sophia.routing.policies.policy import Ratings, Sight
@@ -169,12 +169,13 @@ async def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     await fill(tmp_path / "sophia.db", 1_000_000, 40, 1.0, ("learned", "heuristic"))
     store = SqliteStore(tmp_path / "sophia.db")
     found = await decisions_of(store, READ, 0, shared=False)
-    none = await decisions_of(store, READ, 1_000_001, shared=False)
+    none = await decisions_of(store, READ, 1_000_100, shared=False)
     shared = await decisions_of(store, READ, 0, shared=True)
     await store.close()
 
     assert (len(found.decisions), found.others) == (20, 20)
     assert none == Found((), 0)
+    assert len(found.other_ids) == 20
     first = found.decisions[0]
     task = int(first.sight.tasks.argmax())
     draws = np.random.default_rng(0)

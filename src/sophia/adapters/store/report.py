@@ -67,6 +67,23 @@ def used(path: Path, by: By, since: str) -> Sequence[Used]:
     return sorted(found.values(), key=lambda one: (-one.cost_nano, one.name))
 
 
+def bills(path: Path, since: int) -> dict[int, int]:
+    """Return what each request cost whose id is at least `since`, in nano-dollars, by its id.
+
+    Attempts whose bill is not known yet are left out.
+    """
+    connection = connect(path, read_only=True)
+    try:
+        rows = connection.execute(
+            "SELECT attempt_id & ~15, SUM(cost_nano) FROM outcomes"
+            " WHERE attempt_id >= ? AND state != 'unknown' GROUP BY 1",
+            (since,),
+        )
+        return {int(id): int(nano) for id, nano in rows}
+    finally:
+        connection.close()
+
+
 def key_names(path: Path) -> dict[str, str]:
     """Return the name of every key by its id."""
     connection = connect(path, read_only=True)
