@@ -15,6 +15,12 @@ class _Candidate(msgspec.Struct):
     expected_usd: float
     sd: float | None = None
     propensity: float | None = None
+    cost_usd: float | None = None
+    cost_sd_usd: float | None = None
+    p50_ms: int | None = None
+    p95_ms: int | None = None
+    fail: float | None = None
+    failure_range: tuple[float, float] | None = None
 
 
 class _Learned(msgspec.Struct):
@@ -108,20 +114,49 @@ def _candidates(paper: Console, decision: _Decision) -> None:
     own = next((one for one in decision.candidates if one.model == chosen.model), None)
     roles = {entry.id: entry.profile.role for entry in bundled_profiles().entries}
     roomy = is_roomy(paper)
-    numbers = ("quality", "latency", "expected")
+    numbers = ("quality", "latency", "expected", *(["fails"] if roomy and _told(decision) else []))
     out = table("candidate", *(["role"] if roomy else []), *numbers, "instead", right=numbers)
     for one in sorted(decision.candidates, key=lambda one: (one is not own, one.expected_usd)):
         out.add_row(
             Text(one.model),
             *([roles.get(one.model, "")] if roomy else []),
             f"{one.quality:.2f}" + ("" if one.sd is None else f" ± {one.sd:.2f}"),
-            _seconds(one.latency_ms),
-            money(one.expected_usd),
+            _time(one),
+            _cost(one),
+            *([_failing(one)] if "fails" in numbers else []),
             "chosen" + _chance(one) if one is own else _instead(one, chosen, own) + _chance(one),
             style="green" if one is own else None,
         )
     paper.print()
     paper.print(out)
+
+
+def _told(decision: _Decision) -> bool:
+    return any(one.failure_range is not None for one in decision.candidates)
+
+
+def _time(one: _Candidate) -> str:
+    """Return the time that half of all answers keep and, where it is known, that 95 % keep."""
+    if one.p50_ms is None or one.p95_ms is None:
+        return _seconds(one.latency_ms)
+    return f"{_rough(one.p50_ms)}-{_rough(one.p95_ms)} s"
+
+
+def _cost(one: _Candidate) -> str:
+    if one.cost_usd is None or not one.cost_sd_usd:
+        return money(one.expected_usd)
+    return f"{money(one.cost_usd)} ± {one.cost_sd_usd / max(one.cost_usd, one.cost_sd_usd):.0%}"
+
+
+def _failing(one: _Candidate) -> str:
+    if one.fail is None or one.failure_range is None:
+        return ""
+    low, high = one.failure_range
+    return f"{one.fail:.1%} ({low:.0%}-{high:.0%})"
+
+
+def _rough(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.2g}" if milliseconds < 10_000 else f"{milliseconds / 1000:.0f}"
 
 
 def _instead(one: _Candidate, chosen: _Attempt, own: _Candidate | None) -> str:

@@ -41,6 +41,7 @@ from sophia.routing.policies.policy import Prior
 from sophia.routing.pool import Pool
 from sophia.routing.tasks import TaskModel, read_tasks
 from sophia.routing.taxonomy import Taxonomy, read_taxonomy
+from sophia.routing.timing import STRANGER, Pace
 from sophia.serving.insight import Insight
 from sophia.serving.pacing import Paces
 from sophia.serving.sense import Senses
@@ -51,6 +52,8 @@ log = logging.getLogger("sophia.learning")
 FOLDER = "learned"
 _LOCK = ".serving"
 _OTHER_MODE_DOUBT = 1.5
+
+PaceOf = Callable[[str], Pace]
 
 read_plan = msgspec.json.Decoder(Plan).decode
 
@@ -82,7 +85,10 @@ async def learner_of(
         ConfigError: what was kept cannot be read, and how to go back; or another Sophia serves
             this folder.
     """
-    live, senses = first_steps(settings)
+    def pace_of(model: str) -> Pace:
+        return pace_in(pool(), model)
+
+    live, senses = first_steps(settings, pace_of)
     lock = asyncio.Lock()
     behind = partial(catch_up, store=store, read=read_plan)
     folder = SnapshotFolder(data / FOLDER)
@@ -93,7 +99,7 @@ async def learner_of(
         clock,
         lock,
         lambda: [seat.id for seat in pool().seats],
-        partial(_fresh, settings),
+        partial(_fresh, settings, pace_of),
         behind,
         keeping_of(settings),
     )
@@ -139,11 +145,14 @@ def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
     return Replay(store, folder.ids(), folder.load, fresh, read_plan, gone)
 
 
-def first_steps(settings: Learning | None = None) -> tuple[Live, Senses]:
+def first_steps(
+    settings: Learning | None = None, pace_of: PaceOf = lambda _: STRANGER
+) -> tuple[Live, Senses]:
     """Return a live policy that knows no arm yet, and what looks at requests for it."""
     settings = settings or Learning()
     coarse = {name: kind.type for name, kind in _taxonomy().items()}
-    return _fresh(settings), Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
+    senses = Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
+    return _fresh(settings, pace_of), senses
 
 
 def live_settings(settings: Learning) -> LiveSettings:
@@ -271,7 +280,7 @@ async def refitted(
     return judged, into_service(folder, made, stint, keeping_of(settings))
 
 
-def _fresh(settings: Learning) -> Live:
+def _fresh(settings: Learning, pace_of: PaceOf = lambda _: STRANGER) -> Live:
     """Return a live policy that has learned nothing and knows no arm."""
     classes = _tasks().classes
     kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
@@ -283,4 +292,20 @@ def _fresh(settings: Learning) -> Live:
         return Prior(told.mean, told.sd * doubt)
 
     learner = Hierarchical(Shape(len(classes), 0, 0))
-    return Live(learner, "", prior_of, live_settings(settings), shared=settings.share_keys)
+    return Live(
+        learner,
+        "",
+        prior_of,
+        live_settings(settings),
+        shared=settings.share_keys,
+        pace_of=pace_of,
+    )
+
+
+def pace_in(pool: Pool, model: str) -> Pace:
+    """Return how fast a model is believed to be by its profile."""
+    seat = pool.by_id.get(model)
+    profile = None if seat is None else seat.model.profile
+    if profile is None:
+        return STRANGER
+    return Pace(float(profile.latency_ms), 1000.0 / profile.tokens_per_second)

@@ -6,7 +6,10 @@ from sophia.core.rows import Outcome
 
 
 class Settled(NamedTuple):
-    """One finished request. `duration_s` and `first_content_s` are seconds from its arrival."""
+    """One finished request. `duration_s` and `first_content_s` are seconds from its arrival.
+
+    `expected_tokens` were expected of all choices together; `mode` is how models were called.
+    """
 
     request_id: int
     endpoint: str
@@ -27,3 +30,4 @@ class Settled(NamedTuple):
     first_content_s: float | None
     attempts: tuple[Outcome, ...] = ()
     expected_tokens: int = 0
+    mode: str = ""

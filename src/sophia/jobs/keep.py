@@ -26,6 +26,8 @@ from sophia.learning.snapshots import (
 
 POLICY = "live"
 LESSONS = 500
+ANSWERS = 50
+"""From how many answers on it is worth keeping how arms answer, when nothing else is new."""
 
 
 class Folder(Protocol):
@@ -79,6 +81,7 @@ class KeepLearned:
         self._keeping = keeping or Keeping()
         self._shared = live.shared
         self._kept = live.lessons
+        self._kept_answers = 0
 
     async def begin(self) -> None:
         """Go on from the snapshot in service, or begin with priors alone.
@@ -104,10 +107,12 @@ class KeepLearned:
     async def close(self) -> None:
         """Keep what was learned since, unless another snapshot was put into service meanwhile."""
         async with self._lock:
-            if self._live.lessons != self._kept and not self._elsewhere():
+            fresh = self._live.answers - self._kept_answers >= ANSWERS
+            if (fresh or self._live.lessons != self._kept) and not self._elsewhere():
                 await self._keep("stopped")
 
     async def _look(self) -> None:
+        self._live.believe(self._models())
         if self._live.strangers(self._models()):
             await self._meet(self._models())
         elif self._live.lessons - self._kept >= LESSONS:
@@ -115,8 +120,9 @@ class KeepLearned:
 
     async def _keep(self, reason: str) -> None:
         """Put the live policy as it stands into service."""
+        answers = self._live.answers
         self._live.base = await self._write(self._live, reason)
-        self._kept = self._live.lessons
+        self._kept, self._kept_answers = self._live.lessons, answers
 
     async def _meet(self, models: Sequence[str]) -> None:
         """Get to know new models: nobody chooses by what is known of them before it is kept."""

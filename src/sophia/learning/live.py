@@ -16,17 +16,20 @@ from msgspec.structs import replace
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
 from sophia.routing.arms import CALLS, arm_of, model_of, relatives
 from sophia.routing.drift import Alertness, Watch, evidence, watch
-from sophia.routing.learned import Habits, Learned
+from sophia.routing.forecast import Answer
+from sophia.routing.habits import Habits, newer
+from sophia.routing.habits import Saved as SavedHabits
+from sophia.routing.learned import Learned
 from sophia.routing.nouns import Evidence
 from sophia.routing.policies.choose import Exploration
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Vector
+from sophia.routing.timing import STRANGER, Pace
 from sophia.routing.trial import Request, Terms, Trial, begin, give, is_over
 
 log = logging.getLogger("sophia.learning")
 
 HEURISTIC = "heuristic"
-_LENGTH_MEMORY = 0.05
 _KEPT_STANDS = 10_000
 _APART = "\0"
 
@@ -80,9 +83,9 @@ class _Saved(Struct, frozen=True):
     watch: list[tuple[str, int | None, float]]
     stands: dict[str, Stand]
     trials: list[Trial]
-    habits: dict[str, Habits]
     tasks: list[float]
     shared: bool = False
+    answers: SavedHabits | None = None
 
 
 class Live:
@@ -94,9 +97,10 @@ class Live:
         prior_of: what is believed of an arm that was never seen.
         settings: of serving and exploring.
         shared: whether all keys learn together; a part of what is kept, like the rest.
+        pace_of: what is believed of a model's speed before it was seen.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing that is believed or wanted
         self,
         learner: Hierarchical,
         base: str,
@@ -104,10 +108,13 @@ class Live:
         settings: Settings | None = None,
         *,
         shared: bool = False,
+        pace_of: Callable[[str], Pace] = lambda _: STRANGER,
     ) -> None:
         self.learner = learner
         self.shared = shared
         self.lessons = 0
+        self.answers = 0
+        self.habits = Habits(learner.tasks)
         self.base = base
         self._prior_of = prior_of
         self._settings = settings or Settings()
@@ -115,7 +122,8 @@ class Live:
         self._watch = Watch()
         self._stands: dict[str, Stand] = {}
         self._trials: dict[str, Trial] = {}
-        self._habits: dict[str, Habits] = {}
+        self._pace_of = pace_of
+        self._paces: dict[str, Pace] = {}
         self._tasks = np.zeros(0)
 
     @property
@@ -147,7 +155,9 @@ class Live:
 
         Returns whether there was a new one: then a new snapshot is due, since no lesson says so.
         """
-        fresh = self.strangers(models)
+        named = list(models)
+        self.believe(named)
+        fresh = self.strangers(named)
         for arm in fresh:
             prior = self._prior_of(arm)
             self.learner.add(arm, prior)
@@ -155,6 +165,14 @@ class Live:
                 self._trials[arm] = begin(arm, len(prior.mean))
         self._known = frozenset(self.learner.arms)
         return bool(fresh)
+
+    def believe(self, models: Iterable[str]) -> None:
+        """Believe of the pool's models what is said of their speed, where none was seen yet."""
+        speeds = {model: self._pace_of(model) for model in models}
+        paces = {arm_of(model, call): speeds[model] for call in CALLS for model in speeds}
+        if paces != self._paces:
+            self._paces = paces
+            self.habits.know(paces)
 
     def strangers(self, models: Iterable[str]) -> list[str]:
         """Return the arms of the pool that are not known yet."""
@@ -177,7 +195,7 @@ class Live:
             self.learner,
             self.state,
             self._settings.exploration,
-            self._habits,
+            self.habits,
             self.trials,
             self._tasks / total if total else None,
             self._settings.terms,
@@ -209,15 +227,14 @@ class Live:
             else:
                 self._trials[name] = after
 
-    def answered(self, arm: str, expected_tokens: int, tokens: int, total_ms: float) -> None:
+    def answered(self, answer: Answer) -> None:
         """Note how long an answer was and how long it took."""
-        if expected_tokens <= 0 or tokens <= 0:
-            return
-        known = self._habits.get(arm) or Habits()
-        length = known.length + _LENGTH_MEMORY * (tokens / expected_tokens - known.length)
-        before = known.latency_ms
-        latency = total_ms if before is None else before + _LENGTH_MEMORY * (total_ms - before)
-        self._habits[arm] = Habits(length, latency)
+        self.answers += 1
+        self.habits.answered(answer)
+
+    def tried(self, arm: str, at_ms: int, *, failed: bool) -> None:
+        """Note whether an attempt failed; `at_ms` in milliseconds since 1970."""
+        self.habits.tried(arm, at_ms, failed=failed)
 
     def learn(self, taught: Taught) -> None:
         """Take in one lesson: watch for drift, learn, and see whether to serve or step back.
@@ -245,15 +262,17 @@ class Live:
                 ],
                 self._stands,
                 list(self._trials.values()),
-                self._habits,
                 self._tasks.tolist(),
                 self.shared,
+                self.habits.saved(),
             )
         )
 
     def adopt(self, other: "Live") -> None:
-        """Be what `other` is, at once."""
+        """Be what `other` is, at once; how arms answer is not forgotten by going back."""
+        habits = newer(self.habits.saved(), other.habits.saved())
         self.restore(other.snapshot(), other.base)
+        self.habits = Habits.of(habits)
 
     def restore(self, saved: bytes, base: str) -> None:
         """Be what `snapshot` wrote down. Raises msgspec.DecodeError when these are other bytes."""
@@ -265,7 +284,10 @@ class Live:
         self._watch = Watch({(arm, task): total for arm, task, total in state.watch})
         self._stands = dict(state.stands)
         self._trials = {trial.arm: trial for trial in state.trials}
-        self._habits = dict(state.habits)
+        self.habits = Habits(self.learner.tasks)
+        if state.answers is not None:
+            self.habits = Habits.of(state.answers)
+        self._paces = {}
         self._tasks = np.array(state.tasks)
         self.shared = state.shared
 

@@ -151,6 +151,7 @@ def _options(evidence: Evidence) -> Options:
         np.array([one.late for one in rated]),
         evidence.current,
         evidence.trial,
+        np.array([one.fail for one in rated]),
     )
 
 

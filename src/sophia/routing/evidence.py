@@ -67,6 +67,7 @@ def again(policy: Policy, evidence: Evidence, tenant: str = "") -> tuple[str, tu
         np.array([one.late for one in kept]),
         evidence.current,
         evidence.trial,
+        np.array([one.fail for one in kept]),
     )
     exploration = convert(evidence.exploration, _Exploring)
     choice = choose(options, Taste(*evidence.taste), Exploration(*exploration), evidence.draw)
@@ -76,6 +77,7 @@ def again(policy: Policy, evidence: Evidence, tenant: str = "") -> tuple[str, tu
 def rated(arms: Sequence[str], options: Options, choice: Choice) -> tuple[Rated, ...]:
     """Return what was made of each arm, in plain numbers."""
     late = np.zeros(len(arms)) if options.late is None else options.late
+    fail = np.zeros(len(arms)) if options.fail is None else options.fail
     ratings = options.ratings
     columns = (
         ratings.quality,
@@ -85,6 +87,7 @@ def rated(arms: Sequence[str], options: Options, choice: Choice) -> tuple[Rated,
         options.explorable,
         choice.utility,
         choice.propensities,
+        fail,
     )
     return tuple(map(Rated, arms, *(column.tolist() for column in columns)))
 

@@ -7,6 +7,7 @@ import numpy as np
 from sophia.core.money import format_usd, usd
 from sophia.routing.evidence import unpack
 from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Plan, Rated
+from sophia.routing.usual import Usual, usual_of
 
 _TASKS_TOLD = 3
 
@@ -29,7 +30,7 @@ def explain(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
     own = next(
         (candidate for candidate in plan.candidates if candidate.model == chosen.model), None
     )
-    rated = {} if plan.evidence is None else {one.arm: one for one in plan.evidence.rated}
+    told = {} if plan.evidence is None else _told(plan.evidence)
     return {
         "model": chosen.model,
         "policy": plan.policy,
@@ -40,7 +41,7 @@ def explain(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
         "features": _features(plan.features),
         "attempts": [_attempt(attempt) for attempt in plan.attempts],
         "candidates": [
-            _candidate(candidate, chosen, own) | _learned(rated.get(candidate.model))
+            _candidate(candidate, chosen, own) | told.get(candidate.model, {})
             for candidate in plan.candidates
         ],
         "learned": None if plan.evidence is None else _evidence(plan.evidence, classes),
@@ -77,15 +78,32 @@ def _candidate(candidate: Candidate, chosen: Attempt, own: Candidate | None) -> 
     return fact
 
 
-def _learned(rated: Rated | None) -> dict[str, object]:
-    """Return what the learned policy made of a candidate."""
-    if rated is None:
-        return {}
+def _told(evidence: Evidence) -> dict[str, dict[str, object]]:
+    """Return what the learned policy made of each candidate, and how it usually answers."""
+    told = {one.arm: _learned(one) for one in evidence.rated}
+    for one, usual in zip(evidence.rated, usual_of(evidence.usual), strict=False):
+        told[one.arm] |= _usually(usual)
+    return told
+
+
+def _learned(rated: Rated) -> dict[str, object]:
     return {
         "sd": rated.sd,
+        "cost_usd": usd(round(rated.cost_nano)),
         "late": rated.late,
+        "fail": rated.fail,
         "utility": rated.utility,
         "propensity": rated.propensity,
+    }
+
+
+def _usually(usual: Usual) -> dict[str, object]:
+    return {
+        "cost_sd_usd": usd(round(usual.cost_sd_nano)),
+        "p50_ms": round(usual.p50_ms),
+        "p50_range_ms": [round(edge) for edge in usual.p50_range_ms],
+        "p95_ms": round(usual.p95_ms),
+        "failure_range": [round(edge, 4) for edge in usual.failure_range],
     }
 
 
@@ -102,13 +120,14 @@ def _evidence(evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
         },
     }
     if evidence.taste:
-        price, reference, lateness, switching = evidence.taste
+        price, reference, lateness, switching, *failing = evidence.taste
         told |= {
             "draw": evidence.draw,
             "price": price,
             "reference_usd": usd(round(reference)),
             "lateness": lateness,
             "switching": switching,
+            "failing": failing[0] if failing else 0.0,
             "exploration": evidence.exploration[0],
         }
     return told

@@ -1,14 +1,16 @@
 """The choice of a learned policy: what it expects, what money and time are worth, and a lot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
-from sophia.core.money import format_usd
+from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
 from sophia.routing.arms import arm_of, model_of
 from sophia.routing.evidence import pack, rated
+from sophia.routing.forecast import Asked, Forecast
+from sophia.routing.habits import Habits
 from sophia.routing.nouns import Evidence, Hints
 from sophia.routing.optimizer import Offer, wishes
 from sophia.routing.policies.choose import (
@@ -25,25 +27,16 @@ from sophia.routing.policies.choose import (
 from sophia.routing.policies.policy import Policy, Ratings, Sight, Vector
 from sophia.routing.trial import Request as Tried
 from sophia.routing.trial import Terms, Trial, chance
+from sophia.routing.usual import pack_usual
 
 PATIENCE = 5.0
 SWITCHING = 0.02
 DECLARED_LATENESS = 0.3
 FAST_LATENESS = 0.6
-FAST_MS = 1500
-STEEPNESS = 3.0
-
-
-class Habits(Struct, frozen=True):
-    """How an arm answers: its length against what is expected, and its usual time.
-
-    Attributes:
-        length: completion tokens over the tokens that were expected of it.
-        latency_ms: the median time to the whole answer, None when nothing is known.
-    """
-
-    length: float = 1.0
-    latency_ms: float | None = None
+FAST_MS, FAST_TOKEN_MS = 1500.0, 10.0
+"""What is fast: until the first content, and for each token of an answer that comes whole."""
+FAILING = 0.25
+"""Another arm steps in when an attempt fails, but the caller has waited in vain; our judgement."""
 
 
 class Learned(Struct, frozen=True):
@@ -53,7 +46,7 @@ class Learned(Struct, frozen=True):
         policy: rates the arms.
         state: names exactly what the policy has learned.
         exploration: how far a choice may depart from the best-looking arm.
-        habits: by arm; those that are not there are taken at their profile's word.
+        habits: how arms answer: their lengths, times and failures.
         trials: of arms that are new.
         shares: shape (T,), how requests are spread over the tasks.
         terms: of a trial.
@@ -62,7 +55,7 @@ class Learned(Struct, frozen=True):
     policy: Policy
     state: str
     exploration: Exploration
-    habits: Mapping[str, Habits] = {}
+    habits: Habits
     trials: tuple[Trial, ...] = ()
     shares: Vector | None = None
     terms: Terms = Terms()
@@ -78,7 +71,7 @@ class Seen(Struct, frozen=True):
     `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
     conversation is on; `price` what the budget's pace adds to the price of money; `mode` how models
     are called (see `arms`); `by_lot` whether the policy was left to Sophia; `asked` whether the
-    answer is to be judged.
+    answer is to be judged; `stream` whether it is to come as it is written.
     """
 
     sight: Sight
@@ -89,6 +82,7 @@ class Seen(Struct, frozen=True):
     mode: str = ""
     by_lot: bool = True
     asked: bool = False
+    stream: bool = False
 
     def evidence(self) -> Evidence:
         """Return what to keep of a request that somebody else decided."""
@@ -125,29 +119,24 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
     if ratings is None:
         return None
     arms = [offer.seat.id for offer in offers]
-    habits = [learned.habits.get(arm) or Habits() for arm in arms]
-    cost = np.array(
-        [offer.expected * habit.length for offer, habit in zip(offers, habits, strict=True)]
-    )
-    late = _lateness(offers, habits, hints)
-    reference = max(float(cost[int(ratings.quality.argmax())]), 1.0)
-    taste = _taste(hints, seen, reference)
+    outlook = _outlook(learned, seen, offers, _named(offers, seen))
+    cost = outlook.cost
+    taste = _taste(hints, seen, max(float(cost[int(ratings.quality.argmax())]), 1.0))
     options = Options(
         ratings,
         cost,
         np.ones(len(arms), dtype=np.bool_),
-        late,
+        _lateness(outlook, seen, hints),
         arms.index(seen.current) if seen.current in arms else None,
+        None,
+        outlook.forecast.fails / outlook.forecast.tries,
     )
     worth = utilities(options, taste)
     best = int(worth.argmax())
-    options = Options(
-        ratings,
-        cost,
-        cost <= PATIENCE * max(float(cost[best]), 1.0),
-        late,
-        options.current,
-        _trial(learned, seen, arms, cost, best),
+    options = replace(
+        options,
+        explorable=cost <= PATIENCE * max(float(cost[best]), 1.0),
+        trial=_trial(learned, seen, arms, cost, best),
     )
     choice = choose(options, taste, learned.exploration, seen.draw)
     order = np.argsort(-choice.utility).tolist()
@@ -157,15 +146,48 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
         [offers[at] for at in order],
         _reason(options, choice, arms),
         choice.propensity,
-        _evidence(learned, seen, options, taste, choice, arms),
+        _evidence(learned, seen, options, taste, choice, arms, outlook),
     )
+
+
+class _Outlook(Struct, frozen=True):
+    """What answers are expected to be like, (A,) each: how, of what length and at what price.
+
+    `tokens` are those expected of anybody; `cost` and `answer`, the part of it that grows with the
+    length, are in nano-dollars.
+    """
+
+    forecast: Forecast
+    tokens: Vector
+    cost: Vector
+    answer: Vector
+
+
+def _outlook(
+    learned: Learned, seen: Seen, offers: Sequence[Offer], arms: Sequence[str]
+) -> _Outlook:
+    """Return what is expected of `offers`; nothing costs more than is held for it."""
+    tokens = np.array([one.tokens for one in offers], np.float64)
+    price = np.array([one.completion for one in offers], np.float64)
+    expected = np.array([one.expected for one in offers], np.float64)
+    most = np.array([one.held or one.expected for one in offers], np.float64)
+    forecast = learned.habits.forecast(arms, Asked(seen.sight.tasks, tokens, seen.stream))
+    price *= tokens
+    price *= 1.0 / TOKENS_PER_PRICE_UNIT
+    answer = price * forecast.length
+    return _Outlook(forecast, tokens, np.minimum(expected + (answer - price), most), answer)
 
 
 def _rate(learned: Learned, seen: Seen, offers: Sequence[Offer]) -> Ratings | None:
     if not offers:
         return None
-    arms = [arm_of(offer.seat.id, seen.mode) for offer in offers]
-    return learned.policy.rate(seen.sight, arms)
+    return learned.policy.rate(seen.sight, _named(offers, seen))
+
+
+def _named(offers: Sequence[Offer], seen: Seen) -> list[str]:
+    """Return the names of the arms that stand behind offers."""
+    mode = seen.mode
+    return [arm_of(offer.seat.id, mode) if mode else offer.seat.id for offer in offers]
 
 
 def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
@@ -175,21 +197,16 @@ def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
         lateness = FAST_LATENESS
     dial: Dial = "cheap" if wish == "cheap" else "best" if wish == "best" else "balanced"
     price = price_of(dial if hints.dial is None else hints.dial)
-    return Taste(price + seen.price, reference, lateness, SWITCHING)
+    return Taste(price + seen.price, reference, lateness, SWITCHING, FAILING)
 
 
-def _lateness(offers: Sequence[Offer], habits: Sequence[Habits], hints: Hints) -> Vector:
+def _lateness(outlook: _Outlook, seen: Seen, hints: Hints) -> Vector:
     """Return the chance of each arm to be later than the caller wants, (A,)."""
-    limit = hints.max_latency_ms or FAST_MS
-    times = np.array(
-        [
-            offer.seat.latency_ms if habit.latency_ms is None else habit.latency_ms
-            for offer, habit in zip(offers, habits, strict=True)
-        ],
-        dtype=np.float64,
+    if hints.max_latency_ms is not None:
+        return outlook.forecast.late(float(hints.max_latency_ms))
+    return outlook.forecast.late(
+        FAST_MS if seen.stream else FAST_MS + FAST_TOKEN_MS * outlook.tokens
     )
-    late: Vector = 1.0 / (1.0 + (limit / np.maximum(times, 1.0)) ** STEEPNESS)
-    return late
 
 
 def _trial(
@@ -226,7 +243,13 @@ def _cost(options: Options, at: int) -> str:
 
 
 def _evidence(  # noqa: PLR0913 - each is one part of what decided
-    learned: Learned, seen: Seen, options: Options, taste: Taste, choice: Choice, arms: list[str]
+    learned: Learned,
+    seen: Seen,
+    options: Options,
+    taste: Taste,
+    choice: Choice,
+    arms: list[str],
+    outlook: _Outlook,
 ) -> Evidence:
     return Evidence(
         learned.state,
@@ -240,5 +263,5 @@ def _evidence(  # noqa: PLR0913 - each is one part of what decided
         seen.mode,
         seen.by_lot,
         seen.asked,
+        pack_usual(outlook.forecast, outlook.answer),
     )
-

@@ -120,7 +120,7 @@ class Rated(Struct, frozen=True, array_like=True):
 
     `quality` and `sd` are its expectation, `cost_nano` what an answer is expected to cost, `late`
     the chance that it comes too late, `utility` what is left of the quality then, `propensity` the
-    exact probability that the arm was to be taken with.
+    exact probability that the arm was to be taken with, `fail` the chance that an attempt fails.
     """
 
     arm: str
@@ -131,6 +131,7 @@ class Rated(Struct, frozen=True, array_like=True):
     explorable: bool
     utility: float
     propensity: float
+    fail: float = 0.0
 
 
 class Evidence(Struct, frozen=True, array_like=True):
@@ -140,7 +141,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         state: the learned state: a snapshot's id, and how many lessons were learned since.
         sight: the request as numbers, float32; see `sophia.routing.evidence`.
         draw: the number in [0, 1) that decided.
-        taste: price, reference, lateness and switching; see `choose.Taste`.
+        taste: price, reference, lateness, switching and failing; see `choose.Taste`.
         exploration: mode, temperature, boldness, floor, share and extra; see `choose.Exploration`.
         rated: the arms in the order they were rated; empty when no learned policy chose.
         current: the position of the arm that the conversation is on.
@@ -148,6 +149,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         mode: how models are called; with a model's name it makes the arm's.
         by_lot: whether it was left to Sophia which policy decides.
         asked: whether the lot fell on the answer to be judged, whatever it is.
+        usual: how the rated arms usually answer, to be told; see `sophia.routing.usual`.
     """
 
     state: str
@@ -161,6 +163,7 @@ class Evidence(Struct, frozen=True, array_like=True):
     mode: str = ""
     by_lot: bool = True
     asked: bool = False
+    usual: bytes = b""
 
 
 class Plan(Struct, frozen=True, array_like=True):

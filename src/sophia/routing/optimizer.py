@@ -40,7 +40,8 @@ class Offer(Struct, frozen=True):
 
     `held` is the most that the attempt can cost after the answer was clamped to `max_tokens` (None:
     no clamp needed); it is None when the purse does not cover even a minimal answer. `pays` says
-    whether it covers an answer of the expected length.
+    whether it covers an answer of the expected length, which is `tokens` for all choices, at
+    `completion` nano-dollars for a million.
     """
 
     seat: Seat
@@ -49,6 +50,8 @@ class Offer(Struct, frozen=True):
     held: int | None
     max_tokens: int | None
     pays: bool
+    tokens: int = 0
+    completion: int = 0
 
 
 def purse_of(per_request: int | None, budget_left: int | None, max_cost: int | None) -> Purse:
@@ -124,16 +127,17 @@ def quote(seat: Seat, task: str, bounds: Bounds, purse: Purse) -> Offer:
     )
     if fixed:
         fixed = -(-fixed * percent // 100)
+    tokens, completion = likely * choices, tier.completion
     held = fixed - (-(max_prompt * inbound + cap * outbound) // _UNIT)
     if purse.nano is None or held <= purse.nano:
-        return Offer(seat, quality, expected, held, None, True)
+        return Offer(seat, quality, expected, held, None, True, tokens, completion)
     most = _longest((purse.nano - fixed) * _UNIT - max_prompt * inbound, outbound, cap)
     if most < MINIMAL_ANSWER and most < cap:
         return Offer(seat, quality, expected, None, None, False)
     held = fixed - (-(max_prompt * inbound + most * outbound) // _UNIT)
     if most < likely:
         expected = seat.request + _ceil(prompt * tier.prompt + most * choices * tier.completion)
-    return Offer(seat, quality, expected, held, most, most >= likely)
+    return Offer(seat, quality, expected, held, most, most >= likely, tokens, completion)
 
 
 def wishes(hints: Hints) -> str:

@@ -10,6 +10,7 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import MAX_ATTEMPTS
 from sophia.core.ports import Exchange, Upstream
 from sophia.core.rows import RUBRIC, Outcome
+from sophia.routing.arms import mode_of
 from sophia.routing.nouns import Attempt
 from sophia.serving.decide import Decision
 from sophia.serving.desk import Desk
@@ -70,7 +71,8 @@ class Record:
             desk.books.clock.monotonic() - request.arrived,
             None if first is None else first / 1000,
             tuple(self.outcomes),
-            plan.features.output_tokens,
+            plan.features.output_tokens * request.prompt.choices,
+            mode_of(request.prompt),
         )
         for sink in desk.sinks:
             sink.emit(event)

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from sophia.core.events import Settled
 from sophia.core.ports import Clock
+from sophia.learning.attempts import answers, failed
 from sophia.learning.live import Live
-from sophia.routing.arms import mode_of
+from sophia.routing.arms import arm_of, mode_of
 from sophia.routing.evidence import rounded
 from sophia.routing.learned import Learned, Seen
 from sophia.routing.nouns import Features, Hints, Plan, Prompt
-from sophia.routing.policies.policy import Sight
+from sophia.routing.policies.policy import Sight, Vector
 from sophia.routing.request import LEARNED
 from sophia.serving.pacing import Paces
 from sophia.serving.request import Request, readable
@@ -61,7 +62,7 @@ class Insight:
         self.heard = False
         self._unheard = 0
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
-        self._asked: OrderedDict[int, bytes] = OrderedDict()
+        self._asked: OrderedDict[int, tuple[bytes | None, Vector]] = OrderedDict()
         self._secret = token_bytes(16)
 
     def of(
@@ -89,30 +90,32 @@ class Insight:
             price = self._paces.asked(key_id, left_nano, self._clock.wall())
         by_lot = hints.policy is None and hints.rule is None
         asked = lot_of(request.id, _JUDGED) < self.asked and readable(request.prompt)
-        return learned, Seen(sight, draw, self.live.state, current, price, mode, by_lot, asked)
+        state = self.live.state
+        seen = Seen(sight, draw, state, current, price, mode, by_lot, asked, request.stream)
+        return learned, seen
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
         place = self._place(request, request.hints)
-        if place is not None:
-            _put(self._asked, request.id, place)
+        _put(self._asked, request.id, (place, seen.sight.tasks))
         evidence = plan.evidence
         if evidence is not None and evidence.rated:
             self.live.dealt(seen.sight.tasks, plan.attempts[0].model, evidence)
 
     def emit(self, event: Settled) -> None:
-        """Hear how long an answer was, how long it took and what it cost."""
+        """Hear what failed, how long an answer was, how long it took and what it cost."""
         if self._paces is not None and event.attempts:
             self._paces.paid(event.attempts[0].key_id, event.cost_nano, self._clock.wall())
-        place = self._asked.pop(event.request_id, None)
-        if event.status != 200 or not event.attempts:
-            return
-        if place is not None:
+        place, tasks = self._asked.pop(event.request_id, (None, None))
+        for outcome in event.attempts:
+            found = failed(outcome)
+            if found is not None:
+                arm = arm_of(outcome.model, event.mode)
+                self.live.tried(arm, outcome.at_ms, failed=found)
+        for answer in answers(event, tasks):
+            self.live.answered(answer)
+        if place is not None and event.status == 200 and event.attempts:
             _put(self._conversations, place, event.model)
-        last = event.attempts[-1]
-        if last.model in self.live.learner.arms:
-            tokens = last.completion_tokens
-            self.live.answered(last.model, event.expected_tokens, tokens, last.total_ms)
 
     def _current(self, request: Request, hints: Hints) -> str | None:
         place = self._place(request, hints)

@@ -48,7 +48,7 @@ class SophiaHints(Struct, forbid_unknown_fields=True):
     complexity: Share | None = None
     """How demanding it is; estimated otherwise."""
     max_latency_ms: Positive | None = None
-    """Slowest model that will do, by its usual time to answer."""
+    """How long the caller waits: for a stream's first content, else for the whole answer."""
     cost_sensitive: bool | None = None
     """Prefer the cheapest model of good quality."""
     dial: Annotated[float, Meta(ge=0, le=10)] | None = None

@@ -32,12 +32,14 @@ class Taste(Struct, frozen=True):
         reference: what a usual answer of the best arm costs, in the unit of `Options.cost`.
         lateness: quality lost with an answer that comes too late.
         switching: quality lost by leaving the arm that the conversation is on.
+        failing: quality lost with an attempt that fails, although another arm steps in.
     """
 
     price: float = BALANCED_PRICE
     reference: float = 1.0
     lateness: float = 0.0
     switching: float = 0.0
+    failing: float = 0.0
 
 
 class Exploration(Struct, frozen=True):
@@ -77,6 +79,7 @@ class Options(Struct, frozen=True):
         current: the arm that the conversation is on, if any.
         trial: the position of an arm on trial and the probability set aside for it, which no bound
             of `Exploration` limits; None: nobody is on trial.
+        fail: shape (A,), the probability that the attempt fails; None: nobody fails.
     """
 
     ratings: Ratings
@@ -85,6 +88,7 @@ class Options(Struct, frozen=True):
     late: Vector | None = None
     current: int | None = None
     trial: tuple[int, float] | None = None
+    fail: Vector | None = None
 
 
 class Choice(Struct, frozen=True):
@@ -93,7 +97,7 @@ class Choice(Struct, frozen=True):
     Attributes:
         arm: the position of the arm that was taken.
         best: the position of the arm that looked best.
-        utility: shape (A,), quality less the price of cost, lateness and switching.
+        utility: shape (A,), quality less the price of cost, lateness, failing and switching.
         propensities: shape (A,), the probabilities that the arm was drawn from; they sum to 1.
         extra_cost: what exploring adds to the expected cost, in the unit of `Options.cost`.
     """
@@ -130,6 +134,8 @@ def utilities(options: Options, taste: Taste) -> Vector:
     worth = options.ratings.quality - (taste.price / taste.reference) * options.cost
     if options.late is not None and taste.lateness:
         worth = worth - taste.lateness * options.late
+    if options.fail is not None and taste.failing:
+        worth = worth - taste.failing * options.fail
     if options.current is not None and taste.switching:
         worth = worth - taste.switching
         worth[options.current] += taste.switching

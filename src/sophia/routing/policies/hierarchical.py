@@ -101,6 +101,11 @@ class Hierarchical:
         """The arms that are known."""
         return tuple(self._rows)
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks a sight tells apart."""
+        return self._shape.tasks
+
     def add(self, arm: str, prior: Prior | None = None) -> None:
         """Get to know an arm; one that is known already stays as it is.
 
