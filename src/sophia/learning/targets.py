@@ -139,6 +139,7 @@ def _among(options: Options, kept: list[int]) -> Options:
         None if options.late is None else options.late[kept],
         None if options.current is None else place.get(options.current),
         None if trial is None or trial[0] not in place else (place[trial[0]], trial[1]),
+        None if options.fail is None else options.fail[kept],
     )
 
 
