@@ -7,7 +7,7 @@ import pytest
 
 from sophia.http.v1.bodies import ChatBody
 from sophia.http.v1.manner import Manner, manner_of
-from sophia.routing.arms import arm_of, mode_of, model_of, relatives
+from sophia.routing.arms import arm_of, mode_of, model_of, relatives, usual
 from sophia.routing.nouns import Prompt
 
 USUAL = Manner(reasoning=True)
@@ -68,3 +68,4 @@ def test_an_arm_is_named_by_what_is_not_usual_and_knows_its_relatives(
     assert mode_of(prompt) == mode
     assert model_of(arm) == "acme/one:free"
     assert list(relatives(arm)) == [arm_of("acme/one:free", one) for one in kin]
+    assert usual(arm) == arm_of("acme/one:free", kin[-1] if kin else mode)

@@ -14,7 +14,7 @@ from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
-from sophia.routing.arms import CALLS, arm_of, model_of, relatives
+from sophia.routing.arms import CALLS, arm_of, model_of, relatives, usual
 from sophia.routing.drift import Alertness, Watch, evidence, watch
 from sophia.routing.forecast import Answer
 from sophia.routing.habits import Habits, newer
@@ -217,10 +217,10 @@ class Live:
         shares = self._tasks / self._tasks.sum()
         for name, trial in list(self._trials.items()):
             model = model_of(name)
-            if model not in cost or name != arm_of(model, made.mode):
+            if model not in cost or name != usual(arm_of(model, made.mode)):
                 continue
             asked = Request(tasks, shares, cost[model], cost[best])
-            given = arm_of(arm, made.mode)
+            given = usual(arm_of(arm, made.mode))
             after = give(trial, asked, given, cost[arm], _forced(made, model))
             if is_over(after, shares, self._settings.terms):
                 del self._trials[name]

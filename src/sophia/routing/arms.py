@@ -43,6 +43,11 @@ def relatives(arm: str) -> Iterator[str]:
             yield arm_of(model, mode)
 
 
+def usual(arm: str) -> str:
+    """Return the arm of the same call, whatever the effort and the providers."""
+    return [arm, *relatives(arm)][-1]
+
+
 def is_particular(arm: str) -> bool:
     """Return whether an arm's name tells more than the call."""
     mode = arm.partition(_MARK)[2]

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import astuple, replace
 
 from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
-from sophia.routing.arms import arm_of, model_of
+from sophia.routing.arms import arm_of, model_of, usual
 from sophia.routing.evidence import pack, rated
 from sophia.routing.forecast import Asked, Forecast
 from sophia.routing.habits import Habits
@@ -216,7 +216,7 @@ def _trial(
         return None
     for trial in learned.trials:
         model = model_of(trial.arm)
-        if model in arms and trial.arm == arm_of(model, seen.mode):
+        if model in arms and trial.arm == usual(arm_of(model, seen.mode)):
             at = arms.index(model)
             asked = Tried(seen.sight.tasks, learned.shares, float(cost[at]), float(cost[best]))
             probability = chance(trial, asked, learned.terms)
