@@ -26,9 +26,11 @@ _Value = TypeVar("_Value")
 
 CONVERSATIONS = 10_000
 UNHEARD, UNHEARD_SHARE = 1000, 0.1
+TIMED_FIRST, TIMED_SHARE = 100, 0.1
+"""So many answers of an arm are timed all, and of those after them this share."""
 _MASK = (1 << 64) - 1
-_JUDGED = 5
-"""The number of the lot that says whether an answer is judged."""
+_JUDGED, _TIMED = 5, 7
+"""The numbers of the lots that say whether an answer is judged, and whether it is timed."""
 
 
 class Insight:
@@ -112,10 +114,20 @@ class Insight:
             if found is not None:
                 arm = arm_of(outcome.model, event.mode)
                 self.live.tried(arm, outcome.at_ms, failed=found)
-        for answer in answers(event, tasks):
-            self.live.answered(answer)
+        if self._times(event):
+            for answer in answers(event, tasks):
+                self.live.answered(answer)
         if place is not None and event.status == 200 and event.attempts:
             _put(self._conversations, place, event.model)
+
+    def _times(self, event: Settled) -> bool:
+        """Say whether to note how long an answer was and took: a part of many is enough."""
+        if not event.attempts:
+            return False
+        arm = arm_of(event.attempts[-1].model, event.mode)
+        if self.live.habits.seen(arm) < TIMED_FIRST:
+            return True
+        return lot_of(event.request_id, _TIMED) < TIMED_SHARE
 
     def _current(self, request: Request, hints: Hints) -> str | None:
         place = self._place(request, hints)
