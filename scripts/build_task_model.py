@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from sophia.learning.measures import ece
+from sophia.learning.prompt_streams import LENGTH, recalled, worth
+from sophia.learning.prompt_streams import Texts as Streamed
 from sophia.learning.table_sights import prompt_of
 from sophia.learning.tables import Question, fold_of, is_table, read_table
 from sophia.learning.task_training import Texts, Training, posteriors, train_tasks
@@ -59,7 +61,10 @@ def main() -> None:
     chosen = parser.parse_args()
     taxonomy = read_taxonomy((DATA / "taxonomy.yaml").read_text())
     found = [
-        *(Question("", text, name) for text, name in labelled(chosen.data, taxonomy, MOST)),
+        *(
+            Question(place, text, name)
+            for text, (name, place) in labelled(chosen.data, taxonomy, MOST).items()
+        ),
         *seeds(taxonomy),
     ]
     texts = texts_of(found)
@@ -80,11 +85,11 @@ def main() -> None:
     sys.stdout.write(told + "\n")
 
 
-def labelled(data: Path, taxonomy: Taxonomy, most: int) -> list[tuple[str, str]]:
-    """Return (text, class) pairs of the shippable sources' questions, each text once."""
+def labelled(data: Path, taxonomy: Taxonomy, most: int) -> dict[str, tuple[str, str]]:
+    """Return the class of each text of the shippable sources, and its `source:task`."""
     from pyarrow import parquet
 
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for source in SHIPPABLE:
         rows = parquet.read_table(data / source / "queries.parquet").to_pylist()
         taken: defaultdict[str, int] = defaultdict(int)
@@ -92,8 +97,8 @@ def labelled(data: Path, taxonomy: Taxonomy, most: int) -> list[tuple[str, str]]
             name = class_of(taxonomy, row["task"])
             if name is not None and taken[name] < most and row["query_text"] not in found:
                 taken[name] += 1
-                found[row["query_text"]] = name
-    return list(found.items())
+                found[row["query_text"]] = name, f"{source}:{row['task']}"
+    return found
 
 
 def seeds(taxonomy: Taxonomy) -> list[Question]:
@@ -149,6 +154,26 @@ def held_out(
         "accuracy_by_class": by_class,
         "ece": round(ece(sure, right.astype(np.float64)), 4),
         "unknown": round(float(chances[:, -1].mean()), 4),
+        "under_one_prompt": under_one_prompt(
+            chances, labels[held], [one for one, out in zip(questions, held, strict=True) if out]
+        ),
+    }
+
+
+def under_one_prompt(
+    chances: np.ndarray, labels: np.ndarray, questions: list[Question]
+) -> dict[str, object]:
+    """Return accuracy and loss of streams under one system prompt, without and with its history."""
+    tables = np.array([question.id != WRITTEN for question in questions])
+    places = [question.id for question in questions if question.id != WRITTEN]
+    sources = [place.partition(":")[0] for place in places]
+    found = worth(Streamed(chances[tables], labels[tables], places, sources))
+    return {
+        kind: {
+            "alone": [round(one, 3) for one in value.alone],
+            "with history": [round(one, 3) for one in value.recalled],
+        }
+        for kind, value in found.items()
     }
 
 
@@ -164,10 +189,20 @@ def elsewhere(
         for question in questions
     ]
     right = np.array([model.names[at] in names for at, names in zip(best, wanted, strict=True)])
+    # Each task's questions as they would come under system prompts of its own.
+    told = chances.copy()
+    of_task = np.array([question.task for question in questions])
+    for task in sorted(set(of_task)):
+        rows = np.flatnonzero(of_task == task)
+        for begin in range(0, len(rows), LENGTH):
+            told[rows[begin : begin + LENGTH]] = recalled(chances[rows[begin : begin + LENGTH]])
+    then = told[:, :-1].argmax(axis=1)
+    kept = np.array([model.names[at] in names for at, names in zip(then, wanted, strict=True)])
     taken = Counter(model.names[at] for at in best)
     return {
         "questions": len(questions),
         "accuracy": round(float(right.mean()), 4),
+        "accuracy_under_one_prompt": round(float(kept.mean()), 4),
         "ece": round(ece(chances[:, :-1].max(axis=1), right.astype(np.float64)), 4),
         "unknown": round(float(chances[:, -1].mean()), 4),
         "taken_for": dict(taken.most_common(5)),

@@ -23,8 +23,21 @@ class _Candidate(msgspec.Struct):
     failure_range: tuple[float, float] | None = None
 
 
+class _SystemPrompt(msgspec.Struct):
+    requests: int
+    believed: float
+    tasks: dict[str, float]
+
+
+class _ToldBy(msgspec.Struct):
+    text: dict[str, float]
+    declared: str | None = None
+    system_prompt: _SystemPrompt | None = None
+
+
 class _Learned(msgspec.Struct):
     tasks: dict[str, float]
+    told_by: _ToldBy | None = None
 
 
 class _Attempt(msgspec.Struct):
@@ -105,8 +118,28 @@ def _seen(decision: _Decision) -> str:
 def _tasks(learned: _Learned | None) -> list[str]:
     if learned is None:
         return []
-    likely = [f"{name} {chance:.0%}" for name, chance in learned.tasks.items() if chance >= 0.1]
-    return [f"looks like {', '.join(likely) or 'nothing known'}"]
+    return [f"looks like {_likely(learned.tasks)}{_told_by(learned.told_by)}"]
+
+
+def _told_by(told: _ToldBy | None) -> str:
+    """Return what the tasks were told from, where it was more than the text."""
+    if told is None or (told.declared is None and told.system_prompt is None):
+        return ""
+    parts = [f"the text says {_likely(told.text)}"]
+    if told.declared is not None:
+        parts.append(f"the caller {told.declared}")
+    if told.system_prompt is not None:
+        one = told.system_prompt
+        earlier = f"{count(one.requests)} earlier request{'s' if one.requests > 1 else ''}"
+        parts.append(
+            f"{earlier} under its system prompt {_likely(one.tasks)}, believed {one.believed:.0%}"
+        )
+    return f" ({'; '.join(parts)})"
+
+
+def _likely(tasks: dict[str, float]) -> str:
+    found = [f"{name} {chance:.0%}" for name, chance in tasks.items() if chance >= 0.1]
+    return ", ".join(found) or "nothing known"
 
 
 def _candidates(paper: Console, decision: _Decision) -> None:

@@ -73,6 +73,7 @@ __all__ = [
 _KEYS_SECONDS = 1.0
 _RULES_SECONDS = 1.0
 _LEARNED_SECONDS = 5.0
+_PROMPTS_SECONDS = 60.0
 _RESOLVE_SECONDS = 60.0
 _FIRST_RESOLVE_SECONDS = 5.0
 _FIRST_REFRESH_SECONDS = 2.0
@@ -277,6 +278,7 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
         start(_RULES_SECONDS, "reading rules", RulesReload(desk, Path(settings.routing.rules)))
     if sophia.learner is not None:
         start(_LEARNED_SECONDS, "keeping what was learned", sophia.learner.keeper)
+        start(_PROMPTS_SECONDS, "keeping what system prompts were for", sophia.learner.prompts)
     hours = settings.catalogue.refresh_hours
     if hours and sophia.sandbox is None:
         refresh = CatalogueRefresh(desk, upstream, partial(keep_listing, data))

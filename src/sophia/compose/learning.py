@@ -15,6 +15,7 @@ from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.config import ConfigError, Learning
 from sophia.core.ports import Clock, Store
 from sophia.jobs.keep import POLICY, KeepLearned, into_service
+from sophia.jobs.keep_prompts import KeepPrompts
 from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
 from sophia.learning.live import Settings as LiveSettings
@@ -42,6 +43,7 @@ from sophia.routing.pool import Pool
 from sophia.routing.tasks import TaskModel, read_tasks
 from sophia.routing.taxonomy import Taxonomy, read_taxonomy
 from sophia.routing.timing import STRANGER, Pace
+from sophia.serving.histories import PROMPTS, TEAM_PROMPTS, Histories
 from sophia.serving.insight import Insight
 from sophia.serving.pacing import Paces
 from sophia.serving.sense import Senses
@@ -65,6 +67,7 @@ class Learner:
     insight: Insight
     teacher: Teacher
     keeper: KeepLearned
+    prompts: KeepPrompts
     sole: IO[bytes]
 
     async def close(self) -> None:
@@ -72,6 +75,7 @@ class Learner:
         try:
             await self.teacher.close()
             await self.keeper.close()
+            await self.prompts()
         finally:
             self.sole.close()
 
@@ -115,8 +119,12 @@ async def learner_of(
         ) from error
     if missed:
         log.info("learned from %d verdicts that were kept but not learned from before", missed)
-    insight = Insight(live, senses, clock, senses.classes, Paces() if settings.pace else None)
-    return Learner(insight, teacher, keeper, sole)
+    histories = Histories(senses.classes, TEAM_PROMPTS if settings.share_keys else PROMPTS)
+    prompts = KeepPrompts(histories, folder)
+    prompts.begin()
+    paces = Paces() if settings.pace else None
+    insight = Insight(live, senses.glance, clock, senses.classes, paces, histories)
+    return Learner(insight, teacher, keeper, prompts, sole)
 
 
 def only_one(folder: Path) -> IO[bytes]:

@@ -44,6 +44,16 @@ def unpack(kept: bytes, tenant: str = "") -> Sight:
     return Sight(tasks, embedding, features, float(novelty[0]), tenant)
 
 
+def as_bytes(chances: Vector) -> bytes:
+    """Return the chances of tasks, (T,), as they are kept for an explanation."""
+    return chances.astype(_NUMBER).tobytes()
+
+
+def from_bytes(kept: bytes) -> Vector:
+    """Return what `as_bytes` wrote."""
+    return np.frombuffer(kept, _NUMBER).astype(np.float64)
+
+
 def again(policy: Policy, evidence: Evidence, tenant: str = "") -> tuple[str, tuple[Rated, ...]]:
     """Return the model that `policy` takes on the same request now, and how it rates all.
 

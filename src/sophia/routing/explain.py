@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sophia.core.money import format_usd, usd
-from sophia.routing.evidence import unpack
+from sophia.routing.evidence import from_bytes, unpack
 from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Plan, Rated
+from sophia.routing.policies.policy import Vector
 from sophia.routing.usual import Usual, usual_of
 
 _TASKS_TOLD = 3
@@ -44,7 +45,7 @@ def explain(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
             _candidate(candidate, chosen, own) | told.get(candidate.model, {})
             for candidate in plan.candidates
         ],
-        "learned": None if plan.evidence is None else _evidence(plan.evidence, classes),
+        "learned": None if plan.evidence is None else _evidence(plan, plan.evidence, classes),
         "excluded": [
             {"model": excluded.model, "cause": excluded.cause, "code": excluded.code}
             for excluded in plan.excluded
@@ -107,17 +108,14 @@ def _usually(usual: Usual) -> dict[str, object]:
     }
 
 
-def _evidence(evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
+def _evidence(plan: Plan, evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
     """Return what the learned policy saw, and what decided among the arms it rated."""
     chances = unpack(evidence.sight).tasks
-    likely = [int(at) for at in np.argsort(-chances)[:_TASKS_TOLD]]
     told: dict[str, object] = {
         "state": evidence.state,
         "mode": evidence.mode,
-        "tasks": {
-            classes[at] if at < len(classes) else str(at): round(float(chances[at]), 4)
-            for at in likely
-        },
+        "tasks": _likely(chances, classes),
+        "told_by": _sources(plan, evidence, chances, classes),
     }
     if evidence.taste:
         price, reference, lateness, switching, *failing = evidence.taste
@@ -131,6 +129,36 @@ def _evidence(evidence: Evidence, classes: Sequence[str]) -> dict[str, object]:
             "exploration": evidence.exploration[0],
         }
     return told
+
+
+def _sources(
+    plan: Plan, evidence: Evidence, chances: Vector, classes: Sequence[str]
+) -> dict[str, object]:
+    """Return what the chances of the tasks were made of: the text, the caller, earlier requests."""
+    sources = evidence.sources
+    if sources is None:
+        return {"text": _likely(chances, classes), "declared": None, "system_prompt": None}
+    prompt = None
+    if sources.earlier:
+        counts = from_bytes(sources.history)
+        prompt = {
+            "requests": sources.earlier,
+            "believed": round(sources.trust, 4),
+            "tasks": _likely(counts / max(float(counts.sum()), 1e-12), classes),
+        }
+    return {
+        "text": _likely(from_bytes(sources.text), classes),
+        "declared": plan.features.task_type if sources.declared else None,
+        "system_prompt": prompt,
+    }
+
+
+def _likely(chances: Vector, classes: Sequence[str]) -> dict[str, float]:
+    """Return the likeliest tasks with their chances."""
+    return {
+        classes[at] if at < len(classes) else str(at): round(float(chances[at]), 4)
+        for at in (int(one) for one in np.argsort(-chances)[:_TASKS_TOLD])
+    }
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:

@@ -11,7 +11,7 @@ from sophia.routing.arms import arm_of, model_of, usual
 from sophia.routing.evidence import pack, rated
 from sophia.routing.forecast import Asked, Forecast
 from sophia.routing.habits import Habits
-from sophia.routing.nouns import Evidence, Hints
+from sophia.routing.nouns import Evidence, Hints, Sources
 from sophia.routing.optimizer import Offer, wishes
 from sophia.routing.policies.choose import (
     STILL,
@@ -71,7 +71,8 @@ class Seen(Struct, frozen=True):
     `draw` is uniform in [0, 1); `state` names what had been learned; `current` is the arm that the
     conversation is on; `price` what the budget's pace adds to the price of money; `mode` how models
     are called (see `arms`); `by_lot` whether the policy was left to Sophia; `asked` whether the
-    answer is to be judged; `stream` whether it is to come as it is written.
+    answer is to be judged; `stream` whether it is to come as it is written; `sources` what told the
+    task besides the text.
     """
 
     sight: Sight
@@ -83,6 +84,7 @@ class Seen(Struct, frozen=True):
     by_lot: bool = True
     asked: bool = False
     stream: bool = False
+    sources: Sources | None = None
 
     def evidence(self) -> Evidence:
         """Return what to keep of a request that somebody else decided."""
@@ -93,6 +95,7 @@ class Seen(Struct, frozen=True):
             mode=self.mode,
             by_lot=self.by_lot,
             asked=self.asked,
+            sources=self.sources,
         )
 
 
@@ -264,4 +267,5 @@ def _evidence(  # noqa: PLR0913 - each is one part of what decided
         seen.by_lot,
         seen.asked,
         pack_usual(outlook.forecast, outlook.answer),
+        seen.sources,
     )

@@ -134,6 +134,24 @@ class Rated(Struct, frozen=True, array_like=True):
     fail: float = 0.0
 
 
+class Sources(Struct, frozen=True, array_like=True):
+    """What the chances of the tasks were made of, where more than the text had a say.
+
+    Attributes:
+        text: the chances by the text alone, float32.
+        declared: whether the caller's task type was weighed in.
+        earlier: how many requests were seen before under the same system prompt.
+        trust: how far their word was believed, 0 to 1.
+        history: the counts of what they were about, float32; empty when there were none.
+    """
+
+    text: bytes
+    declared: bool
+    earlier: int = 0
+    trust: float = 0.0
+    history: bytes = b""
+
+
 class Evidence(Struct, frozen=True, array_like=True):
     """What a decision rested on, enough to make it again bit by bit; no text of the prompt.
 
@@ -150,6 +168,7 @@ class Evidence(Struct, frozen=True, array_like=True):
         by_lot: whether it was left to Sophia which policy decides.
         asked: whether the lot fell on the answer to be judged, whatever it is.
         usual: how the rated arms usually answer, to be told; see `sophia.routing.usual`.
+        sources: what the tasks in `sight` were made of; None when the text alone told them.
     """
 
     state: str
@@ -164,6 +183,7 @@ class Evidence(Struct, frozen=True, array_like=True):
     by_lot: bool = True
     asked: bool = False
     usual: bytes = b""
+    sources: Sources | None = None
 
 
 class Plan(Struct, frozen=True, array_like=True):

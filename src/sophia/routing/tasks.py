@@ -17,7 +17,7 @@ CLIP = 4.0
 EMBEDDING_SCALE, FEATURE_SCALE, BAG_SCALE = 4.0, 0.5, 4.0
 UNKNOWN = "unknown"
 # A class that was never declared for a prompt keeps a chance, however often others were.
-PROMPT_CONCENTRATION = 4.0
+PROMPT_CONCENTRATION = 10.0
 HINT_TRUST = 0.9
 _HASH, _FIRST, _SECOND = np.uint64(2654435761), np.uint64(31_337), np.uint64(7_919)
 _ONE, _SHIFT, _MASK = np.uint64(1), np.uint64(8), np.uint64(BUCKETS - 1)
@@ -161,12 +161,13 @@ def hint(classes: int, declared: int) -> Vector:
     return evidence
 
 
-def of_prompt(counts: Vector, base: Vector) -> Vector:
+def of_prompt(counts: Vector, base: Vector | float) -> Vector:
     """Return what a system prompt's history says, as evidence.
 
     `counts` are the declared or inferred tasks of earlier requests under the same prompt of the
-    same tenant, (T,); `base` is how usual each task is anywhere, which the posterior knows already.
+    same tenant, (T,); `base` is how usual each task is anywhere, which the posterior knows already:
+    above 0, and one number when all are alike.
     """
-    expected = counts + PROMPT_CONCENTRATION * base
-    evidence: Vector = expected / expected.sum() / np.maximum(base, 1e-6)
+    evidence = counts + PROMPT_CONCENTRATION * base
+    evidence /= np.add.reduce(evidence) * base
     return evidence

@@ -6,20 +6,24 @@ from hashlib import blake2b
 from secrets import token_bytes
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from sophia.core.events import Settled
 from sophia.core.ports import Clock
 from sophia.learning.attempts import answers, failed
 from sophia.learning.live import Live
 from sophia.routing.arms import arm_of, mode_of
-from sophia.routing.evidence import rounded
+from sophia.routing.evidence import as_bytes, rounded
 from sophia.routing.learned import Learned, Seen
-from sophia.routing.nouns import Features, Hints, Plan, Prompt
+from sophia.routing.nouns import Features, Hints, Plan, Prompt, Sources
 from sophia.routing.policies.policy import Sight, Vector
 from sophia.routing.request import LEARNED
+from sophia.serving.histories import Histories, Remembered
 from sophia.serving.pacing import Paces
 from sophia.serving.request import Request, readable
+from sophia.serving.sense import Glance
 
-Look = Callable[[Prompt, Features, Hints, str], Sight]
+Look = Callable[[Prompt, Features, Hints, str], Glance]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -39,6 +43,7 @@ class Insight:
     Args:
         live: the policy that learns while it serves.
         look: turns a request of a tenant into numbers.
+        histories: what system prompts were used for before.
         classes: names of the tasks that it tells apart.
         paces: of the keys' daily budgets, if they are to be kept on pace.
         clock: tells the time of day to them.
@@ -47,19 +52,22 @@ class Insight:
     somebody is to be asked about.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing that a decision may stand on
         self,
         live: Live,
         look: Look,
         clock: Clock,
         classes: tuple[str, ...] = (),
         paces: Paces | None = None,
+        histories: Histories | None = None,
     ) -> None:
         self.live = live
         self.classes = classes
         self._look = look
         self._clock = clock
         self._paces = paces
+        self.histories = histories or Histories(classes)
+        self._remembered: tuple[int, Remembered] | None = None
         self.asked = 0.0
         self.heard = False
         self._unheard = 0
@@ -80,7 +88,7 @@ class Insight:
             self._unheard += 1
             if self._unheard > UNHEARD and lot >= UNHEARD_SHARE:
                 return None, None
-        sight = rounded(self._look(request.prompt, features, hints, request.principal.key_id))
+        sight, sources = self._see(request, features, hints)
         learned = self.live.learned(lot, sight.tenant, asked=hints.policy == LEARNED)
         if learned is not None and not (hints.explore and request.principal.explores):
             learned = learned.still()
@@ -93,11 +101,34 @@ class Insight:
         by_lot = hints.policy is None and hints.rule is None
         asked = lot_of(request.id, _JUDGED) < self.asked and readable(request.prompt)
         state = self.live.state
-        seen = Seen(sight, draw, state, current, price, mode, by_lot, asked, request.stream)
-        return learned, seen
+        return learned, Seen(
+            sight, draw, state, current, price, mode, by_lot, asked, request.stream, sources
+        )
+
+    def _see(
+        self, request: Request, features: Features, hints: Hints
+    ) -> tuple[Sight, Sources | None]:
+        """Return the request as it is kept, and what told its task where not the text alone."""
+        glance = self._look(request.prompt, features, hints, request.principal.key_id)
+        sight = glance.sight
+        remembered = self.histories.of(sight.tenant, request.prompt, sight.tasks)
+        self._remembered = None
+        earlier = 0
+        if remembered is not None:
+            self._remembered = request.id, remembered
+            earlier = remembered.history.requests
+            tasks = remembered.recalled.tasks
+            sight = replace(sight, tasks=tasks, novelty=float(tasks[-1]))
+        if not earlier and hints.task_type is None:
+            return rounded(sight), None
+        return rounded(sight), sources_of(glance.text, hints, remembered)
 
     def note(self, request: Request, plan: Plan, seen: Seen) -> None:
         """Remember a decision that is being carried out."""
+        if self._remembered is not None and self._remembered[0] == request.id:
+            # Only what is served counts; asking what would be chosen leaves no trace.
+            self.histories.count(self._remembered[1])
+            self._remembered = None
         place = self._place(request, request.hints)
         _put(self._asked, request.id, (place, seen.sight.tasks))
         evidence = plan.evidence
@@ -145,6 +176,15 @@ class Insight:
             return None
         whole = f"{request.principal.key_id}\0{said}".encode("utf-8", "surrogatepass")
         return blake2b(whole, digest_size=16, key=self._secret).digest()
+
+
+def sources_of(text: Vector, hints: Hints, remembered: Remembered | None) -> Sources:
+    """Return what the task was told from, as it is kept."""
+    declared = hints.task_type is not None
+    if remembered is None or not remembered.history.requests:
+        return Sources(as_bytes(text), declared)
+    history, trust = remembered.history, remembered.recalled.trust
+    return Sources(as_bytes(text), declared, history.requests, trust, as_bytes(history.counts))
 
 
 def _put(into: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:

@@ -3,15 +3,23 @@
 from collections.abc import Mapping
 
 import numpy as np
+from msgspec import Struct
 
 from sophia.routing.embedding import Embedding
 from sophia.routing.nouns import TASK_TYPES, Features, Hints, Prompt, TaskType
-from sophia.routing.policies.policy import Sight
+from sophia.routing.policies.policy import Sight, Vector
 from sophia.routing.sight import embed, features_of
 from sophia.routing.tasks import TaskModel, combine
 
 DECLARED_TRUST = 0.9
 _NOTHING = np.zeros(0)
+
+
+class Glance(Struct, frozen=True):
+    """A request as numbers; `text` is what its text alone says of the task, shape (T,)."""
+
+    sight: Sight
+    text: Vector
 
 
 class Senses:
@@ -54,10 +62,16 @@ class Senses:
 
     def __call__(self, prompt: Prompt, features: Features, hints: Hints, tenant: str) -> Sight:
         """Return what is seen of a request of `tenant`."""
+        return self.glance(prompt, features, hints, tenant).sight
+
+    def glance(self, prompt: Prompt, features: Features, hints: Hints, tenant: str) -> Glance:
+        """Return what is seen of a request of `tenant`, and what its text alone says."""
         ids, vector = embed(self._embedding, prompt)
-        tasks = self._tasks.posterior(ids, vector, features_of(prompt, features, hints))
+        text = self._tasks.posterior(ids, vector, features_of(prompt, features, hints))
+        tasks = text
         if hints.task_type is not None:
-            tasks = combine(tasks, self._declared[hints.task_type])
-        return Sight(
+            tasks = combine(text, self._declared[hints.task_type])
+        sight = Sight(
             tasks, _NOTHING, _NOTHING, float(tasks[-1]), "" if self._shared else tenant
         )
+        return Glance(sight, text)

@@ -122,7 +122,7 @@ def test_a_prompt_s_history_speaks_louder_the_longer_it_is() -> None:
     nothing = combine(posterior, of_prompt(np.zeros(3), base))
     assert nothing == pytest.approx(posterior)
     little = combine(posterior, of_prompt(np.array([0.0, 0.0, 1.0]), base))
-    much = combine(posterior, of_prompt(np.array([0.0, 0.0, 40.0]), base))
+    much = combine(posterior, of_prompt(np.array([0.0, 0.0, 90.0]), base))
     assert posterior[2] < little[2] < much[2]
     assert much[2] > 0.9
 

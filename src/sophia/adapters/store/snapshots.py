@@ -10,6 +10,7 @@ from pathlib import Path
 _ID = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".snapshot"
 _HISTORY = "history"
+_PROMPTS = "prompts"
 
 
 class SnapshotFolder:
@@ -54,6 +55,17 @@ class SnapshotFolder:
     def record(self, history: bytes) -> None:
         """Replace the history of what was in service: readers see the old or the new, whole."""
         self._write(self._path / _HISTORY, history)
+
+    def prompts(self) -> bytes | None:
+        """Return what `keep_prompts` wrote last, or None before that."""
+        try:
+            return (self._path / _PROMPTS).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_prompts(self, blob: bytes) -> None:
+        """Replace what is known of system prompts, readable by this user alone."""
+        self._write(self._path / _PROMPTS, blob)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

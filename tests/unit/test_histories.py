@@ -1,0 +1,203 @@
+"""System prompts: what came under one before helps to tell the next, and nothing else changes."""
+
+import timeit
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sophia.routing.history import History, after, recall
+from sophia.routing.nouns import Prompt
+from sophia.serving.histories import PROMPTS, TENANTS, Histories
+
+CLASSES = ("apples", "pears", "plums", "unknown")
+BASE = 1.0 / len(CLASSES)
+posteriors = st.lists(st.floats(0.001, 1.0), min_size=4, max_size=4).map(
+    lambda one: np.array(one) / sum(one)
+)
+
+
+def asked(text: str, system: str = "You sort fruit.", **more: bool) -> Prompt:
+    return Prompt(text, system, len(text), len(text), **more)
+
+
+def served(histories: Histories, tenant: str, prompt: Prompt, own: np.ndarray) -> np.ndarray:
+    """Return the posterior of a request that is then served and counted."""
+    seen = histories.of(tenant, prompt, own)
+    if seen is None:
+        return own
+    histories.count(seen)
+    return seen.recalled.tasks
+
+
+def doubtful(task: int) -> np.ndarray:
+    """Return a posterior that is for one task, not surely."""
+    chances = np.full(4, 0.1)
+    chances[task] = 0.7
+    return chances
+
+
+@given(earlier=st.lists(posteriors, max_size=30), own=posteriors)
+def test_a_posterior_stays_one_whatever_came_before(
+    earlier: list[np.ndarray], own: np.ndarray
+) -> None:
+    """The chances sum to 1, and what the text excludes stays excluded."""
+    history = History(np.zeros(4))
+    for one in earlier:
+        history = after(history, one, recall(history, one, BASE).foretold)
+    told = recall(history, own, BASE)
+    assert told.tasks.sum() == pytest.approx(1.0) and (told.tasks >= 0).all()
+    assert 0.0 < told.trust < 1.0 and history.requests == len(earlier)
+    certain = np.array([1.0, 0.0, 0.0, 0.0])
+    assert recall(history, certain, BASE).tasks == pytest.approx(certain)
+
+
+@given(own=posteriors, other=posteriors)
+def test_no_request_is_its_own_witness(own: np.ndarray, other: np.ndarray) -> None:
+    """One that was counted is taken out again before it is asked about itself."""
+    alone = after(History(np.zeros(4), credit=8.0), own, 0.0)
+    assert recall(alone, own, BASE, repeated=True).tasks == pytest.approx(own)
+    before = after(History(np.zeros(4), credit=8.0), other, 0.0)
+    with_it = History(before.counts + own, before.credit, 2)
+    assert recall(with_it, own, BASE, repeated=True).tasks == pytest.approx(
+        recall(before, own, BASE).tasks
+    )
+
+
+def test_doubtful_texts_under_one_prompt_are_told_by_what_came_before() -> None:
+    histories = Histories(CLASSES)
+    for number in range(40):
+        served(histories, "a", asked(f"{number}"), doubtful(2))
+    likely = np.array([0.3, 0.2, 0.3, 0.2])
+    told = served(histories, "a", asked("and this?"), likely)
+    assert told.argmax() == 2 and told[2] > 0.4
+    assert served(histories, "a", asked("and this?", "Another prompt."), likely) == pytest.approx(likely)
+    assert served(histories, "a", asked("and this?", ""), likely) == pytest.approx(likely)
+
+
+def test_a_prompt_before_all_kinds_of_requests_takes_nothing_from_them() -> None:
+    """A history that foretells nothing is not believed, however long it is."""
+    rng = np.random.default_rng(1)
+    histories = Histories(CLASSES)
+    moved = []
+    for number in range(300):
+        own = rng.dirichlet(np.full(4, 0.1))
+        moved.append(np.abs(served(histories, "a", asked(str(number)), own) - own).max())
+    assert np.mean(moved[100:]) < 0.02
+
+
+def test_a_prompt_whose_use_changes_is_known_by_its_new_one_soon() -> None:
+    histories = Histories(CLASSES)
+    sure = [np.array([0.91, 0.03, 0.03, 0.03]), np.array([0.03, 0.91, 0.03, 0.03])]
+    for number in range(200):
+        served(histories, "a", asked(str(number)), sure[0])
+    for number in range(200, 240):
+        told = served(histories, "a", asked(str(number)), sure[1])
+        assert told.argmax() == 1
+    either = np.array([0.45, 0.45, 0.05, 0.05])
+    for number in range(240, 300):
+        served(histories, "a", asked(str(number)), sure[1])
+    assert served(histories, "a", asked("x"), either).argmax() == 1
+
+
+def test_a_retry_and_the_turns_of_a_tool_loop_count_once() -> None:
+    histories = Histories(CLASSES)
+    for _ in range(5):
+        served(histories, "a", asked("the same"), doubtful(1))
+    for turn in range(5):
+        served(histories, "a", asked(f"turn {turn}", tool_turn=True), doubtful(1))
+    seen = histories.of("a", asked("new"), doubtful(1))
+    assert seen is not None and seen.history.requests == 1
+    again = histories.of("a", asked("the same"), doubtful(1))
+    assert again is not None and again.recalled.tasks == pytest.approx(doubtful(1))
+
+
+def test_asking_what_would_be_chosen_leaves_no_trace() -> None:
+    histories = Histories(CLASSES)
+    for _ in range(3):
+        seen = histories.of("a", asked("what if"), doubtful(1))
+        assert seen is not None and seen.history.requests == 0
+    assert histories.changes == 0
+
+
+@given(
+    traffic=st.lists(
+        st.tuples(st.sampled_from("bcd"), st.sampled_from(["You sort fruit.", "p", "q"]), posteriors),
+        max_size=60,
+    )
+)
+def test_no_other_tenants_traffic_touches_a_tenants_histories(
+    traffic: list[tuple[str, str, np.ndarray]],
+) -> None:
+    """Not even under the same system prompt; every number stays the same, bit by bit."""
+    quiet, busy = Histories(CLASSES), Histories(CLASSES)
+    noise = iter(traffic)
+    for number in range(20):
+        own = doubtful(number % 3)
+        for one in [next(noise, None) for _ in range(3)]:
+            if one is not None:
+                served(busy, one[0], asked(f"{number} {one[1]}", one[1]), one[2])
+        alone = served(quiet, "a", asked(str(number)), own)
+        among = served(busy, "a", asked(str(number)), own)
+        assert among.tobytes() == alone.tobytes()
+
+
+def test_a_flood_of_prompts_makes_no_other_tenants_be_forgotten() -> None:
+    """The memory of a tenant is bounded, and its own: the longest unused prompt goes."""
+    histories = Histories(CLASSES)
+    for number in range(30):
+        served(histories, "a", asked(str(number)), doubtful(1))
+    for number in range(3 * PROMPTS):
+        served(histories, "flood", asked("x", f"made up {number}"), doubtful(0))
+    seen = histories.of("a", asked("new"), doubtful(1))
+    first = histories.of("flood", asked("y", "made up 0"), doubtful(0))
+    last = histories.of("flood", asked("y", f"made up {3 * PROMPTS - 1}"), doubtful(0))
+    assert seen is not None and seen.history.requests == 30
+    assert first is not None and first.history.requests == 0
+    assert last is not None and last.history.requests == 1
+    for number in range(TENANTS):
+        served(histories, f"other {number}", asked("x"), doubtful(0))
+    gone = histories.of("flood", asked("y", f"made up {3 * PROMPTS - 1}"), doubtful(0))
+    assert gone is not None and gone.history.requests == 0
+
+
+def test_what_was_written_down_goes_on_where_it_was() -> None:
+    before, later = Histories(CLASSES), Histories(CLASSES)
+    for number in range(30):
+        served(before, "a", asked(str(number)), doubtful(1))
+    later.load(before.dump()())
+    known, anew = (one.of("a", asked("new"), doubtful(2)) for one in (before, later))
+    assert known is not None and anew is not None
+    assert anew.history.requests == 30 and anew.place == known.place
+    assert anew.recalled.tasks == pytest.approx(known.recalled.tasks, abs=1e-6)
+
+
+def test_what_is_written_down_holds_no_text() -> None:
+    histories = Histories(CLASSES)
+    served(histories, "a", asked("a sealed question", "our sealed prompt"), doubtful(1))
+    assert b"sealed" not in histories.dump()()
+
+
+def test_other_tasks_begin_anew_and_other_bytes_are_refused() -> None:
+    histories = Histories(CLASSES)
+    served(histories, "a", asked("x"), doubtful(1))
+    others = Histories(("one", "two"))
+    others.load(histories.dump()())
+    seen = others.of("a", asked("x"), np.array([0.5, 0.5]))
+    assert seen is not None and seen.history.requests == 0
+    with pytest.raises(msgspec.DecodeError):
+        others.load(b"no histories")
+
+
+def test_remembering_takes_little_time() -> None:
+    """Far above the some ten microseconds it takes, so that only a different order of work fails."""
+    histories = Histories(tuple(str(number) for number in range(36)))
+    own = np.random.default_rng(1).dirichlet(np.ones(36))
+    texts = iter(range(100_000))
+
+    def step() -> None:
+        served(histories, "a", asked(f"{next(texts)}", "You are helpful. " * 30), own)
+
+    assert min(timeit.repeat(step, number=200, repeat=5)) / 200 < 0.0002
