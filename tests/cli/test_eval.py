@@ -105,6 +105,9 @@ async def test_a_ledger_is_evaluated(run: Run, tmp_path: Path) -> None:
     await fill(tmp_path / "sophia.db", now, 1600, 0.9)
     ran = run("eval", "--ledger", "--data-dir", str(tmp_path), "--json", "out.json", COLUMNS="80")
     assert ran.code == 0, ran.err
+    said = " ".join(ran.out.split())
+    assert "Mean score of those who spoke 0." in said
+    assert "weighed for the silent by request and model 0." in said
     for words in ("1,600 learned decisions", "as logged", "task_mean", "always b/dear", "refused"):
         assert words in ran.out
     assert "No number for always c/weak: the log is worth" in ran.out

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from sophia.cli.means import told_means
 from sophia.cli.screen import console, give_up, is_roomy, money, printable, table
 from sophia.cli.settings import load_for
 from sophia.compose import open_store
@@ -67,6 +68,8 @@ def show_report(told: LedgerReport, paper: Console) -> None:
         f"what was learned. Policies learned from the first {told.learned_from:,}; judged by the "
         f"last {told.judged:,}, {since} to {until} UTC, of which {told.scored:,} have a score."
     )
+    if told.means is not None:
+        paper.print(told_means(told.means))
     roomy = is_roomy(paper)
     heads = ("score", "gain", *(("IPS", "SNIPS") if roomy else ()), "worth", "cost")
     out = table("policy", *heads, right=heads)

@@ -6,8 +6,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import typer
 
+from sophia.cli.means import told_means
 from sophia.cli.screen import console, give_up, table
 from sophia.cli.settings import load_for
 from sophia.compose import data_folder, open_store
@@ -74,13 +76,15 @@ def anew(json: bool, config: Path | None, data_dir: str | None) -> None:
     settings = load_for(config, data_dir)
     judged, id = asyncio.run(_anew(settings))
     if json:
-        told = {name: getattr(judged, name) for name in Refit.__struct_fields__}
-        typer.echo(jsonlib.dumps({**told, "snapshot": id}, indent=2))
+        told = {**msgspec.to_builtins(judged), "snapshot": id}
+        typer.echo(jsonlib.dumps(told, indent=2))
         return
     typer.echo(
         f"{judged.lessons:,} lessons; error on the latest {judged.held_out:,}: "
         f"{judged.before:.4f} as learned so far, {judged.after:.4f} learned anew."
     )
+    if judged.means is not None:
+        typer.echo(told_means(judged.means))
     if id is None:
         typer.echo("Not clearly better: everything stays as it is.")
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.config import ConfigError, Learning
@@ -23,6 +24,7 @@ from sophia.learning.priors import Book, prior
 from sophia.learning.priors import decode as read_priors
 from sophia.learning.refit import Refit, refit
 from sophia.learning.replay import Replay
+from sophia.learning.silence import counts_of
 from sophia.learning.snapshots import (
     BrokenSnapshot,
     History,
@@ -277,10 +279,16 @@ async def refitted(
     fresh = _fresh(settings)
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
-    judged, learner = refit(fresh, [one for _, one in taught])
+    counts = await counts_of(store, read_plan)
+    # A sign is there or not whoever speaks: it stands for itself.
+    stands = [
+        counts.by_decision.get(row.decision_id, 1.0) if one.word else 1.0 for row, one in taught
+    ]
+    judged, learner = refit(fresh, [one for _, one in taught], stands)
+    judged = replace(judged, means=counts.means)
     if not judged.better:
         return judged, None
-    live.learner, live.lessons = learner, taught[-1][0]
+    live.learner, live.lessons = learner, taught[-1][0].number
     live.shared = settings.share_keys
     metrics = {"squared_error": judged.after}
     made = Snapshot(POLICY, live.snapshot(), at_ms, id, (0, at_ms), metrics)

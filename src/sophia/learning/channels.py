@@ -52,6 +52,9 @@ CHANNELS: Mapping[str, Channel] = {
 }
 
 
+JUDGE = "judge"
+"""The channel of models that judge."""
+
 SIGNS = frozenset({"retry", "validator", "completed"})
 """Channels on which nobody means to judge: they tell little, and do not count as an outcome."""
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from sophia.core.money import usd
 from sophia.learning.forecasts import POLICIES
 from sophia.learning.logged import Found, Logged, span
+from sophia.learning.missing import Means
 from sophia.learning.off_policy import (
     Assessment,
     Comparison,
@@ -17,7 +18,7 @@ from sophia.learning.off_policy import (
     foretell,
 )
 from sophia.learning.table_sights import projection_of
-from sophia.learning.targets import costs_of, fixed, log_of, rechosen, spread
+from sophia.learning.targets import costs_of, fixed, log_of, means_of, rechosen, spread
 from sophia.routing.arms import model_of
 from sophia.routing.policies.hierarchical import Projection
 from sophia.routing.policies.policy import Learner, Lesson
@@ -62,6 +63,7 @@ class LedgerReport(Struct, frozen=True):
         learned_from, judged: how many decisions were used for what.
         scored: how many of the judged ones somebody said a word on.
         since_ms, until_ms: of the judged ones.
+        means: their mean score, as those who speak tell it.
     """
 
     decisions: int
@@ -74,6 +76,7 @@ class LedgerReport(Struct, frozen=True):
     arms: tuple[str, ...]
     targets: tuple[Target, ...]
     notes: tuple[str, ...] = ()
+    means: Means | None = None
 
 
 class NothingLogged(ValueError):
@@ -137,6 +140,7 @@ def report(
         arms,
         tuple(judged),
         tuple(notes),
+        means_of(later),
     )
 
 

@@ -58,9 +58,11 @@ async def catch_up(live: Live, store: Store, read: ReadPlan, *, until: int | Non
     return live.lessons - before
 
 
-async def lessons_of(store: Store, read: ReadPlan, *, shared: bool) -> list[tuple[int, Taught]]:
-    """Return the ledger's lessons with their numbers, but those about decisions that are gone."""
-    found: list[tuple[int, Taught]] = []
+async def lessons_of(
+    store: Store, read: ReadPlan, *, shared: bool
+) -> list[tuple[LessonRow, Taught]]:
+    """Return the ledger's lessons as rows and as learned, but those whose decisions are gone."""
+    found: list[tuple[LessonRow, Taught]] = []
     after = 0
     while rows := await store.lessons(after, _AT_ONCE):
         after = rows[-1].number
@@ -68,7 +70,7 @@ async def lessons_of(store: Store, read: ReadPlan, *, shared: bool) -> list[tupl
             decision = await store.decision(row.decision_id)
             taught = taught_of(row, decision, read, shared=shared) if decision else None
             if taught is not None:
-                found.append((row.number, taught))
+                found.append((row, taught))
     return found
 
 

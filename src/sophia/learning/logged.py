@@ -6,7 +6,8 @@ import numpy as np
 from msgspec import Struct, convert
 
 from sophia.core.ports import Store
-from sophia.core.rows import Intent
+from sophia.core.rows import Intent, LessonRow
+from sophia.learning.channels import JUDGE, SIGNS
 from sophia.routing.arms import arm_of
 from sophia.routing.evidence import unpack
 from sophia.routing.nouns import Evidence, Features, Plan
@@ -16,19 +17,22 @@ from sophia.routing.policies.policy import Ratings, Sight, Vector
 ReadPlan = Callable[[bytes], Plan]
 
 _AT_ONCE = 1000
-_MOST = 200_000
+MOST = 200_000
 _Exploring = tuple[Mode, float, float, float, float, float]
 
 
 class Word(Struct, frozen=True):
     """How a request went: the score from 0 to 1, what it counts for, and which arm answered.
 
-    The arm is another than the one that was chosen where that one failed.
+    The arm is another than the one that was chosen where that one failed. `verdict` is what a judge
+    said, if one did; `others` whether anybody else spoke.
     """
 
     score: float
     weight: float
     arm: str
+    verdict: float | None = None
+    others: bool = True
 
 
 class Logged(Struct, frozen=True):
@@ -47,6 +51,7 @@ class Logged(Struct, frozen=True):
         key_id: whose it was.
         features: what the table of the first day goes by.
         listed: (A,), expected costs by list prices alone, in nano-dollars; None: the same costs.
+        asked: whether the lot fell on it to be judged.
     """
 
     at_ms: int
@@ -62,6 +67,7 @@ class Logged(Struct, frozen=True):
     key_id: str = ""
     features: Features | None = None
     listed: Vector | None = None
+    asked: bool = False
 
 
 class Found(Struct, frozen=True):
@@ -80,8 +86,8 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
 
     With `shared` all keys learn together, so that a request is nobody's in particular.
     """
-    words = await _words(store)
-    kept = await store.decisions(since_ms, _MOST)
+    words = await words_of(store)
+    kept = await store.decisions(since_ms, MOST)
     found = [_logged(one, read, words, shared=shared) for one in kept]
     learned = [one for one in found if one is not None]
     learned.sort(key=lambda one: one.at_ms)
@@ -89,20 +95,30 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
     return Found(tuple(learned), len(left), tuple(left))
 
 
-async def _words(store: Store) -> dict[int, Word]:
-    """Return what was said of each decision; several words are averaged by their weight."""
+async def words_of(store: Store) -> dict[int, Word]:
+    """Return what was said of each decision; several words are averaged by their weight.
+
+    Signs that nobody meant as a word are left out.
+    """
     said: dict[int, Word] = {}
     after = 0
     while rows := await store.lessons(after, _AT_ONCE):
         after = rows[-1].number
         for row in rows:
-            if row.weight <= 0.0:
-                continue
-            before = said.get(row.decision_id, Word(0.0, 0.0, row.arm))
-            weight = before.weight + row.weight
-            score = (before.score * before.weight + row.quality * row.weight) / weight
-            said[row.decision_id] = Word(score, weight, row.arm)
+            if row.weight > 0.0 and row.channel not in SIGNS:
+                said[row.decision_id] = _with(said.get(row.decision_id), row)
     return said
+
+
+def _with(before: Word | None, row: LessonRow) -> Word:
+    judged = row.channel == JUDGE
+    if before is None:
+        verdict = row.quality if judged else None
+        return Word(row.quality, row.weight, row.arm, verdict, not judged)
+    weight = before.weight + row.weight
+    score = (before.score * before.weight + row.quality * row.weight) / weight
+    verdict = row.quality if judged else before.verdict
+    return Word(score, weight, row.arm, verdict, before.others or not judged)
 
 
 def _logged(
@@ -134,6 +150,7 @@ def _logged(
         decision.key_id,
         plan.features,
         _listed(plan, models),
+        evidence.asked,
     )
 
 

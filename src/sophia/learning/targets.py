@@ -1,12 +1,14 @@
 """Logged decisions as a log for evaluation, and the chances that other policies give on them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from sophia.learning.logged import Logged
-from sophia.learning.missing import inverse_chances
+from sophia.learning.logged import Logged, Word
+from sophia.learning.missing import Means, Voices, means, weigh
 from sophia.learning.outcome_model import Matrix
 from sophia.learning.support import Log
 from sophia.routing.arms import model_of
@@ -25,14 +27,47 @@ def log_of(decisions: Sequence[Logged]) -> tuple[Log, tuple[str, ...]]:
     contexts = np.array(
         [np.concatenate([one.sight.tasks, one.sight.features]) for one in decisions]
     )
-    rewards = np.array([np.nan if one.word is None else one.word.score for one in decisions])
-    spoke = np.isfinite(rewards)
-    inverse = None
-    if not spoke.all():
-        asked = np.zeros(len(decisions), dtype=np.bool_)
-        inverse = inverse_chances(contexts, taken, asked, spoke)
+    asked, words = [one.asked for one in decisions], [one.word for one in decisions]
+    said = voices(contexts, taken, asked, words)
+    weighing = weigh(said)
+    inverse = None if weighing.by == "nothing" else weighing.weights
     chances = spread(decisions, arms, [one.chances for one in decisions])
-    return Log(contexts, taken, chances, rewards, inverse), arms
+    return Log(contexts, taken, chances, said.scores, inverse), arms
+
+
+def means_of(decisions: Sequence[Logged]) -> Means | None:
+    """Return the mean score of decisions as those who speak tell it; None when nobody does."""
+    names = sorted({one.arms[one.chosen] for one in decisions})
+    taken = np.array([names.index(one.arms[one.chosen]) for one in decisions], dtype=np.intp)
+    contexts = np.array([one.sight.tasks for one in decisions])
+    asked, words = [one.asked for one in decisions], [one.word for one in decisions]
+    return means(voices(contexts, taken, asked, words))
+
+
+def voices(
+    contexts: Matrix, arms: NDArray[np.intp], asked: Sequence[bool], words: Sequence[Word | None]
+) -> Voices:
+    """Return decisions, a row each, with what was said of them, as voices.
+
+    Args:
+        contexts: (N, F), what is known of each request.
+        arms: (N,), which arm answered.
+        asked: whether the lot fell on it.
+        words: what was said; None for silence.
+    """
+    drawn = np.array(asked, dtype=np.bool_)
+    scores = [math.nan if one is None else one.score for one in words]
+    verdicts = [math.nan if one is None or one.verdict is None else one.verdict for one in words]
+    # Whom the lot did not fall on was not asked by us: what a judge says there, somebody sent.
+    others = [one is not None and (one.others or not drawn[at]) for at, one in enumerate(words)]
+    return Voices(
+        contexts,
+        arms,
+        drawn,
+        np.array(scores),
+        np.where(drawn, np.array(verdicts), np.nan),
+        np.array(others, dtype=np.bool_),
+    )
 
 
 def spread(

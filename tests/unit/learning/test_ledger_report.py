@@ -202,6 +202,28 @@ async def test_several_words_are_averaged_by_their_weight(tmp_path: Path) -> Non
     assert found.decisions[0].word == Word(0.75, 1.0, "z")
 
 
+async def test_signs_are_no_words_and_a_judges_word_is_known_as_such(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "sophia.db")
+    plan, arm = plan_of(0, 0.1)
+    assert plan.evidence is not None
+    raw = msgspec.json.encode(replace(plan, evidence=replace(plan.evidence, asked=True)))
+    said = {16: ["validator"], 32: ["judge", "retry"], 48: ["judge", "thumb"]}
+    for number, (id, channels) in enumerate(said.items()):
+        await store.reserve(Intent(id, "k1", "2026-01-01", ARMS[arm], "u", 1, 5, raw))
+        for place, channel in enumerate(channels, 2 * number + 1):
+            score = 0.5 if channel == "judge" else 0.0
+            row = LessonRow(place, id, "k1", "z", score, 1.0, "learned", 6, channel=channel)
+            await store.add_lesson(row)
+    found = await decisions_of(store, READ, 0, shared=True)
+    await store.close()
+    assert [one.asked for one in found.decisions] == [True] * 3
+    assert [one.word for one in found.decisions] == [
+        None,
+        Word(0.5, 1.0, "z", 0.5, others=False),
+        Word(0.25, 2.0, "z", 0.5, others=True),
+    ]
+
+
 async def test_a_model_with_tools_is_an_arm_of_its_own(tmp_path: Path) -> None:
     """It is read as such, and `always` a model is meant in every mode."""
     store = SqliteStore(tmp_path / "sophia.db")
