@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.routing.history import History, after, recall
+from sophia.routing.history import CONCENTRATION, History, after, recall
 from sophia.routing.nouns import Prompt
+from sophia.routing.tasks import combine
 from sophia.serving.histories import PROMPTS, TENANTS, Histories
 
 CLASSES = ("apples", "pears", "plums", "unknown")
@@ -57,13 +58,39 @@ def test_a_posterior_stays_one_whatever_came_before(
 @given(own=posteriors, other=posteriors)
 def test_no_request_is_its_own_witness(own: np.ndarray, other: np.ndarray) -> None:
     """One that was counted is taken out again before it is asked about itself."""
-    alone = after(History(np.zeros(4), credit=8.0), own, 0.0)
+    trusted = History(np.zeros(4), credit=8.0)
+    alone = after(trusted, own, 0.0)
     assert recall(alone, own, BASE, repeated=True).tasks == pytest.approx(own)
-    before = after(History(np.zeros(4), credit=8.0), other, 0.0)
-    with_it = History(before.counts + own, before.credit, 2)
+    before = after(trusted, other, 0.0)
+    with_it = History(before.counts + own, before.weight + 1.0, before.credit, 2)
     assert recall(with_it, own, BASE, repeated=True).tasks == pytest.approx(
         recall(before, own, BASE).tasks
     )
+
+
+@given(earlier=st.lists(posteriors, min_size=1, max_size=20), own=posteriors)
+def test_a_history_that_is_believed_is_evidence_by_bayes_rule(
+    earlier: list[np.ndarray], own: np.ndarray
+) -> None:
+    """The short form is what the long one says: posterior times expectation over base, normalised."""
+    history = History(np.zeros(4))
+    for one in earlier:
+        history = after(history, one, recall(history, one, BASE).foretold)
+    expected = history.counts + CONCENTRATION * BASE
+    evidence = expected / expected.sum() / BASE
+    told = recall(history, own, BASE)
+    mixed = told.trust * combine(own, evidence) + (1.0 - told.trust) * own
+    assert told.tasks == pytest.approx(mixed)
+    assert told.foretold == pytest.approx(np.log(own @ evidence))
+
+
+def test_a_history_speaks_louder_the_longer_it_is() -> None:
+    own = np.array([0.4, 0.3, 0.2, 0.1])
+    chances = []
+    for length in (0.0, 1.0, 40.0, 400.0):
+        history = History(np.array([0.0, 0.0, 0.0, length]), length, credit=8.0)
+        chances.append(recall(history, own, BASE).tasks[3])
+    assert chances == sorted(chances) and chances[-1] > 0.9
 
 
 def test_doubtful_texts_under_one_prompt_are_told_by_what_came_before() -> None:
@@ -86,6 +113,20 @@ def test_a_prompt_before_all_kinds_of_requests_takes_nothing_from_them() -> None
         own = rng.dirichlet(np.full(4, 0.1))
         moved.append(np.abs(served(histories, "a", asked(str(number)), own) - own).max())
     assert np.mean(moved[100:]) < 0.02
+
+
+def test_a_history_that_has_foretold_nothing_yet_is_hardly_believed() -> None:
+    histories = Histories(CLASSES)
+    served(histories, "a", asked("first"), doubtful(2))
+    own = doubtful(1)
+    assert served(histories, "a", asked("second"), own) == pytest.approx(own, abs=0.01)
+
+
+def test_one_prompt_of_two_tenants_has_two_names() -> None:
+    """Who reads the file cannot tell that two keys say the same."""
+    histories = Histories(CLASSES)
+    one, two = (histories.of(tenant, asked("x"), doubtful(1)) for tenant in "ab")
+    assert one is not None and two is not None and one.place != two.place
 
 
 def test_a_prompt_whose_use_changes_is_known_by_its_new_one_soon() -> None:

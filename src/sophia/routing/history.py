@@ -12,8 +12,9 @@ import numpy as np
 from msgspec import Struct
 
 from sophia.routing.policies.policy import Vector
-from sophia.routing.tasks import of_prompt
 
+CONCENTRATION = 10.0
+"""Requests that a history's counts are as good as when they have seen nothing (Dirichlet)."""
 KEPT = 0.98
 """What is left of a history's counts and of its credit after one more request."""
 DOUBT = 5.0
@@ -27,11 +28,13 @@ class History(Struct, frozen=True):
     Attributes:
         counts: shape (T,), the tasks of earlier requests by what they and their callers said,
             older ones counting less.
+        weight: the sum of `counts`.
         credit: log-odds that the counts tell more of the next request than nothing does.
         requests: how many there were.
     """
 
     counts: Vector
+    weight: float = 0.0
     credit: float = -DOUBT
     requests: int = 0
 
@@ -50,24 +53,27 @@ class Recalled(Struct, frozen=True):
     foretold: float
 
 
-def recall(
-    history: History, own: Vector, base: Vector | float, *, repeated: bool = False
-) -> Recalled:
+def recall(history: History, own: Vector, base: float, *, repeated: bool = False) -> Recalled:
     """Return the posterior of a request whose own posterior is `own`, (T,).
 
-    `base` is how usual each task is anywhere. With `repeated` the request was counted before, and
-    is taken out, so that nothing is its own witness.
+    `base` is how usual each task is anywhere, all alike. What is expected under the prompt is the
+    mean of a Dirichlet posterior; over `base` it is evidence by Bayes' rule. With `repeated` the
+    request was counted before, and is taken out, so that nothing is its own witness.
     """
-    counts = np.maximum(history.counts - own, 0.0) if repeated else history.counts
-    evidence = of_prompt(counts, base)
-    likelier = float(own @ evidence)
-    if likelier <= 0.0:
-        return Recalled(own, 0.0, 0.0)
+    counts, weight = history.counts, history.weight
+    if repeated:
+        counts = np.maximum(counts - own, 0.0)
+        weight = float(counts.sum())
+    floor = CONCENTRATION * base
+    usual = (weight + CONCENTRATION) * base
+    likelier = (float(own.dot(counts)) + floor) / usual
     trust = 1.0 / (1.0 + math.exp(-history.credit))
-    # Bayes' rule, its share, and the share of what no history says, in as few steps as there are.
-    evidence *= trust / likelier
-    evidence += 1.0 - trust
-    return Recalled(evidence * own, trust, math.log(likelier))
+    # The share of the history and that of no history, in as few steps over the array as there are.
+    share = trust / (likelier * usual)
+    tasks = counts * share
+    tasks += floor * share + 1.0 - trust
+    tasks *= own
+    return Recalled(tasks, trust, math.log(likelier))
 
 
 def after(history: History, own: Vector, foretold: float) -> History:
@@ -78,6 +84,7 @@ def after(history: History, own: Vector, foretold: float) -> History:
     credit = (history.credit + DOUBT) * KEPT - DOUBT + foretold
     return History(
         history.counts * KEPT + own,
+        history.weight * KEPT + 1.0,
         min(max(credit, -MOST_CREDIT), MOST_CREDIT),
         history.requests + 1,
     )

@@ -16,8 +16,6 @@ READ_TOKENS = 400
 CLIP = 4.0
 EMBEDDING_SCALE, FEATURE_SCALE, BAG_SCALE = 4.0, 0.5, 4.0
 UNKNOWN = "unknown"
-# A class that was never declared for a prompt keeps a chance, however often others were.
-PROMPT_CONCENTRATION = 10.0
 HINT_TRUST = 0.9
 _HASH, _FIRST, _SECOND = np.uint64(2654435761), np.uint64(31_337), np.uint64(7_919)
 _ONE, _SHIFT, _MASK = np.uint64(1), np.uint64(8), np.uint64(BUCKETS - 1)
@@ -158,16 +156,4 @@ def hint(classes: int, declared: int) -> Vector:
     """Return a caller's declaration as evidence: trusted, but not against all odds."""
     evidence = np.full(classes, (1.0 - HINT_TRUST) / max(classes - 1, 1))
     evidence[declared] = HINT_TRUST
-    return evidence
-
-
-def of_prompt(counts: Vector, base: Vector | float) -> Vector:
-    """Return what a system prompt's history says, as evidence.
-
-    `counts` are the declared or inferred tasks of earlier requests under the same prompt of the
-    same tenant, (T,); `base` is how usual each task is anywhere, which the posterior knows already:
-    above 0, and one number when all are alike.
-    """
-    evidence = counts + PROMPT_CONCENTRATION * base
-    evidence /= np.add.reduce(evidence) * base
     return evidence

@@ -119,8 +119,6 @@ class Histories:
         if known is None:
             known = self._tenants[seen.tenant] = _Tenant()
         _limit(self._tenants, seen.tenant, TENANTS)
-        if seen.text in known.texts:
-            return
         before = known.histories.get(seen.place, seen.history)
         known.histories[seen.place] = after(before, seen.own, seen.recalled.foretold)
         known.texts[seen.text] = None
@@ -164,7 +162,9 @@ class Histories:
                 counts = np.frombuffer(one.counts, _NUMBER).astype(np.float64)
                 if len(counts) != len(self._classes):
                     raise ValueError("a history of another number of tasks")
-                tenant.histories[one.place] = History(counts, one.credit, one.requests)
+                tenant.histories[one.place] = History(
+                    counts, float(counts.sum()), one.credit, one.requests
+                )
         self._secret, self._tenants = saved.secret, tenants
 
     def _place(self, tenant: str, system: str) -> bytes:

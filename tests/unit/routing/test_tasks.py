@@ -13,7 +13,6 @@ from sophia.routing.tasks import (
     buckets,
     combine,
     hint,
-    of_prompt,
     read_tasks,
 )
 
@@ -115,16 +114,6 @@ def test_a_hint_outweighs_a_doubtful_posterior_and_not_a_certain_one() -> None:
 def test_evidence_that_excludes_everything_is_not_heard() -> None:
     posterior = np.array([0.5, 0.5])
     assert combine(posterior, np.zeros(2)).tolist() == [0.5, 0.5]
-
-
-def test_a_prompt_s_history_speaks_louder_the_longer_it_is() -> None:
-    base, posterior = np.array([0.5, 0.3, 0.2]), np.array([0.5, 0.3, 0.2])
-    nothing = combine(posterior, of_prompt(np.zeros(3), base))
-    assert nothing == pytest.approx(posterior)
-    little = combine(posterior, of_prompt(np.array([0.0, 0.0, 1.0]), base))
-    much = combine(posterior, of_prompt(np.array([0.0, 0.0, 90.0]), base))
-    assert posterior[2] < little[2] < much[2]
-    assert much[2] > 0.9
 
 
 def test_a_posterior_takes_little_time(
