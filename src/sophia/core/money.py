@@ -37,6 +37,11 @@ def format_usd(nano: int) -> str:
     return "$" + (text + "00" if text.endswith(".") else text)
 
 
+def about_usd(nano: float) -> str:
+    """Return an expectation in nano-dollars as a dollar text of three digits."""
+    return format_usd(round(float(f"{nano:.3g}")))
+
+
 def token_cost(tokens: int, nano_per_mtok: int) -> int:
     """Return the exact cost of `tokens` in nano-dollars x 1,000,000; sum, then `settle_cost`."""
     return tokens * nano_per_mtok

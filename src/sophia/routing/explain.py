@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sophia.core.money import format_usd, usd
+from sophia.core.money import about_usd, format_usd, usd
 from sophia.routing.evidence import from_bytes, unpack
 from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Plan, Rated
 from sophia.routing.policies.policy import Vector
@@ -16,7 +16,7 @@ _TASKS_TOLD = 3
 def sentence(plan: Plan) -> str:
     """Return the decision in one line, for headers and terminals."""
     chosen = plan.attempts[0]
-    text = f"{chosen.model}: {plan.reason} About {format_usd(chosen.expected_nano)}"
+    text = f"{chosen.model}: {plan.reason} About {about_usd(chosen.expected_nano)}"
     if chosen.max_tokens is not None:
         text += f", the answer limited to {chosen.max_tokens:,} tokens"
     return text + "."

@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
-from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
+from sophia.core.money import TOKENS_PER_PRICE_UNIT
 from sophia.routing.arms import arm_of, model_of, usual
 from sophia.routing.evidence import pack, rated
 from sophia.routing.forecast import Asked, Forecast
@@ -230,7 +230,7 @@ def _trial(
 
 def _reason(options: Options, choice: Choice, arms: list[str]) -> str:
     at, quality, sd = choice.arm, options.ratings.quality, options.ratings.sd
-    told = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f} at {_cost(options, at)}"
+    told = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f}"
     if options.trial is not None and options.trial[0] == at and at != choice.best:
         return f"A new model on trial: {told}."
     if at != choice.best:
@@ -239,10 +239,6 @@ def _reason(options: Options, choice: Choice, arms: list[str]) -> str:
             f"{told}."
         )
     return f"The best worth for its price by what was learned: {told}."
-
-
-def _cost(options: Options, at: int) -> str:
-    return format_usd(round(float(options.cost[at])))
 
 
 def _evidence(  # noqa: PLR0913 - each is one part of what decided

@@ -1,5 +1,6 @@
 """The decision: from a request's counts and hints to ordered attempts with reasons and prices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sophia.core.errors import BadRequest
@@ -42,11 +43,13 @@ def plan(request: RouteRequest) -> Plan:
         choice = _by_learned(field)
     if choice is None:
         choice = _by_policy(field, "heuristic" if policy == LEARNED else policy)
-    attempts = _attempts(field, choice)
     evidence = choice.evidence
     if evidence is None and request.seen is not None:
         evidence = request.seen.evidence()
-    quality = {} if evidence is None else {one.arm: one.quality for one in evidence.rated}
+    rated = () if evidence is None else evidence.rated
+    quality = {one.arm: one.quality for one in rated}
+    cost = {one.arm: round(one.cost_nano) for one in rated}
+    attempts = _attempts(field, choice, cost)
     return Plan(
         attempts,
         choice.policy,
@@ -59,7 +62,7 @@ def plan(request: RouteRequest) -> Plan:
                     offer.seat.id,
                     quality.get(offer.seat.id, offer.quality),
                     offer.seat.latency_ms,
-                    offer.expected,
+                    cost.get(offer.seat.id, offer.expected),
                     offer.held or 0,
                 )
                 for offer in field.offers.values()
@@ -212,7 +215,8 @@ def _floor(hints: Hints) -> float:
     return DEFAULT_MIN_QUALITY if hints.min_quality is None else hints.min_quality
 
 
-def _attempts(field: Field, choice: _Choice) -> tuple[Attempt, ...]:
+def _attempts(field: Field, choice: _Choice, cost: Mapping[str, int]) -> tuple[Attempt, ...]:
+    """Return whom to ask in turn; `cost` holds what was learned of answers' costs, by model."""
     first = choice.offers[0]
     order = [offer.seat.id for offer in choice.offers]
     if choice.rule is not None:
@@ -230,5 +234,6 @@ def _attempts(field: Field, choice: _Choice) -> tuple[Attempt, ...]:
             reason = "It is the last fallback."
         else:
             reason = f"It steps in when {first.seat.id} fails."
-        attempts.append(Attempt(name, reason, offer.expected, offer.held or 0, offer.max_tokens))
+        expected = cost.get(name, offer.expected)
+        attempts.append(Attempt(name, reason, expected, offer.held or 0, offer.max_tokens))
     return tuple(attempts)
