@@ -215,6 +215,13 @@ def learn(
         str | None,
         typer.Option(help="Go back to a snapshot: its id or how it begins, or `previous`."),
     ] = None,
+    priors: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Believe this benchmark file or folder of outcomes of models that are new; may be "
+            "repeated; `shipped` goes back."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
@@ -226,6 +233,10 @@ def learn(
         learn.show(json, config, data_dir)
     elif rollback is not None:
         learn.back(rollback, config, data_dir)
+    elif priors:
+        from sophia.cli.priors import take
+
+        take(priors, json, config, data_dir)
     else:
         learn.anew(json, config, data_dir)
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sophia.adapters.store.snapshots import SnapshotFolder
+from sophia.compose.priors import shelf_of, shipped
 from sophia.config import ConfigError, Learning
 from sophia.core.ports import Clock, Store
 from sophia.jobs.keep import POLICY, KeepLearned, into_service
@@ -21,7 +22,6 @@ from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
 from sophia.learning.live import Settings as LiveSettings
 from sophia.learning.priors import Book, prior
-from sophia.learning.priors import decode as read_priors
 from sophia.learning.refit import Refit, refit
 from sophia.learning.replay import Replay
 from sophia.learning.silence import counts_of
@@ -94,7 +94,9 @@ async def learner_of(
     def pace_of(model: str) -> Pace:
         return pace_in(pool(), model)
 
-    live, senses = first_steps(settings, pace_of)
+    book = shelf_of(data)
+    book()
+    live, senses = first_steps(settings, pace_of, book)
     lock = asyncio.Lock()
     behind = partial(catch_up, store=store, read=read_plan)
     folder = SnapshotFolder(data / FOLDER)
@@ -105,7 +107,7 @@ async def learner_of(
         clock,
         lock,
         lambda: [seat.id for seat in pool().seats],
-        partial(_fresh, settings, pace_of),
+        partial(_fresh, settings, pace_of, book),
         behind,
         keeping_of(settings),
     )
@@ -156,13 +158,18 @@ def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
 
 
 def first_steps(
-    settings: Learning | None = None, pace_of: PaceOf = lambda _: STRANGER
+    settings: Learning | None = None,
+    pace_of: PaceOf = lambda _: STRANGER,
+    book: Callable[[], Book] = shipped,
 ) -> tuple[Live, Senses]:
-    """Return a live policy that knows no arm yet, and what looks at requests for it."""
+    """Return a live policy that knows no arm yet, and what looks at requests for it.
+
+    `book` gives the priors of arms whenever one is met.
+    """
     settings = settings or Learning()
     coarse = {name: kind.type for name, kind in _taxonomy().items()}
     senses = Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
-    return _fresh(settings, pace_of), senses
+    return _fresh(settings, pace_of, book), senses
 
 
 def live_settings(settings: Learning) -> LiveSettings:
@@ -195,11 +202,6 @@ def task_classes() -> tuple[str, ...]:
 @cache
 def _taxonomy() -> Taxonomy:
     return read_taxonomy(_blob("taxonomy.yaml").decode())
-
-
-@cache
-def _priors() -> Book:
-    return read_priors(_blob("priors.json"))
 
 
 def _blob(name: str) -> bytes:
@@ -276,7 +278,7 @@ async def refitted(
         raise ValueError("nothing was learned yet: `sophia serve` begins")
     id = history[-1].id
     live, _ = restored(settings, data, id)
-    fresh = _fresh(settings)
+    fresh = _fresh(settings, book=shelf_of(data))
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
     counts = await counts_of(store, read_plan)
@@ -296,13 +298,17 @@ async def refitted(
     return judged, into_service(folder, made, stint, keeping_of(settings))
 
 
-def _fresh(settings: Learning, pace_of: PaceOf = lambda _: STRANGER) -> Live:
+def _fresh(
+    settings: Learning,
+    pace_of: PaceOf = lambda _: STRANGER,
+    book: Callable[[], Book] = shipped,
+) -> Live:
     """Return a live policy that has learned nothing and knows no arm."""
     classes = _tasks().classes
     kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
 
     def prior_of(arm: str) -> Prior:
-        told = prior(_priors(), model_of(arm), kinds)
+        told = prior(book(), model_of(arm), kinds)
         # No benchmark of ours tells tools or reasoning apart: the model is believed, less surely.
         doubt = 1.0 if arm == model_of(arm) else _OTHER_MODE_DOUBT
         return Prior(told.mean, told.sd * doubt)

@@ -17,6 +17,7 @@ from sophia.compose.learning import (
     restored,
     task_classes,
 )
+from sophia.compose.priors import shelf_of
 from sophia.config import Settings
 from sophia.core.ids import first_id
 from sophia.jobs.reload import pool_of
@@ -156,7 +157,7 @@ class _Stage:
         if before and not before[-1].gone:
             live, _ = restored(learning, self._data, before[-1].id)
         else:
-            live, _ = first_steps(learning)
+            live, _ = first_steps(learning, book=shelf_of(self._data))
         live.know(dict.fromkeys(model_of(arm) for one in decisions for arm in one.arms))
         return live.learner.snapshot()
 

@@ -99,6 +99,7 @@ def book(  # noqa: PLR0913 # what the tables say, and what their names stand for
     listed: Container[str],
     *,
     parts: int = 30,
+    anchors: Container[str] | None = None,
 ) -> Book:
     """Return the priors that benchmark tables come to.
 
@@ -110,9 +111,11 @@ def book(  # noqa: PLR0913 # what the tables say, and what their names stand for
         pairs: older and newer arms of one line that were both measured.
         listed: the ids of today; what is measured of them places those that are not.
         parts: how often the tables are fitted with a part hidden, to see how far off they are.
+        anchors: the sources whose tasks are as hard as requests are, so that they say how well a
+            kind of work is done; the others only compare models, as an index does. None: all.
     """
     spread = spread_of(held_out(cells, parts=parts))
-    made = _Maker(cells, fit(cells), kinds, spread)
+    made = _Maker(cells, fit(cells), kinds, spread, anchors)
     gain, doubt = made.generation(pairs)
     arms = {arm: made.measured(at) for at, arm in enumerate(cells.arms)}
     for arm, (forebear, generations) in sorted(heirs.items()):
@@ -140,7 +143,12 @@ class _Maker:
     """Turns factors into standings."""
 
     def __init__(
-        self, cells: Cells, factors: Factors, kinds: Mapping[str, str], spread: float
+        self,
+        cells: Cells,
+        factors: Factors,
+        kinds: Mapping[str, str],
+        spread: float,
+        anchors: Container[str] | None,
     ) -> None:
         self._cells = cells
         self.factors = factors
@@ -149,8 +157,10 @@ class _Maker:
         self._of_kind = member == np.arange(len(self.names))[:, None]
         self._spread = spread
         # A kind's line is that of its typical task; small tables count for no more than large ones.
-        self._intercept = np.array([np.median(factors.intercept[rows]) for rows in self._of_kind])
-        self._loading = np.array([np.median(factors.loading[rows]) for rows in self._of_kind])
+        typical = np.array([anchors is None or source in anchors for source in cells.sources])
+        lines = [rows & typical if np.any(rows & typical) else rows for rows in self._of_kind]
+        self._intercept = np.array([np.median(factors.intercept[rows]) for rows in lines])
+        self._loading = np.array([np.median(factors.loading[rows]) for rows in lines])
 
     def measured(self, at: int) -> Standing:
         """Return the standing of a measured arm, with how it departs on each kind."""

@@ -43,11 +43,16 @@ def checked_table(folder: Path) -> OutcomeTable:
         inside = sorted(child.name for child in folder.iterdir() if is_table(child))
         hint = f" Its folders {', '.join(inside)} are tables; name one." if inside else ""
         raise Unreadable(f"{folder} has no {missing}.{hint}")
+    check_files(folder)
+    # A table is called by its folder, which `.` does not name.
+    return read_table(folder.resolve())
+
+
+def check_files(folder: Path) -> None:
+    """Raise Unreadable unless the two files of a table have their columns, and scores in range."""
     for name, columns in PARTS.items():
         _check_columns(folder / name, columns)
     _check_scores(folder / "outcomes.parquet")
-    # A table is called by its folder, which `.` does not name.
-    return read_table(folder.resolve())
 
 
 def _check_columns(path: Path, columns: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from sophia.core.ports import Store
 from sophia.core.rows import OWN, REJECTED, Feedback, Intent, LessonRow, Outcome, served
 from sophia.learning.channels import CHANNELS, SIGNS, Vote, fuse
 from sophia.learning.influence import DAY_MS, Caps, Meter, Offer
+from sophia.learning.judging import corrected
 from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
 from sophia.learning.verdicts import LATEST_MS
@@ -72,7 +73,14 @@ class Teacher:
         if decision is None:
             return False
         made = await self._store.attempts(verdict.decision_id)
-        return await self.hear(decision, verdict, _about(decision, verdict, made))
+        model, vote = _about(decision, verdict, made), None
+        if verdict.channel == "judge" and verdict.label and verdict.score is not None:
+            # What a relative's favour was measured to be is not known here: its word is left out.
+            worth = corrected(verdict.score, verdict.label, model, {})
+            if worth is None:
+                return False
+            vote = Vote("judge", worth.score, worth.strength)
+        return await self.hear(decision, verdict, model, vote)
 
     async def hear(
         self, decision: Intent, verdict: Feedback, model: str, vote: Vote | None = None

@@ -1,13 +1,12 @@
 """Priors from benchmark tables: as far off on tables not seen as they say they are."""
 
 from importlib.resources import files
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import yaml
 
+from sophia.learning.benchmarks import decode_cells, read_names
 from sophia.learning.factor import Cells, fit, share
 from sophia.learning.held_out import Held, held_out, spread_of
 from sophia.learning.priors import (
@@ -26,16 +25,7 @@ SHIPPED = files("sophia.routing").joinpath("data/priors.json").read_bytes()
 @pytest.fixture(scope="module")
 def tables() -> Cells:
     """The joined tables that the shipped priors were made from."""
-    told = msgspec.json.decode((Path(__file__).parent / "benchmark_cells.json").read_bytes())
-    tasks = sorted({task for task, *_ in told["cells"]})
-    arms = [arm for arm, *_ in told["arms"]]
-    score = np.full((2, len(tasks), len(arms)), np.nan)
-    for task, arm, mean, error in told["cells"]:
-        score[:, tasks.index(task), arms.index(arm)] = mean, error
-    years = tuple(np.nan if year is None else year for *_, year in told["arms"])
-    kin = tuple(family for _, family, _ in told["arms"])
-    sources = tuple(task.partition(":")[0] for task in tasks)
-    return Cells(tuple(tasks), sources, tuple(arms), kin, years, score[0], score[1])
+    return decode_cells(files("sophia.routing").joinpath("data/benchmarks.json").read_bytes())
 
 
 def made(seed: int, arms: int = 40) -> tuple[Cells, np.ndarray]:
@@ -193,9 +183,12 @@ def test_an_arm_that_is_better_at_one_kind_is_expected_to_be() -> None:
 
 def test_every_class_of_the_taxonomy_is_like_kinds_that_were_measured() -> None:
     shipped = decode(SHIPPED)
-    taxonomy = yaml.safe_load(files("sophia.routing").joinpath("data/taxonomy.yaml").read_text())
+    data = files("sophia.routing").joinpath("data")
+    taxonomy = yaml.safe_load(data.joinpath("taxonomy.yaml").read_text())
+    names = read_names(data.joinpath("priors.yaml").read_text())
     for name, described in taxonomy.items():
-        assert set(described["kinds"]) <= set(shipped.kinds), name
+        assert set(described["kinds"]) & set(shipped.kinds), name
+        assert set(described["kinds"]) <= set(names.told), name
 
 
 def test_the_shipped_book_says_honestly_how_much_it_knows() -> None:
