@@ -161,6 +161,24 @@ async def test_what_judging_costs_is_told_apart_from_answering(store: Store) -> 
     assert await store.judging(DAY) == 12
 
 
+async def test_decisions_that_several_channels_scored_are_found(store: Store) -> None:
+    """They tell what each channel is worth; words without a score, or alone, do not."""
+    said = [
+        ("a", NOW, "score", 1), ("b", NOW, "thumb", 2), ("c", NOW + 16, "score", 3),
+        ("d", NOW + 16, "score", 4), ("e", NOW + 32, "judge", 6), ("f", NOW + 32, "score", 5),
+    ]
+    for key, decision, channel, at in said:
+        await store.add_feedback(verdict(key, decision, at=at)._replace(channel=channel))
+    await store.add_feedback(verdict("g", NOW + 16, None, at=7)._replace(channel="edit"))
+
+    async def found(since: int, limit: int) -> str:
+        return "".join(one.idempotency_key for one in await store.compared(since, limit))
+
+    assert await found(0, 10) == "abfe"
+    assert await found(0, 1) == "fe"
+    assert await found(2, 10) == "fe"
+
+
 async def test_lessons_are_read_back_in_the_order_of_their_numbers(store: Store) -> None:
     """What was learned can be learned again: every lesson once, none before its turn."""
     rows = [LessonRow(n, NOW, "k", f"arm-{n}", 0.25 * n, 1.0, "heuristic", n) for n in (1, 2, 3)]

@@ -212,9 +212,10 @@ async def test_what_a_cascades_rubric_marked_is_not_judged_again(start: Any) -> 
 
 async def test_too_many_that_wait_are_left_out(start: Any) -> None:
     async with start(learning=ALL) as gateway:
-        gateway.up.script(NOVA, Step(delay=0.3, text="5"), times=None)
-        await asyncio.gather(*(ask(gateway) for _ in range(80)))
-        assert (await judged(gateway, 16))["dropped"] == 16
+        gateway.up.script(NOVA, Step(no_answer="hang"), times=None)
+        await asyncio.gather(*(ask(gateway, text=f"{number}?") for number in range(80)))
+        assert await judged(gateway, 16) == {"dropped": 16}
+        await gateway.sophia.judge.close(0.0)
 
 
 async def test_stopping_ends_a_judgement_and_keeps_its_bill_open(start: Any) -> None:

@@ -18,9 +18,9 @@ from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.adapters.webhook import Webhook
 from sophia.compose.checking import checking_of, webhooks_of
-from sophia.compose.judging import court_of, judge_of
+from sophia.compose.judging import aftermath_of, court_of, judge_of
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
-from sophia.compose.learning import Learner, learner_of
+from sophia.compose.learning import Learner, learner_of, read_plan
 from sophia.compose.listing import catalogue_of, keep_listing, knowledge_from, listed, listing_age
 from sophia.compose.places import (
     by_model,
@@ -37,17 +37,16 @@ from sophia.core.ids import Ids
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Sink, Upstream
 from sophia.http.front import Front
+from sophia.jobs.calibrate import CalibrateChannels
 from sophia.jobs.heartbeat import Heartbeat
 from sophia.jobs.reload import CatalogueRefresh, RulesReload
 from sophia.jobs.resolve import ResolveDoubts
 from sophia.jobs.timer import every
-from sophia.serving.aftermath import Aftermath
 from sophia.serving.checking import Verdicts
 from sophia.serving.desk import Desk
 from sophia.serving.judge import Judge
 from sophia.serving.knowledge import Limits, Upstreams
 from sophia.serving.reconcile import Reconciler
-from sophia.serving.signs import Signs
 from sophia.serving.tab import Books
 from sophia.tenants.budget import day_window
 from sophia.tenants.keys import KeyRing
@@ -77,6 +76,8 @@ _PROMPTS_SECONDS = 60.0
 _RESOLVE_SECONDS = 60.0
 _FIRST_RESOLVE_SECONDS = 5.0
 _FIRST_REFRESH_SECONDS = 2.0
+_DAY_SECONDS = 86_400.0
+_FIRST_COMPARISON_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -183,10 +184,9 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     desk.checking = checking_of(settings, knowledge, webhooks, verdicts)
     judge = None
     if learner is not None:
-        judge = await judge_of(court, desk, verdicts, metrics.judged)
-        learner.insight.asked = settings.learning.judge.share
-        signs = Signs(verdicts, clock) if settings.learning.implicit else None
-        desk.listen = Aftermath(judge, signs)
+        live = learner.insight.live
+        judge = await judge_of(court, live, desk, verdicts, metrics.judged)
+        desk.listen = aftermath_of(settings.learning, judge, verdicts, clock)
     heartbeat = Heartbeat()
     metrics.gauge(
         "sophia_event_loop_block_seconds",
@@ -278,6 +278,9 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
         start(_RULES_SECONDS, "reading rules", RulesReload(desk, Path(settings.routing.rules)))
     if sophia.learner is not None:
         start(_LEARNED_SECONDS, "keeping what was learned", sophia.learner.keeper)
+        live = sophia.learner.insight.live
+        compare = CalibrateChannels(live, sophia.store, read_plan, desk.books.clock)
+        start(_DAY_SECONDS, "comparing channels", compare, _FIRST_COMPARISON_SECONDS)
         start(_PROMPTS_SECONDS, "keeping what system prompts were for", sophia.learner.prompts)
     hours = settings.catalogue.refresh_hours
     if hours and sophia.sandbox is None:

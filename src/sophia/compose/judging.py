@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
-from sophia.config import ConfigError, Judging
+from sophia.config import ConfigError, Judging, Learning
 from sophia.core.ids import JUDGING, MAX_ATTEMPTS
 from sophia.core.money import nano_from_usd
-from sophia.core.ports import Coordinator, Store
+from sophia.core.ports import Clock, Coordinator, Store
 from sophia.core.rows import Outcome
+from sophia.learning.live import Live
+from sophia.serving.aftermath import Aftermath
 from sophia.serving.checking import Verdicts
 from sophia.serving.desk import Desk
 from sophia.serving.judge import PURSE, Court, Judge
 from sophia.serving.knowledge import Knowledge
+from sophia.serving.signs import Signs
 from sophia.tenants.budget import day_window
 
 
@@ -35,6 +38,7 @@ def court_of(settings: Judging, knowledge: Knowledge) -> Court | None:
 
 async def judge_of(
     court: Court | None,
+    live: Live,
     desk: Desk,
     verdicts: Verdicts,
     tell: Callable[[str, Sequence[tuple[str, int]]], None],
@@ -48,7 +52,16 @@ async def judge_of(
     def told(became: str, outcomes: Sequence[Outcome]) -> None:
         tell(became, [(one.model, one.cost_nano) for one in outcomes])
 
-    return Judge(desk, court, verdicts, told)
+    judge = Judge(desk, court, verdicts, told)
+    judge.favours = lambda key_id: live.credence(key_id).favour()
+    return judge
+
+
+def aftermath_of(
+    settings: Learning, judge: Judge | None, verdicts: Verdicts, clock: Clock
+) -> Aftermath:
+    """Return who sees to answers once they are given."""
+    return Aftermath(judge, Signs(verdicts, clock) if settings.implicit else None)
 
 
 async def _remember(store: Store, coordinator: Coordinator, window: str) -> None:

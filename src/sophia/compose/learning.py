@@ -128,6 +128,7 @@ async def learner_of(
     prompts.begin()
     paces = Paces() if settings.pace else None
     insight = Insight(live, senses.glance, clock, senses.classes, paces, histories)
+    insight.asked = settings.judge.share
     return Learner(insight, teacher, keeper, prompts, sole)
 
 

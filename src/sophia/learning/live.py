@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
+from sophia.learning.credence import NOTHING, Credence
 from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
 from sophia.routing.arms import CALLS, arm_of, model_of, relatives, usual
 from sophia.routing.drift import Alertness, Watch, evidence, watch
@@ -86,6 +87,7 @@ class _Saved(Struct, frozen=True):
     tasks: list[float]
     shared: bool = False
     answers: SavedHabits | None = None
+    credences: dict[str, Credence] = {}
 
 
 class Live:
@@ -125,6 +127,7 @@ class Live:
         self._pace_of = pace_of
         self._paces: dict[str, Pace] = {}
         self._tasks = np.zeros(0)
+        self.credences: dict[str, Credence] = {}
 
     @property
     def state(self) -> str:
@@ -140,6 +143,10 @@ class Live:
     def heard(self) -> bool:
         """Whether anybody ever judged an answer."""
         return bool(self._stands)
+
+    def credence(self, key_id: str) -> Credence:
+        """Return how far channels and judges are believed when they speak of a key's answers."""
+        return self.credences.get("" if self.shared else key_id, NOTHING)
 
     def stand(self, tenant: str = "") -> Stand:
         """Return where the learned policy stands for a tenant."""
@@ -265,6 +272,7 @@ class Live:
                 self._tasks.tolist(),
                 self.shared,
                 self.habits.saved(),
+                self.credences,
             )
         )
 
@@ -290,6 +298,7 @@ class Live:
         self._paces = {}
         self._tasks = np.array(state.tasks)
         self.shared = state.shared
+        self.credences = dict(state.credences)
 
     def _watch_out(self, lesson: Lesson) -> None:
         alertness, tenant = self._settings.alertness, lesson.sight.tenant

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from sophia.core.errors import BadRequest, SophiaError
 from sophia.core.ports import Store
 from sophia.core.rows import Feedback, Intent
-from sophia.learning.channels import Vote
 from sophia.routing.nouns import Plan
 from sophia.serving.request import Request
 
@@ -18,8 +17,8 @@ log = logging.getLogger("sophia.serving")
 Examiner = Callable[[bytes], Awaitable[float | None]]
 """Judges an answer, sent as JSON: returns a score from 0 to 1, None when it has none."""
 
-Hearer = Callable[[Intent, Feedback, str, Vote | None], Awaitable[object]]
-"""Hears of a verdict on a decision, which model it is about, and what it is worth if not all."""
+Hearer = Callable[[Intent, Feedback, str], Awaitable[object]]
+"""Hears of a verdict on a decision, and which model it is about."""
 
 
 class Verdicts:
@@ -35,18 +34,18 @@ class Verdicts:
         self._hear = hear
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, verdict: Feedback, model: str, vote: Vote | None = None) -> None:
-        """Keep a verdict on what `model` answered, and teach `vote`, by default all it says."""
-        task = asyncio.get_running_loop().create_task(self._keep(verdict, model, vote))
+    def add(self, verdict: Feedback, model: str) -> None:
+        """Keep a verdict on what `model` answered."""
+        task = asyncio.get_running_loop().create_task(self._keep(verdict, model))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, verdict: Feedback, model: str, vote: Vote | None) -> None:
+    async def _keep(self, verdict: Feedback, model: str) -> None:
         try:
             fresh = await self._store.add_feedback(verdict)
             decision = await self._store.decision(verdict.decision_id)
             if fresh and self._hear is not None and decision is not None:
-                await self._hear(decision, verdict, model, vote)
+                await self._hear(decision, verdict, model)
         except SophiaError as error:
             log.warning("a verdict of the %s was lost: %s", verdict.channel, error.message)
 

@@ -6,7 +6,7 @@ out. Prompts and answers live in memory until they are judged, and nowhere else.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from sophia.core.errors import BudgetExceeded, SophiaError
 from sophia.core.ids import JUDGING, encode
 from sophia.core.rows import OWN, Feedback, Outcome
-from sophia.learning.channels import Vote
-from sophia.learning.judging import Favour, choose_judge, corrected
+from sophia.learning.channels import JUDGE
+from sophia.learning.credence import Favours
+from sophia.learning.judging import choose_judge, corrected
 from sophia.routing.request import Limits
 from sophia.serving import exhibit, rubric
 from sophia.serving.answer import Record
@@ -42,7 +43,6 @@ LEAST_KNOWN = 0.4
 _WHICH = 6
 """The number of the lot that says which judge is asked."""
 
-Favours = Mapping[tuple[str, str], Favour]
 Tell = Callable[[str, Sequence[Outcome]], None]
 """Hears what became of a case, in a word, and what it cost."""
 
@@ -68,11 +68,11 @@ class Case(Struct, frozen=True):
 class Judge:
     """Judges answers in the background, a few at once.
 
-    `favours` holds what was measured of judges' favour for their relatives, by whose it is to know.
+    `favours` returns what was measured of judges' favour for their relatives on a key's answers.
     """
 
     def __init__(self, desk: Desk, court: Court, verdicts: Verdicts, tell: Tell) -> None:
-        self.favours: Mapping[str, Favours] = {}
+        self.favours: Callable[[str], Favours] = lambda key_id: {}
         self._desk = desk
         self._court = court
         self._verdicts = verdicts
@@ -171,29 +171,24 @@ class Judge:
         stranger = choose_judge(case.model, judges, lot_of(case.request.id, _WHICH))
         if stranger is not None:
             return stranger
-        favours = self._favours(case)
+        favours = self.favours(case.payer.key_id)
         weighed = [(corrected(0.5, one, case.model, favours), one) for one in judges]
         known = [(found.strength, one) for found, one in weighed if found is not None]
         strength, relative = max(known, default=(0.0, ""))
         return relative if strength >= LEAST_KNOWN else None
 
-    def _favours(self, case: Case) -> Favours:
-        return self.favours.get(case.payer.key_id) or self.favours.get("") or {}
-
     def _pass(self, case: Case, judge: str, score: float) -> None:
-        """Keep what the judge said, and teach what is left of it without its favour."""
-        worth = corrected(score, judge, case.model, self._favours(case))
+        """Keep what the judge said; whom it favours is taken off where it is learned from."""
         decision, now = encode("dec", case.request.id), self._desk.books.clock.wall()
         row = Feedback(
-            f"{OWN}{decision}:judge",
+            f"{OWN}{decision}:{JUDGE}",
             case.request.id,
             case.payer.key_id,
             score,
             judge,
             0,
             None,
-            "judge",
+            JUDGE,
             int(now * 1000),
         )
-        if worth is not None:
-            self._verdicts.add(row, case.model, Vote("judge", worth.score, worth.strength))
+        self._verdicts.add(row, case.model)

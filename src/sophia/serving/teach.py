@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from sophia.core.ports import Store
 from sophia.core.rows import OWN, REJECTED, Feedback, Intent, LessonRow, Outcome, served
-from sophia.learning.channels import CHANNELS, SIGNS, Vote, fuse
+from sophia.learning.channels import CHANNELS, JUDGE, SIGNS, fuse
+from sophia.learning.credence import vote_of
 from sophia.learning.influence import DAY_MS, Caps, Meter, Offer
-from sophia.learning.judging import corrected
 from sophia.learning.lessons import ReadPlan, catch_up, last_lesson
 from sophia.learning.live import Live
 from sophia.learning.verdicts import LATEST_MS
@@ -73,28 +73,18 @@ class Teacher:
         if decision is None:
             return False
         made = await self._store.attempts(verdict.decision_id)
-        model, vote = _about(decision, verdict, made), None
-        if verdict.channel == "judge" and verdict.label and verdict.score is not None:
-            # What a relative's favour was measured to be is not known here: its word is left out.
-            worth = corrected(verdict.score, verdict.label, model, {})
-            if worth is None:
-                return False
-            vote = Vote("judge", worth.score, worth.strength)
-        return await self.hear(decision, verdict, model, vote)
+        return await self.hear(decision, verdict, _about(decision, verdict, made))
 
-    async def hear(
-        self, decision: Intent, verdict: Feedback, model: str, vote: Vote | None = None
-    ) -> bool:
+    async def hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
         """Learn from a verdict on what `model` answered; return whether there was anything to.
 
-        Nothing is learned from feedback of unknown channels, without a score, or on a decision
-        of which nothing was kept. `vote` is what the verdict is worth when that is not just its
-        score. Who stops waiting does not stop the learning.
+        Nothing is learned from feedback of unknown channels, without a score, of a judge whose
+        favour for its own family is unknown, or on a decision of which nothing was kept. Who stops
+        waiting does not stop the learning.
         """
         if verdict.score is None or verdict.channel not in CHANNELS:
             return False
-        vote = vote or Vote(verdict.channel, verdict.score)
-        task = asyncio.get_running_loop().create_task(self._hear(decision, verdict, model, vote))
+        task = asyncio.get_running_loop().create_task(self._hear(decision, verdict, model))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -103,12 +93,14 @@ class Teacher:
         """Wait until everything that was heard is learned."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _hear(self, decision: Intent, verdict: Feedback, model: str, vote: Vote) -> bool:
+    async def _hear(self, decision: Intent, verdict: Feedback, model: str) -> bool:
         plan = self._read(decision.plan) if decision.plan else None
-        if plan is None or plan.evidence is None:
+        credence = self._live.credence(decision.key_id)
+        vote = vote_of(verdict, model, credence)
+        if plan is None or plan.evidence is None or vote is None:
             return False
         expected = next((one.quality for one in plan.candidates if one.model == model), 0.5)
-        fused = fuse([vote], expected)
+        fused = fuse([vote], expected, credence.known())
         arm, key = arm_of(model, plan.evidence.mode), decision.key_id
         said = await self._store.feedback(decision.attempt_id)
         if any(one.channel == verdict.channel and one.at_ms < verdict.at_ms for one in said):
@@ -163,6 +155,9 @@ def _about(decision: Intent, verdict: Feedback, made: Sequence[Outcome]) -> str:
     """
     checked = any((one.failure or "").startswith(REJECTED) for one in made)
     answered = served(made)
-    if answered is None or (checked and verdict.idempotency_key.startswith(OWN)):
+    own = verdict.idempotency_key.startswith(OWN)
+    # A judge that was drawn by lot is named, a cascade's is not: only that one came before.
+    late = verdict.channel == JUDGE and "/" in (verdict.label or "")
+    if answered is None or (checked and own and not late):
         return decision.model
     return answered.model

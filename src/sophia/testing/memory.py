@@ -158,6 +158,20 @@ class MemoryStore:
         numbers = sorted(number for number in self._lessons if number > after)
         return [self._lessons[number] for number in numbers[:limit]]
 
+    async def compared(self, since_ms: int, limit: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` of the latest `limit` decisions with several channels."""
+        scored = [
+            row
+            for row in self._feedback.values()
+            if row.score is not None and row.at_ms >= since_ms
+        ]
+        channels: dict[int, set[str]] = {}
+        for row in scored:
+            channels.setdefault(row.decision_id, set()).add(row.channel)
+        several = sorted((id for id, names in channels.items() if len(names) > 1), reverse=True)
+        found = [row for row in scored if row.decision_id in several[:limit]]
+        return sorted(found, key=lambda row: (row.decision_id, row.at_ms))
+
     async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
         """Return scores since `since_ms` that no lesson stands for, oldest first."""
         taught = {(row.decision_id, row.channel) for row in self._lessons.values()}

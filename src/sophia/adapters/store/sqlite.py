@@ -232,6 +232,21 @@ class SqliteStore:
         found = [LessonRow(*row) for row in rows]
         return [row._replace(first=bool(row.first)) for row in found]
 
+    async def compared(self, since_ms: int, limit: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` of the latest `limit` decisions with several channels.
+
+        They come by decision, the oldest first.
+        """
+        scored = "FROM feedback WHERE score IS NOT NULL AND at_ms >= ?"
+        rows = await self._read(
+            f"SELECT {_COLUMNS[Feedback]} {scored} AND decision_id IN"
+            f" (SELECT decision_id {scored} GROUP BY decision_id"
+            " HAVING COUNT(DISTINCT channel) > 1 ORDER BY decision_id DESC LIMIT ?)"
+            " ORDER BY decision_id, at_ms, rowid",
+            (since_ms, since_ms, limit),
+        )
+        return [Feedback(*row) for row in rows]
+
     async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
         """Return scores since `since_ms` that no lesson stands for, oldest first."""
         names = ", ".join(f"f.{name}" for name in Feedback._fields)
