@@ -73,7 +73,7 @@ class Histories:
     """Remembers by tenant and system prompt what requests were about.
 
     Tenants share nothing: each has a bounded memory of its own, so that no traffic of one makes
-    another's prompts be forgotten.
+    another's prompts be forgotten. Beyond `TENANTS` of them the one that asked longest ago goes.
 
     Args:
         classes: names of the tasks that posteriors are over.
