@@ -222,14 +222,27 @@ def learn(
             "repeated; `shipped` goes back."
         ),
     ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Ask this model a pack of questions, and believe the result.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
+    ] = None,
+    limit_usd: Annotated[float, typer.Option(help="Most that a probe may cost.", min=0)] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Learn anew from all lessons, and take the result if it foresees better; or go back."""
+    """Learn anew from all lessons and take the result if it foresees better; go back; or probe."""
     from sophia.cli import learn
 
-    if show:
+    if probe is not None:
+        from sophia.cli.probe import Wanted
+        from sophia.cli.probe import run as run_probe
+
+        run_probe(Wanted(probe, against or (), limit_usd, json), config, data_dir)
+    elif show:
         learn.show(json, config, data_dir)
     elif rollback is not None:
         learn.back(rollback, config, data_dir)

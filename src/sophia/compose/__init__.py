@@ -58,6 +58,7 @@ __all__ = [
     "data_folder",
     "default_place",
     "keep_listing",
+    "limits_of",
     "listed",
     "new_key",
     "open_store",
@@ -156,7 +157,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         knowledge,
         Upstreams(default, by_model(places, built)),
         Books(coordinator, store, clock),
-        _limits(settings),
+        limits_of(settings),
         Reconciler(),
         msgspec.json.Encoder().encode,
         sinks,
@@ -226,7 +227,8 @@ def settle_memory() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Limits:
+    """Return what holds for every key that says nothing else."""
     budget, clocks = settings.budget, settings.deadlines
     return Limits(
         None if budget.daily_usd is None else nano_from_usd(budget.daily_usd),

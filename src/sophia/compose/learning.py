@@ -200,6 +200,12 @@ def task_classes() -> tuple[str, ...]:
     return _tasks().classes
 
 
+def task_kinds() -> list[tuple[str, ...]]:
+    """Return for each of these tasks the kinds of work that it is like."""
+    known = _taxonomy()
+    return [known[name].kinds if name in known else () for name in task_classes()]
+
+
 @cache
 def _taxonomy() -> Taxonomy:
     return read_taxonomy(_blob("taxonomy.yaml").decode())
@@ -280,6 +286,7 @@ async def refitted(
     id = history[-1].id
     live, _ = restored(settings, data, id)
     fresh = _fresh(settings, book=shelf_of(data))
+    fresh.probed = dict(live.probed)
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
     counts = await counts_of(store, read_plan)
@@ -305,8 +312,7 @@ def _fresh(
     book: Callable[[], Book] = shipped,
 ) -> Live:
     """Return a live policy that has learned nothing and knows no arm."""
-    classes = _tasks().classes
-    kinds = [_taxonomy()[name].kinds if name in _taxonomy() else () for name in classes]
+    classes, kinds = task_classes(), task_kinds()
 
     def prior_of(arm: str) -> Prior:
         told = prior(book(), model_of(arm), kinds)

@@ -32,6 +32,11 @@ class Ids:
         return self._last
 
 
+def aside(request_id: int) -> int:
+    """Return an id that no server gives out: a command beside it may write to the same ledger."""
+    return request_id | 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
+
+
 def first_id(at_ms: int) -> int:
     """Return the least id that a request arriving at `at_ms` (since 1970) can have."""
     return at_ms << (_COUNTER_BITS + _ATTEMPT_BITS)

@@ -26,13 +26,14 @@ from sophia.routing.policies.choose import Exploration
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Vector
 from sophia.routing.timing import STRANGER, Pace
-from sophia.routing.trial import Request, Terms, Trial, begin, give, is_over
+from sophia.routing.trial import Request, Terms, Trial, begin, forced, give, is_over
 
 log = logging.getLogger("sophia.learning")
 
 HEURISTIC = "heuristic"
 _KEPT_STANDS = 10_000
 _APART = "\0"
+_Believed = tuple[list[float], list[float]]
 
 
 class Settings(Struct, frozen=True):
@@ -88,6 +89,7 @@ class _Saved(Struct, frozen=True):
     shared: bool = False
     answers: SavedHabits | None = None
     credences: dict[str, Credence] = {}
+    probed: dict[str, _Believed] = {}
 
 
 class Live:
@@ -117,6 +119,7 @@ class Live:
         self.lessons = 0
         self.answers = 0
         self.habits = Habits(learner.tasks)
+        self.probed: dict[str, _Believed] = {}
         self.base = base
         self._prior_of = prior_of
         self._settings = settings or Settings()
@@ -166,12 +169,26 @@ class Live:
         self.believe(named)
         fresh = self.strangers(named)
         for arm in fresh:
-            prior = self._prior_of(arm)
+            prior = self.prior_of(arm)
             self.learner.add(arm, prior)
             if self.lessons:
                 self._trials[arm] = begin(arm, len(prior.mean))
         self._known = frozenset(self.learner.arms)
         return bool(fresh)
+
+    def prior_of(self, arm: str) -> Prior:
+        """Return what is believed of an arm before any outcome, by probes if it was probed."""
+        mean, sd = self.probed.get(arm, ([], []))
+        return Prior(np.array(mean), np.array(sd)) if mean else self._prior_of(arm)
+
+    def unprobed(self, arm: str) -> Prior:
+        """Return what is believed of an arm before any outcome and any probe."""
+        return self._prior_of(arm)
+
+    def probe(self, arm: str, prior: Prior) -> None:
+        """Believe what probes say of a known arm. Raises ValueError when it has outcomes."""
+        self.learner.believe(arm, prior)
+        self.probed[arm] = (prior.mean.tolist(), prior.sd.tolist())
 
     def believe(self, models: Iterable[str]) -> None:
         """Believe of the pool's models what is said of their speed, where none was seen yet."""
@@ -228,7 +245,7 @@ class Live:
                 continue
             asked = Request(tasks, shares, cost[model], cost[best])
             given = usual(arm_of(arm, made.mode))
-            after = give(trial, asked, given, cost[arm], _forced(made, model))
+            after = give(trial, asked, given, cost[arm], forced(made, model))
             if is_over(after, shares, self._settings.terms):
                 del self._trials[name]
             else:
@@ -273,6 +290,7 @@ class Live:
                 self.shared,
                 self.habits.saved(),
                 self.credences,
+                self.probed,
             )
         )
 
@@ -296,6 +314,7 @@ class Live:
         if state.answers is not None:
             self.habits = Habits.of(state.answers)
         self._paces = {}
+        self.probed = dict(state.probed)
         self._tasks = np.array(state.tasks)
         self.shared = state.shared
         self.credences = dict(state.credences)
@@ -335,11 +354,3 @@ class Live:
         self._stands[tenant] = stand
         if len(self._stands) > _KEPT_STANDS:
             del self._stands[next(iter(self._stands))]
-
-
-def _forced(made: Evidence, arm: str) -> float:
-    """Return the part of an arm's propensity that was set aside for its trial."""
-    if made.trial is None or made.rated[made.trial[0]].arm != arm:
-        return 0.0
-    place, probability = made.trial
-    return min(probability / max(made.rated[place].propensity, probability), 1.0)

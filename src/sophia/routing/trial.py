@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from sophia.routing.nouns import Evidence
 from sophia.routing.policies.policy import Vector
 
 
@@ -91,6 +92,14 @@ def give(trial: Trial, request: Request, arm: str, cost: float, forced: float = 
 def is_over(trial: Trial, shares: Vector, terms: Terms) -> bool:
     """Say whether the quota of every main task has been given."""
     return not _open(trial, shares, terms).any()
+
+
+def forced(made: Evidence, arm: str) -> float:
+    """Return the part of an arm's propensity that was set aside for its trial."""
+    if made.trial is None or made.rated[made.trial[0]].arm != arm:
+        return 0.0
+    place, probability = made.trial
+    return min(probability / max(made.rated[place].propensity, probability), 1.0)
 
 
 def _open(trial: Trial, shares: Vector, terms: Terms) -> Vector:

@@ -119,6 +119,19 @@ class Hierarchical:
         self._doubts = np.concatenate([self._doubts, prior.sd[None]])
         self._joint.add(self._arm_variances()[-1])
 
+    def is_taught(self, arm: str) -> bool:
+        """Say whether anybody's outcomes were learned of an arm."""
+        row = self._rows.get(arm)
+        return row is not None and (self._joint.is_taught(row) or self._tenancy.knows(arm))
+
+    def believe(self, arm: str, prior: Prior) -> None:
+        """Believe something else of a known arm. Raises ValueError when it has outcomes already."""
+        if self.is_taught(arm):
+            raise ValueError(f"outcomes of {arm} were learned already")
+        row = self._rows[arm]
+        self._expected[row], self._doubts[row] = prior.mean, prior.sd
+        self._joint.doubt(row, self._arm_variances()[row])
+
     def remove(self, arm: str) -> None:
         """Forget an arm, if it is known; what it taught about requests stays."""
         row = self._rows.pop(arm, None)

@@ -158,6 +158,14 @@ class Joint:
         self.tie[row] += np.outer(loading, gain)
         self.spread[row] -= np.outer(pulled, gain)
 
+    def is_taught(self, row: int) -> bool:
+        """Say whether an outcome of the arm at `row` was taken in."""
+        return bool(self.tie[row].any())
+
+    def doubt(self, row: int, variance: Vector) -> None:
+        """Begin anew with an arm that was not taught, its deviation doubted by `variance`, (P,)."""
+        self.spread[row] = np.diag(variance)
+
     def widen(self, row: int, variance: Vector) -> None:
         """Doubt an arm: its deviation may have moved by `variance`, (P,), whichever way."""
         self.spread[row] += np.diag(variance)

@@ -86,6 +86,10 @@ class Tenancy:
         """The tenants that are remembered, the most recently heard last."""
         return tuple(self._tenants)
 
+    def knows(self, arm: str) -> bool:
+        """Say whether any tenant has outcomes of an arm."""
+        return any(arm in tenant.rows for tenant in self._tenants.values())
+
     def heard(self, lesson: Lesson) -> float:
         """Return the share of a lesson, 0 to 1, that all tenants learn from.
 
