@@ -1,17 +1,20 @@
 """Channels that speak of the same answers tell what each is worth, for the keys they speak for."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from gateway import MINI, Gateway
+from sophia.cli import channels
 from sophia.compose.learning import read_plan, replay_of
-from sophia.config import Learning
+from sophia.config import Judging, Learning
 from sophia.jobs.calibrate import CalibrateChannels
 from sophia.learning.channels import CHANNELS, telling
 from sophia.testing import Step
 
 SOON = Learning(after=20)
+RELATIVE = "openai/gpt-4.1-mini"
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ async def judged(gateway: Gateway, number: int, key: str | None = None, **said: 
     answer = await gateway.client.chat("sophia/auto", text=f"{number}?", sophia=hints, key=key)
     for channel, score in said.items():
         verdict = {"decision_id": answer.headers["x-sophia-decision-id"], "channel": channel}
-        body = {**verdict, "score": score} | ({"label": "openai/gpt-5"} if channel == "judge" else {})
+        body = {**verdict, "score": score} | ({"label": RELATIVE} if channel == "judge" else {})
         assert (await gateway.client.post("/v1/feedback", body, key=key)).status == 200
 
 
@@ -40,7 +43,7 @@ async def weight(gateway: Gateway, channel: str) -> float:
 
 
 async def test_thumbs_that_contradict_everything_count_for_less_for_their_own_key(
-    start: Any,
+    start: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with start(learning=SOON) as gateway:
         noisy = await gateway.new_key()
@@ -54,6 +57,10 @@ async def test_thumbs_that_contradict_everything_count_for_less_for_their_own_ke
         assert await weight(gateway, "thumb") < 0.5 * telling(CHANNELS["thumb"])
         await judged(gateway, 101, thumb=1.0)
         assert await weight(gateway, "thumb") == pytest.approx(telling(CHANNELS["thumb"]))
+    await asyncio.to_thread(channels.show, False, None, str(gateway.folder))
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["(everybody)", "thumb", "0.85", "0.20", "0.424", "-"] in told
+    assert [line[-1] for line in told if line[:2] == ["other", "thumb"]] == ["60"]
     async with start(learning=SOON) as gateway:
         await judged(gateway, 102, noisy, thumb=1.0)
         kept = await weight(gateway, "thumb")
@@ -70,9 +77,32 @@ async def test_a_relatives_mark_teaches_only_once_its_favour_is_measured(start: 
         assert "judge" not in {row["channel"] for row in await gateway.rows("lessons")}
         await compare(gateway)
         await judged(gateway, 100, judge=0.8)
-        channels = [row["channel"] for row in await gateway.rows("lessons")]
-        assert channels.count("judge") == 1
+        heard = [row["channel"] for row in await gateway.rows("lessons")]
+        assert heard.count("judge") == 1
         assert await weight(gateway, "judge") < 0.6 * telling(CHANNELS["judge"])
+
+
+async def test_a_relative_is_asked_once_its_favour_is_known_well(start: Any) -> None:
+    """Only then is its judgement worth its money."""
+    judge = Judging(share=1.0, models=(RELATIVE,))
+    async with start(learning=Learning(judge=judge)) as gateway:
+        gateway.up.script(RELATIVE, Step(text='{"score": 9}'), times=None)
+        for number in range(60):
+            await judged(gateway, number, score=0.5, judge=0.8)
+        assert len(gateway.up.requests) == 60
+        await compare(gateway)
+        await judged(gateway, 100)
+        await judged(gateway, 101)
+        async with asyncio.timeout(3):
+            while len(gateway.up.requests) < 64:
+                await asyncio.sleep(0.01)
+        await gateway.sophia.judge.close()
+        await gateway.sophia.verdicts.close()
+        rows = [row for row in await gateway.rows("feedback") if row["label"] == RELATIVE]
+        assert [row["score"] for row in rows[-2:]] == [0.9, 0.9]
+        lesson = (await gateway.rows("lessons"))[-1]
+        assert lesson["channel"] == "judge"
+        assert lesson["weight"] < 0.6 * telling(CHANNELS["judge"])
 
 
 async def test_one_key_of_a_team_moves_nobodys_channels(start: Any) -> None:

@@ -230,6 +230,9 @@ def learn(
         typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
     ] = None,
     limit_usd: Annotated[float, typer.Option(help="Most that a probe may cost.", min=0)] = 1.0,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Show what each channel of feedback is worth.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
@@ -246,6 +249,10 @@ def learn(
         learn.show(json, config, data_dir)
     elif rollback is not None:
         learn.back(rollback, config, data_dir)
+    elif channels:
+        from sophia.cli.channels import show as show_channels
+
+        show_channels(json, config, data_dir)
     elif priors:
         from sophia.cli.priors import take
 
