@@ -255,6 +255,7 @@ async def test_the_command_line_tells_what_was_in_service(
     learn.show(False, None, str(gateway.folder))
     told = capsys.readouterr().out
     assert "priors alone" in told and "stopped" in told and "no longer kept" not in told
+    assert "as the shipped priors have it" in told
 
 
 async def test_a_tool_loop_stays_with_the_model_that_called_the_tools(start: Any) -> None:

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway import FLASH, MINI, NEMO, Gateway, ServerKind
 from sophia.compose import catalogue_of
+from sophia.compose.learning import first_steps
 from sophia.compose.priors import FILE, forget, kept_in, refresh, shipped
 from sophia.config import ConfigError, Routing, Settings
 from sophia.learning.priors import prior
 from sophia.learning.tables import Unreadable
+from sophia.routing.policies.policy import Sight
 from teaching import SOON, qualities, replayed, taught
 
 NEW = "openai/gpt-4.1-mini"
@@ -86,17 +89,34 @@ async def test_a_running_server_takes_newer_files_up_without_a_restart(start: An
     """The next model that it meets is believed as they have it; broken ones change nothing."""
     async with start(learning=SOON) as gateway:
         live = gateway.sophia.learner.insight.live
+        plain, senses = first_steps(SOON)
+        plain.know([NEW])
+        tasks = np.full(len(senses.classes), 1 / len(senses.classes))
+        sight = Sight(tasks, np.zeros(0), np.zeros(0))
         refreshed(gateway, 0.95)
         live.know([NEW])
-        kept = kept_in(gateway.folder)
-        assert kept is not None
-        row = live.learner.arms.index(NEW)
-        first = live.learner._expected[row]
-        usual = shipped().arms.get(NEW)
-        assert usual is None or usual.mean != kept.book.arms[NEW].mean
+        believed = live.learner.rate(sight, [NEW]).quality[0]
+        assert believed > plain.learner.rate(sight, [NEW]).quality[0] + 0.005
         (gateway.folder / FILE).write_text("{")
-        live.know(["acme/another"])
-        assert (live.learner._expected[row] == first).all()
+        live.know(["openai/gpt-4.1-mini:free"])
+        assert live.learner.rate(sight, ["openai/gpt-4.1-mini:free"]).quality[0] == believed
+
+
+async def test_an_index_compares_models_and_does_not_say_how_hard_work_is(start: Any) -> None:
+    """However low its scale is, what is expected of a stranger hardly moves."""
+    async with start(learning=SOON) as gateway:
+        rows = [
+            {"source": "artificial-analysis", "model_permaslug": model, "coding_index": level}
+            for model, level in ((NEW, 9.0), (MINI, 4.0), (FLASH, 6.0), (NEMO, 2.0))
+        ]
+        path = gateway.folder / "index.json"
+        path.write_text(json.dumps({"data": rows, "meta": {"as_of": "2026-06-03"}}))
+        catalogue = catalogue_of(Settings(data_dir=str(gateway.folder)))
+        made = refresh(gateway.folder, [path], catalogue, 1)
+        now, then = (prior(book, "acme/unheard", KINDS).mean for book in (made.book, shipped()))
+        assert now == pytest.approx(then, abs=0.02)
+        better, worse = (prior(made.book, model, KINDS).mean[0] for model in (NEW, NEMO))
+        assert better > worse
 
 
 async def test_what_was_tampered_with_is_refused_with_the_way_out(start: Any) -> None:

@@ -10,11 +10,12 @@ import msgspec
 import typer
 
 from sophia.cli.means import told_means
-from sophia.cli.screen import console, give_up, table
+from sophia.cli.screen import console, give_up, printable, table
 from sophia.cli.settings import load_for
 from sophia.compose import data_folder, open_store
 from sophia.compose.learning import history_of, lessons_in, refitted, replay_of, roll_back
-from sophia.config import Settings
+from sophia.compose.priors import kept_in
+from sophia.config import ConfigError, Settings
 from sophia.core.ids import decode, encode
 from sophia.core.rows import Intent
 from sophia.learning.refit import Refit
@@ -57,8 +58,21 @@ def show(json: bool, config: Path | None, data_dir: str | None) -> None:
         told = "cannot be read" if known is None else f"{known:,}"
         out.add_row(f"{since:%Y-%m-%d %H:%M}", step.id[:16], told, step.reason)
     console().print(out)
+    typer.echo(_priors(folder))
     if len(kept) < len(history):
         typer.echo(f"{len(history) - len(kept)} earlier ones are no longer kept.")
+
+
+def _priors(data: Path) -> str:
+    """Return what new models are believed by, in a line."""
+    try:
+        made = kept_in(data)
+    except ConfigError as error:
+        return printable(str(error))
+    if made is None:
+        return "New models are believed as the shipped priors have it."
+    files = ", ".join(f"{one.file} ({one.as_of})" for one in made.sources)
+    return printable(f"New models are believed as {files} and the shipped tables have it.")
 
 
 def back(to: str, config: Path | None, data_dir: str | None) -> None:
