@@ -1,11 +1,13 @@
 """How long, how fast and how surely models answer moves decisions, and is told with its doubt."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from gateway import NEMO, Gateway, ServerKind
+from sophia.cli import arms, models
 from sophia.testing import Step
 from teaching import QUESTION, SOON, replayed, taught
 
@@ -96,3 +98,42 @@ async def test_how_arms_answer_outlives_the_process(start: Any) -> None:
     async with start(learning=SOON) as gateway:
         after = (await candidates(gateway))[NEMO]
         assert after["cost_usd"] == before["cost_usd"] and after["p95_ms"] == before["p95_ms"]
+
+
+async def test_the_command_line_tells_what_is_known_of_each_arm(
+    start: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Quality, cost, time and failures, each with its doubt; also beside the models as JSON."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 22, other=0.8)
+        for number in range(30):
+            gateway.up.script(NEMO, Step(text="word " * 900))
+            await gateway.client.chat(NEMO, text=f"{number} {QUESTION}")
+        await gateway.client.chat(NEMO, text=QUESTION, tools=[tool])
+    folder = str(gateway.folder)
+    arms.show(None, True, None, folder)
+    told = {one["arm"]: one for one in json.loads(capsys.readouterr().out)}
+    assert told[NEMO]["answers"] >= 30 and told[f"{NEMO}#tools"]["answers"] == 1
+    assert told[NEMO]["cost_sd_usd"] < 0.5 * told[NEMO]["expected_usd"]
+    assert told[NEMO]["p50_ms"] < told[NEMO]["p95_ms"]
+    assert told[NEMO]["failure_range"][0] < told[NEMO]["failure_rate"] < told[NEMO]["failure_range"][1]
+    assert not any(name.endswith("#reasoning") for name in told)
+    arms.show(None, False, None, folder)
+    assert "±" in capsys.readouterr().out
+    models.show(models.Wanted(search=NEMO), True, None, folder)
+    (model, *_) = [one for one in json.loads(capsys.readouterr().out) if one["id"] == NEMO]
+    assert [one["arm"] for one in model["arms"]] == [NEMO, f"{NEMO}#tools"]
+
+
+async def test_what_a_key_taught_is_told_of_that_key(
+    start: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 30, other=0.0)
+        (key_id,) = gateway.sophia.learner.insight.live.tenants
+    seen = []
+    for name in (None, key_id):
+        arms.show(name, True, None, str(gateway.folder))
+        seen.append(max(one["quality"] for one in json.loads(capsys.readouterr().out)))
+    assert seen[1] < seen[0]

@@ -211,6 +211,12 @@ def evaluate(
 @app.command()
 def learn(
     show: Annotated[bool, typer.Option("--list", help="List what was in service when.")] = False,
+    arms: Annotated[
+        bool, typer.Option("--arms", help="Show what is known of each model, and how surely.")
+    ] = False,
+    key_id: Annotated[
+        str | None, typer.Option("--key-id", help="With --arms: the key whose outcomes count.")
+    ] = None,
     rollback: Annotated[
         str | None,
         typer.Option(help="Go back to a snapshot: its id or how it begins, or `previous`."),
@@ -245,6 +251,10 @@ def learn(
         from sophia.cli.probe import run as run_probe
 
         run_probe(Wanted(probe, against or (), limit_usd, json), config, data_dir)
+    elif arms:
+        from sophia.cli.arms import show as show_arms
+
+        show_arms(key_id, json, config, data_dir)
     elif show:
         learn.show(json, config, data_dir)
     elif rollback is not None:

@@ -30,6 +30,7 @@ from sophia.compose import (
 from sophia.config import ConfigError, Settings, UpstreamSettings
 from sophia.core.failures import UpstreamFailure
 from sophia.core.money import usd
+from sophia.learning.snapshots import BrokenSnapshot
 
 _FIRST = 50
 _NAMED_CHANGES = 5
@@ -59,7 +60,8 @@ class Wanted:
 
 def show(wanted: Wanted, json: bool, config: Path | None, data_dir: str | None) -> None:
     """Print the models that are wanted, those that Sophia chooses among first."""
-    catalogue = catalogue_of(load_for(config, data_dir))
+    settings = load_for(config, data_dir)
+    catalogue = catalogue_of(settings)
     if wanted.role is not None and not any(
         _role(model).lower() == wanted.role.strip().lower() for model in catalogue.profiles
     ):
@@ -70,13 +72,25 @@ def show(wanted: Wanted, json: bool, config: Path | None, data_dir: str | None) 
         key=lambda model: (model.profile is None, model.id),
     )
     if json:
-        typer.echo(jsonlib.dumps([_facts(model) for model in found], indent=2))
+        arms = _arms(settings)
+        told = [_facts(model) | {"arms": arms.get(model.id, [])} for model in found]
+        typer.echo(jsonlib.dumps(told, indent=2))
         return
     shown = found if wanted.every else found[:_FIRST]
     paper = console()
     _print(paper, [model for model in shown if model.profile is not None], with_role=True)
     _print(paper, [model for model in shown if model.profile is None], with_role=False)
     paper.print(_footer(catalogue, len(shown), len(found), is_roomy(paper)), style="dim")
+
+
+def _arms(settings: Settings) -> dict[str, list[dict[str, object]]]:
+    """Return what was learned of the ways of calling each model."""
+    from sophia.cli.arms import by_model
+
+    try:
+        return by_model(settings)
+    except BrokenSnapshot as error:
+        give_up(str(error))
 
 
 def refresh(config: Path | None, data_dir: str | None) -> None:
