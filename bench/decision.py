@@ -28,7 +28,8 @@ from sophia.catalogue.model import Model
 from sophia.catalogue.snapshot import bundled
 from sophia.compose.learning import first_steps
 from sophia.core.errors import SophiaError
-from sophia.learning.live import HEURISTIC, Live, Taught
+from sophia.learning.live import HEURISTIC, Live
+from sophia.learning.taught import Taught
 from sophia.routing import rulebook
 from sophia.routing.evidence import rounded
 from sophia.routing.features import extract

@@ -28,6 +28,16 @@ BaseUrl = Annotated[
     typer.Option("--base-url", envvar="SOPHIA_BASE_URL", help="A running Sophia."),
 ]
 Key = Annotated[str | None, typer.Option("--key", envvar="SOPHIA_API_KEY", help="Inference key.")]
+Challenge = Annotated[
+    bool,
+    typer.Option(
+        "--challenge", help="Take the next step of every challenge that is due, and list them."
+    ),
+]
+Challengers = Annotated[
+    bool,
+    typer.Option("--challengers", help="List who challenges the learned policy, and how far."),
+]
 LOCAL = "http://127.0.0.1:8080/v1"
 
 
@@ -239,6 +249,8 @@ def learn(
     channels: Annotated[
         bool, typer.Option("--channels", help="Show what each channel of feedback is worth.")
     ] = False,
+    challenge: Challenge = False,
+    challengers: Challengers = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
@@ -267,6 +279,10 @@ def learn(
         from sophia.cli.priors import take
 
         take(priors, json, config, data_dir)
+    elif challenge or challengers:
+        from sophia.cli.challengers import show as show_challengers
+
+        show_challengers(json, config, data_dir, now=challenge)
     else:
         learn.anew(json, config, data_dir)
 

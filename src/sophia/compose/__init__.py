@@ -17,6 +17,7 @@ from sophia.adapters.store.sqlite import SqliteStore
 from sophia.adapters.telemetry.logs import RequestLog, configure
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.adapters.webhook import Webhook
+from sophia.compose.challenge import watch_challengers
 from sophia.compose.checking import checking_of, webhooks_of
 from sophia.compose.judging import aftermath_of, court_of, judge_of
 from sophia.compose.keys import data_folder, new_key, pepper, write_secret
@@ -74,6 +75,8 @@ _KEYS_SECONDS = 1.0
 _RULES_SECONDS = 1.0
 _LEARNED_SECONDS = 5.0
 _PROMPTS_SECONDS = 60.0
+_CHALLENGE_SECONDS = 600.0
+_FIRST_CHALLENGE_SECONDS = 60.0
 _RESOLVE_SECONDS = 60.0
 _FIRST_RESOLVE_SECONDS = 5.0
 _FIRST_REFRESH_SECONDS = 2.0
@@ -179,9 +182,9 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
         )
         desk.insight, front.teacher = learner.insight, learner.teacher
         desk.sinks = (*sinks, learner.insight)
-    hear = learner.teacher.hear if learner is not None else None
+        watch_challengers(metrics, learner)
     webhooks = webhooks_of(settings, environ)
-    verdicts = Verdicts(store, hear)
+    verdicts = Verdicts(store, learner.teacher.hear if learner is not None else None)
     desk.checking = checking_of(settings, knowledge, webhooks, verdicts)
     judge = None
     if learner is not None:
@@ -284,6 +287,8 @@ def _start_jobs(sophia: Sophia, settings: Settings, upstream: Upstream, data: Pa
         compare = CalibrateChannels(live, sophia.store, read_plan, desk.books.clock)
         start(_DAY_SECONDS, "comparing channels", compare, _FIRST_COMPARISON_SECONDS)
         start(_PROMPTS_SECONDS, "keeping what system prompts were for", sophia.learner.prompts)
+        challenge = sophia.learner.challenge
+        start(_CHALLENGE_SECONDS, "challenging it", challenge, _FIRST_CHALLENGE_SECONDS)
     hours = settings.catalogue.refresh_hours
     if hours and sophia.sandbox is None:
         refresh = CatalogueRefresh(desk, upstream, partial(keep_listing, data))

@@ -16,14 +16,15 @@ from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.compose.priors import shelf_of, shipped
 from sophia.config import ConfigError, Learning
 from sophia.core.ports import Clock, Store
+from sophia.jobs.challenge import ChallengeLearned
 from sophia.jobs.keep import POLICY, KeepLearned, into_service
 from sophia.jobs.keep_prompts import KeepPrompts
 from sophia.learning.lessons import catch_up, last_lesson, lessons_of
 from sophia.learning.live import Live
-from sophia.learning.live import Settings as LiveSettings
 from sophia.learning.priors import Book, prior
 from sophia.learning.refit import Refit, refit
 from sophia.learning.replay import Replay
+from sophia.learning.settings import Settings as LiveSettings
 from sophia.learning.silence import counts_of
 from sophia.learning.snapshots import (
     BrokenSnapshot,
@@ -70,6 +71,7 @@ class Learner:
     teacher: Teacher
     keeper: KeepLearned
     prompts: KeepPrompts
+    challenge: ChallengeLearned
     sole: IO[bytes]
 
     async def close(self) -> None:
@@ -107,7 +109,7 @@ async def learner_of(
         clock,
         lock,
         lambda: [seat.id for seat in pool().seats],
-        partial(_fresh, settings, pace_of, book),
+        partial(fresh_live, settings, pace_of, book),
         behind,
         keeping_of(settings),
     )
@@ -129,7 +131,8 @@ async def learner_of(
     paces = Paces() if settings.pace else None
     insight = Insight(live, senses.glance, clock, senses.classes, paces, histories)
     insight.asked = settings.judge.share
-    return Learner(insight, teacher, keeper, prompts, sole)
+    challenge = ChallengeLearned(live, store, read_plan, keeper.rule, clock)
+    return Learner(insight, teacher, keeper, prompts, challenge, sole)
 
 
 def only_one(folder: Path) -> IO[bytes]:
@@ -153,7 +156,7 @@ def only_one(folder: Path) -> IO[bytes]:
 def replay_of(settings: Learning, data: Path, store: Store) -> Replay:
     """Return what makes decisions of the ledger again."""
     folder = SnapshotFolder(data / FOLDER)
-    fresh = partial(_fresh, settings)
+    fresh = partial(fresh_live, settings)
     gone = [step.id for step in decode_history(folder.history()) if step.gone]
     return Replay(store, folder.ids(), folder.load, fresh, read_plan, gone)
 
@@ -170,7 +173,7 @@ def first_steps(
     settings = settings or Learning()
     coarse = {name: kind.type for name, kind in _taxonomy().items()}
     senses = Senses(_embedding(), _tasks(), coarse, shared=settings.share_keys)
-    return _fresh(settings, pace_of, book), senses
+    return fresh_live(settings, pace_of, book), senses
 
 
 def live_settings(settings: Learning) -> LiveSettings:
@@ -257,7 +260,7 @@ def restored(settings: Learning, data: Path, id: str) -> tuple[Live, Snapshot]:
     if blob is None:
         raise BrokenSnapshot(f"the snapshot {id[:16]} is not there")
     made = decode(blob, id)
-    live = _fresh(settings)
+    live = fresh_live(settings)
     try:
         live.restore(made.state, id)
     except msgspec.DecodeError as error:
@@ -285,7 +288,7 @@ async def refitted(
         raise ValueError("nothing was learned yet: `sophia serve` begins")
     id = history[-1].id
     live, _ = restored(settings, data, id)
-    fresh = _fresh(settings, book=shelf_of(data))
+    fresh = fresh_live(settings, book=shelf_of(data))
     fresh.probed = dict(live.probed)
     fresh.know({model_of(arm) for arm in live.learner.arms})
     taught = await lessons_of(store, read_plan, shared=settings.share_keys)
@@ -300,13 +303,15 @@ async def refitted(
         return judged, None
     live.learner, live.lessons = learner, taught[-1][0].number
     live.shared = settings.share_keys
+    # What was missed before is not what is missed now.
+    live.challengers.all = {}
     metrics = {"squared_error": judged.after}
     made = Snapshot(POLICY, live.snapshot(), at_ms, id, (0, at_ms), metrics)
     stint = Stint("", at_ms, "learned anew")
     return judged, into_service(folder, made, stint, keeping_of(settings))
 
 
-def _fresh(
+def fresh_live(
     settings: Learning,
     pace_of: PaceOf = lambda _: STRANGER,
     book: Callable[[], Book] = shipped,

@@ -63,3 +63,8 @@ def decode(prefix: str, text: str) -> int | None:
         return None
     number = int(tail, 16)
     return number if number < 2**63 else None
+
+
+def made_ms(id: int) -> int:
+    """Return the millisecond since 1970 in which a request or attempt got its id."""
+    return id >> (_COUNTER_BITS + _ATTEMPT_BITS)

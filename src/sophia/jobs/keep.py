@@ -8,6 +8,8 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from sophia.core.ports import Clock
+from sophia.learning.challenge import Challenge
+from sophia.learning.challengers import tell
 from sophia.learning.live import Live
 from sophia.learning.snapshots import (
     BrokenSnapshot,
@@ -23,6 +25,9 @@ from sophia.learning.snapshots import (
     promote,
     prune,
 )
+
+Change = Callable[[Challenge | None], Challenge | None]
+"""Makes the next state of a tenant's challenge; None leaves it as it is."""
 
 POLICY = "live"
 LESSONS = 500
@@ -111,6 +116,26 @@ class KeepLearned:
             if (fresh or self._live.lessons != self._kept) and not self._elsewhere():
                 await self._keep("stopped")
 
+    async def rule(self, tenant: str, change: Change, reason: str) -> None:
+        """Put a changed challenge of a tenant into service; nothing when there is no change.
+
+        Raises BrokenSnapshot when the history cannot be read.
+        """
+        async with self._lock:
+            held = self._live.challengers
+            before = held.all.get(tenant)
+            after = None if self._elsewhere() else change(before)
+            if after is None:
+                return
+            changed = {**held.all, tenant: after}
+            # Nobody chooses by it before it is kept, and then it is there at one stroke.
+            state = self._live.snapshot(changed)
+            self._live.base = await self._write(
+                state, self._live.base, reason, amends=True
+            )
+            held.all, self._kept = changed, self._live.lessons
+            tell(tenant, before, after)
+
     async def _look(self) -> None:
         self._live.believe(self._models())
         if self._live.strangers(self._models()):
@@ -121,7 +146,7 @@ class KeepLearned:
     async def _keep(self, reason: str) -> None:
         """Put the live policy as it stands into service."""
         answers = self._live.answers
-        self._live.base = await self._write(self._live, reason)
+        self._live.base = await self._write(self._live.snapshot(), self._live.base, reason)
         self._kept, self._kept_answers = self._live.lessons, answers
 
     async def _meet(self, models: Sequence[str]) -> None:
@@ -129,7 +154,7 @@ class KeepLearned:
         aside = self._fresh()
         aside.restore(self._live.snapshot(), self._live.base)
         aside.know(models)
-        id = await self._write(aside, "new models", amends=True)
+        id = await self._write(aside.snapshot(), aside.base, "new models", amends=True)
         # What else is noted of requests went on meanwhile, so the live policy meets them itself.
         self._live.know(models)
         self._live.base, self._kept = id, self._live.lessons
@@ -149,15 +174,20 @@ class KeepLearned:
             # Earlier lessons stay whose they were; from here on they are learned the other way.
             aside.shared = self._shared
             how = "together" if self._shared else "apart"
-            aside.base = await self._write(aside, f"keys learn {how}", amends=True)
+            # What was missed by keys apart was not missed together.
+            aside.challengers.all = {}
+            state = aside.snapshot()
+            aside.base = await self._write(state, id, f"keys learn {how}", amends=True)
         self._live.adopt(aside)
         self._kept = self._live.lessons
         return True
 
-    async def _write(self, live: Live, reason: str, *, amends: bool = False) -> str:
+    async def _write(
+        self, state: bytes, parent: str, reason: str, *, amends: bool = False
+    ) -> str:
         """Write a snapshot, put it into service and return its id."""
         at = int(self._clock.wall() * 1000)
-        made = Snapshot(POLICY, live.snapshot(), at, live.base or None)
+        made = Snapshot(POLICY, state, at, parent or None)
         stint = Stint("", at, reason, amends=amends)
         # The state may be large: hashing and writing it must not hold up who is being served.
         return await asyncio.to_thread(into_service, self._folder, made, stint, self._keeping)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from sophia.core.ports import Store
 from sophia.core.rows import Intent, LessonRow
 from sophia.learning.channels import SIGNS
-from sophia.learning.live import Live, Taught
-from sophia.routing.evidence import unpack
+from sophia.learning.live import Live
+from sophia.learning.taught import Taught
+from sophia.routing.evidence import corrected_by, unpack
 from sophia.routing.nouns import Plan
 from sophia.routing.policies.policy import Lesson
 
@@ -26,7 +27,9 @@ def taught_of(row: LessonRow, decision: Intent, read: ReadPlan, *, shared: bool)
     sight = unpack(plan.evidence.sight, "" if shared else row.key_id)
     lesson = Lesson(sight, row.arm, row.quality, row.weight)
     by_lot = plan.evidence.by_lot and row.first
-    return Taught(lesson, row.policy, row.at_ms, by_lot, row.channel not in SIGNS)
+    rated_by = corrected_by(plan.evidence.state) if plan.evidence.rated else ""
+    word = row.channel not in SIGNS
+    return Taught(lesson, row.policy, row.at_ms, by_lot, word, decision.at_ms, rated_by)
 
 
 async def catch_up(live: Live, store: Store, read: ReadPlan, *, until: int | None = None) -> int:

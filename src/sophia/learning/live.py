@@ -7,68 +7,39 @@ lessons since then in their order, so any state it ever was in can be made again
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
+from sophia.learning.challenge import Challenge, Hearing
+from sophia.learning.challengers import Challengers
 from sophia.learning.credence import NOTHING, Credence
-from sophia.learning.promotion import GATE, Contest, Gate, Side, observe, share
+from sophia.learning.promotion import Contest, Side, observe, share
+from sophia.learning.settings import Settings
+from sophia.learning.taught import Taught
 from sophia.routing.arms import CALLS, arm_of, model_of, relatives, usual
-from sophia.routing.drift import Alertness, Watch, evidence, watch
+from sophia.routing.drift import Watch, evidence, watch
+from sophia.routing.evidence import state_of
 from sophia.routing.forecast import Answer
 from sophia.routing.habits import Habits, newer
 from sophia.routing.habits import Saved as SavedHabits
 from sophia.routing.learned import Learned
 from sophia.routing.nouns import Evidence
-from sophia.routing.policies.choose import Exploration
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Vector
+from sophia.routing.policies.residual import Residual
 from sophia.routing.timing import STRANGER, Pace
-from sophia.routing.trial import Request, Terms, Trial, begin, forced, give, is_over
+from sophia.routing.trial import Request, Trial, begin, forced, give, is_over
 
 log = logging.getLogger("sophia.learning")
 
 HEURISTIC = "heuristic"
+_COMPARED = frozenset({HEURISTIC, Hierarchical.name, Residual.name})
 _KEPT_STANDS = 10_000
 _APART = "\0"
 _Believed = tuple[list[float], list[float]]
-
-
-class Settings(Struct, frozen=True):
-    """When the learned policy serves, and how freely.
-
-    Attributes:
-        after: lessons before it serves for the first time.
-        again: lessons before it may serve once more after it stepped back.
-        exploration: of its choices.
-        terms: of a new arm's trial.
-        alertness: to arms that become worse.
-        gate: holds the share that stays with the heuristic, and what makes it step back.
-    """
-
-    after: int = 100
-    again: int = 500
-    exploration: Exploration = Exploration("thompson", boldness=0.25, floor=0.01, extra=1.0)
-    terms: Terms = Terms()
-    alertness: Alertness = Alertness()
-    gate: Gate = GATE
-
-
-class Taught(Struct, frozen=True):
-    """A lesson, who decided the request (`policy`), and when, in milliseconds since 1970.
-
-    `by_lot` says that the policy was drawn, not asked for by name, and that this is the first
-    verdict on the decision: only such scores compare policies. `word` says that somebody meant to
-    judge: a mere sign teaches, but is no outcome that the learned policy waits for.
-    """
-
-    lesson: Lesson
-    policy: str
-    at_ms: int
-    by_lot: bool = True
-    word: bool = True
 
 
 class Stand(Struct, frozen=True):
@@ -90,6 +61,7 @@ class _Saved(Struct, frozen=True):
     answers: SavedHabits | None = None
     credences: dict[str, Credence] = {}
     probed: dict[str, _Believed] = {}
+    challenges: dict[str, Challenge] = {}
 
 
 class Live:
@@ -131,6 +103,7 @@ class Live:
         self._paces: dict[str, Pace] = {}
         self._tasks = np.zeros(0)
         self.credences: dict[str, Credence] = {}
+        self.challengers = Challengers(self._settings.challenge)
 
     @property
     def state(self) -> str:
@@ -205,24 +178,29 @@ class Live:
         arms = (arm_of(model, call) for call in CALLS for model in named)
         return [arm for arm in arms if arm not in self._known]
 
-    def learned(self, lot: float, tenant: str = "", *, asked: bool = False) -> Learned | None:
+    def learned(
+        self, lot: float, tenant: str = "", *, asked: bool = False, turn: float = 0.5
+    ) -> Learned | None:
         """Return the policy for a tenant's request, or None when it is not its turn.
 
         `lot` is uniform in [0, 1); with `asked` the caller wants the learned policy by name.
+        `turn`, another such lot, decides between it and its challenger.
         """
         contest = self.stand(tenant).contest
         served = 0.0 if contest is None else share(contest, self._settings.gate)
         if lot >= served and not asked:
             return None
         total = float(self._tasks.sum())
+        name = self.challengers.drawn(tenant, turn)
         return Learned(
-            self.learner,
-            self.state,
+            self.challengers.policy(self.learner, tenant, name),
+            state_of(self.state, name),
             self._settings.exploration,
             self.habits,
             self.trials,
             self._tasks / total if total else None,
             self._settings.terms,
+            self.challengers.rival(tenant, name),
         )
 
     def dealt(self, tasks: Vector, arm: str, made: Evidence) -> None:
@@ -273,9 +251,13 @@ class Live:
             self.learner.learn_one(lesson)
             if taught.word:
                 self._stand(taught)
+                self._hear(taught)
 
-    def snapshot(self) -> bytes:
-        """Return everything that was learned; the same state gives the same bytes."""
+    def snapshot(self, challenges: Mapping[str, Challenge] | None = None) -> bytes:
+        """Return everything that was learned; the same state gives the same bytes.
+
+        With `challenges` it is the state that there would be with these.
+        """
         return msgpack.encode(
             _Saved(
                 self.learner.snapshot(),
@@ -291,6 +273,7 @@ class Live:
                 self.habits.saved(),
                 self.credences,
                 self.probed,
+                dict(self.challengers.all if challenges is None else challenges),
             )
         )
 
@@ -318,6 +301,7 @@ class Live:
         self._tasks = np.array(state.tasks)
         self.shared = state.shared
         self.credences = dict(state.credences)
+        self.challengers.all = state.challenges
 
     def _watch_out(self, lesson: Lesson) -> None:
         alertness, tenant = self._settings.alertness, lesson.sight.tenant
@@ -343,8 +327,8 @@ class Live:
                 defeats = 0 if contest is None else contest.defeats + 1
                 begun = Contest(self.learner.name, HEURISTIC, taught.at_ms, "champion", defeats)
                 stand = replace(stand, contest=begun)
-        elif taught.by_lot and taught.policy in {self.learner.name, HEURISTIC}:
-            side: Side = "challenger" if taught.policy == self.learner.name else "incumbent"
+        elif taught.by_lot and taught.policy in _COMPARED:
+            side: Side = "incumbent" if taught.policy == HEURISTIC else "challenger"
             after = observe(contest, side, taught.lesson.quality, taught.at_ms, gate)
             stand = replace(stand, contest=after)
             if after.stage == "retired":
@@ -354,3 +338,10 @@ class Live:
         self._stands[tenant] = stand
         if len(self._stands) > _KEPT_STANDS:
             del self._stands[next(iter(self._stands))]
+
+    def _hear(self, taught: Taught) -> None:
+        """Tell the tenant's challenger of a live score: it may step back by it."""
+        if taught.by_lot and taught.policy != HEURISTIC:
+            tenant, score = taught.lesson.sight.tenant, taught.lesson.quality
+            told = Hearing(taught.decided_ms, taught.rated_by, score, taught.at_ms)
+            self.challengers.hear(tenant, told, self.stand(tenant).lessons)

@@ -9,7 +9,7 @@ from sophia.core.ports import Store
 from sophia.core.rows import Intent, LessonRow
 from sophia.learning.channels import JUDGE, SIGNS
 from sophia.routing.arms import arm_of
-from sophia.routing.evidence import unpack
+from sophia.routing.evidence import corrected_by, unpack
 from sophia.routing.nouns import Evidence, Features, Plan
 from sophia.routing.policies.choose import Exploration, Mode, Options, Taste
 from sophia.routing.policies.policy import Ratings, Sight, Vector
@@ -52,6 +52,7 @@ class Logged(Struct, frozen=True):
         features: what the table of the first day goes by.
         listed: (A,), expected costs by list prices alone, in nano-dollars; None: the same costs.
         asked: whether the lot fell on it to be judged.
+        rated_by: the correction that its ratings have, see `challenge`; "" for none.
     """
 
     at_ms: int
@@ -68,6 +69,7 @@ class Logged(Struct, frozen=True):
     features: Features | None = None
     listed: Vector | None = None
     asked: bool = False
+    rated_by: str = ""
 
 
 class Found(Struct, frozen=True):
@@ -88,7 +90,7 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
     """
     words = await words_of(store)
     kept = await store.decisions(since_ms, MOST)
-    found = [_logged(one, read, words, shared=shared) for one in kept]
+    found = [logged_of(one, read, words, shared=shared) for one in kept]
     learned = [one for one in found if one is not None]
     learned.sort(key=lambda one: one.at_ms)
     left = [row.attempt_id for row, one in zip(kept, found, strict=True) if one is None]
@@ -121,7 +123,7 @@ def _with(before: Word | None, row: LessonRow) -> Word:
     return Word(score, weight, row.arm, verdict, before.others or not judged)
 
 
-def _logged(
+def logged_of(
     decision: Intent, read: ReadPlan, words: dict[int, Word], *, shared: bool
 ) -> Logged | None:
     """Return a decision with its word; None when no learned policy took it."""
@@ -151,6 +153,7 @@ def _logged(
         plan.features,
         _listed(plan, models),
         evidence.asked,
+        corrected_by(evidence.state),
     )
 
 

@@ -104,11 +104,13 @@ def compare(  # noqa: PLR0913 - what may be left out has names
     seed: int = 0,
     level: float = 0.95,
     foretold: Matrix | None = None,
+    prices: Matrix | None = None,
 ) -> Comparison | Refused:
     """Return by how much `challenger` beats `incumbent` on the requests of `log`, paired.
 
     What both would have done alike cancels, so the interval is narrower than two apart. `foretold`
-    is as for `assess`.
+    is as for `assess`. What an arm costs by `prices`, (N, A), in units of score, is taken off: it
+    is known, so nothing is guessed.
     """
     grounds = [support(log, challenger), support(log, incumbent)]
     for ground in grounds:
@@ -117,13 +119,15 @@ def compare(  # noqa: PLR0913 - what may be left out has names
             return Refused(reason, ground)
     foretold = foretell(log, seed) if foretold is None else foretold
     heard = log.heard()
+    charged = np.zeros_like(foretold) if prices is None else prices
     targets = challenger, incumbent, challenger - incumbent
     ours, theirs, apart = (
         _interval(
-            _robust(log, target, weights_of(log, target) * heard, foretold),
+            _robust(log, target, weights_of(log, target) * heard, foretold)
+            - (target * charged).sum(axis=1),
             min(ground.ess for ground in grounds),
             level,
-            least=_doubt(log, target, foretold),
+            least=_doubt(log, target, foretold, charged),
         )
         for target in targets
     )
@@ -156,7 +160,7 @@ def _robust(log: Log, target: Matrix, weights: Vector, foretold: Matrix) -> Vect
     return np.asarray((target * foretold).sum(axis=1) + weights * missed, dtype=np.float64)
 
 
-def _doubt(log: Log, target: Matrix, foretold: Matrix) -> float:
+def _doubt(log: Log, target: Matrix, foretold: Matrix, charged: Matrix | float = 0.0) -> float:
     """Return the standard error that the chances themselves foretell.
 
     The spread of the drawn terms looks small when the heavy weights happen not to have been drawn,
@@ -168,7 +172,8 @@ def _doubt(log: Log, target: Matrix, foretold: Matrix) -> float:
     inside = log.propensities > 0
     squares = np.divide(target**2, log.propensities, out=np.zeros_like(target), where=inside)
     told = float(squares.sum()) / kish(heard)
-    return math.sqrt((noise * told + float((target * foretold).sum(axis=1).var())) / count)
+    certain = (target * (foretold - charged)).sum(axis=1)
+    return math.sqrt((noise * told + float(certain.var())) / count)
 
 
 def _interval(

@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sophia.learning.always_valid import Interval, Tally, interval, radius
+from sophia.learning.always_valid import Interval, Tally, interval
 from sophia.learning.off_policy import Comparison, Refused
 
 Stage = Literal["shadow", "canary", "champion", "settled", "retired"]
@@ -131,11 +131,13 @@ def consider(contest: Contest, trial: Trial, at_ms: int, gate: Gate = GATE) -> C
     if contest.stage not in {"shadow", "canary"}:
         return contest
     contest = replace(contest, looks=contest.looks + 1, seen_ms=trial.until_ms)
-    ruling = _ruling(trial, contest.looks, gate)
+    ruling = ruling_of(trial, contest.looks, gate)
     proved = ruling.low > gate.margin * (1 + contest.defeats)
     proved = proved and ruling.abstention_low >= -gate.slack
     if ruling.high < 0:
         return _step(contest, "retired", "worse than the incumbent on unseen logs", ruling, at_ms)
+    if ruling.high < gate.margin:
+        return _step(contest, "retired", "no gain worth having on unseen logs", ruling, at_ms)
     if proved and contest.stage == "shadow":
         contest = replace(contest, ours=Tally(), theirs=Tally())
         return _step(contest, "canary", "better than the incumbent on unseen logs", ruling, at_ms)
@@ -177,29 +179,6 @@ def standing(contest: Contest, gate: Gate = GATE) -> Standing:
     return Standing(interval(contest.ours, error), interval(contest.theirs, error))
 
 
-def scores_to_retreat(gap: float, gate: Gate = GATE) -> int:
-    """Return how many live scores of each side retire a challenger that is worse by `gap`.
-
-    Holds with a chance of 1 − `error`, for every way in which scores may vary; about half as many
-    do on average. Never more than `patience`.
-    """
-    low, high = 1, gate.patience
-    while low < high:
-        middle = (low + high) // 2
-        # Means may be off by a radius each, and the intervals then reach a radius further.
-        if 4 * radius(middle, gate.error / 4) < gap:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _ruling(trial: Trial, look: int, gate: Gate) -> Ruling:
-    error = gate.error / (look * (look + 1))
-    low, high = _bounds(trial.gain, error, gate.decisions)
-    return Ruling(trial, look, error, low, high, _bounds(trial.abstention, error, 0)[0])
-
-
 def _bounds(told: Comparison | Refused, error: float, decisions: int) -> tuple[float, float]:
     """Return one-sided bounds of the gain, each wrong with a chance of `error`."""
     if isinstance(told, Refused) or told.support.decisions < decisions:
@@ -208,6 +187,13 @@ def _bounds(told: Comparison | Refused, error: float, decisions: int) -> tuple[f
     degrees = max(told.support.ess - 1, 1.0)
     half = told.difference.se * (z + (z**3 + z) / (4 * degrees))
     return told.difference.value - half, told.difference.value + half
+
+
+def ruling_of(trial: Trial, look: int, gate: Gate = GATE) -> Ruling:
+    """Return the bounds that the look of that number, the first is 1, holds against the gate."""
+    error = gate.error / (look * (look + 1))
+    low, high = _bounds(trial.gain, error, gate.decisions)
+    return Ruling(trial, look, error, low, high, _bounds(trial.abstention, error, 0)[0])
 
 
 def _step(

@@ -6,8 +6,9 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sophia.learning.live import Live, Taught
+from sophia.learning.live import Live
 from sophia.learning.missing import Means
+from sophia.learning.taught import Taught
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson
 

@@ -9,7 +9,7 @@ from sophia.core.rows import Intent
 from sophia.learning.lessons import ReadPlan, catch_up
 from sophia.learning.live import Live
 from sophia.learning.snapshots import BrokenSnapshot, decode
-from sophia.routing.evidence import again
+from sophia.routing.evidence import again, corrected_by, uncorrected
 from sophia.routing.nouns import Evidence, Plan
 
 Load = Callable[[str], bytes | None]
@@ -90,9 +90,11 @@ class Replay:
     async def _compare(self, decision: Intent, plan: Plan, evidence: Evidence) -> str:
         """Return in what the decision comes out differently, or nothing."""
         try:
-            live = await self._as_of(evidence.state)
+            live = await self._as_of(uncorrected(evidence.state))
             tenant = "" if live.shared else decision.key_id
-            arm, rated = again(live.learner, evidence, tenant)
+            name = corrected_by(evidence.state)
+            policy = live.challengers.policy(live.learner, tenant, name)
+            arm, rated = again(policy, evidence, tenant)
         except Gone:
             raise
         except (LookupError, ValueError, BrokenSnapshot) as error:

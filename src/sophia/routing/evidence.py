@@ -11,7 +11,23 @@ from sophia.routing.policies.choose import Choice, Exploration, Mode, Options, T
 from sophia.routing.policies.policy import Policy, Sight, Vector
 
 _NUMBER = np.dtype("<f4")
+_CORRECTION = "~"
 _Exploring = tuple[Mode, float, float, float, float, float]
+
+
+def state_of(state: str, correction: str) -> str:
+    """Return the name of a learned state with a correction on top; "" for none."""
+    return f"{state}{_CORRECTION}{correction}" if correction else state
+
+
+def corrected_by(state: str) -> str:
+    """Return the name of the correction that `state_of` was given."""
+    return state.partition(_CORRECTION)[2]
+
+
+def uncorrected(state: str) -> str:
+    """Return the learned state that `state_of` was given."""
+    return state.partition(_CORRECTION)[0]
 
 
 def rounded(sight: Sight) -> Sight:

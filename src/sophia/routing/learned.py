@@ -25,6 +25,7 @@ from sophia.routing.policies.choose import (
     utilities,
 )
 from sophia.routing.policies.policy import Policy, Ratings, Sight, Vector
+from sophia.routing.policies.residual import Rival
 from sophia.routing.trial import Request as Tried
 from sophia.routing.trial import Terms, Trial, chance
 from sophia.routing.usual import pack_usual
@@ -37,6 +38,8 @@ FAST_MS, FAST_TOKEN_MS = 1500.0, 10.0
 """What is fast: until the first content, and for each token of an answer that comes whole."""
 FAILING = 0.25
 """Another arm steps in when an attempt fails, but the caller has waited in vain; our judgement."""
+PROBE = 0.05
+"""The chance that exploring gives to what a challenger would take."""
 
 
 class Learned(Struct, frozen=True):
@@ -50,6 +53,7 @@ class Learned(Struct, frozen=True):
         trials: of arms that are new.
         shares: shape (T,), how requests are spread over the tasks.
         terms: of a trial.
+        rival: whom a part of exploring follows, so that the log can tell what it is worth.
     """
 
     policy: Policy
@@ -59,6 +63,7 @@ class Learned(Struct, frozen=True):
     trials: tuple[Trial, ...] = ()
     shares: Vector | None = None
     terms: Terms = Terms()
+    rival: Rival | None = None
 
     def still(self) -> "Learned":
         """Return the same policy without exploring: no lots, and nobody on trial."""
@@ -122,9 +127,9 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
     if ratings is None:
         return None
     arms = [offer.seat.id for offer in offers]
-    outlook = _outlook(learned, seen, offers, _named(offers, seen))
+    named = _named(offers, seen)
+    outlook = _outlook(learned, seen, offers, named)
     cost = outlook.cost
-    taste = _taste(hints, seen, max(float(cost[int(ratings.quality.argmax())]), 1.0))
     options = Options(
         ratings,
         cost,
@@ -134,23 +139,47 @@ def rank(learned: Learned, seen: Seen, offers: Sequence[Offer], hints: Hints) ->
         None,
         outlook.forecast.fails / outlook.forecast.tries,
     )
-    worth = utilities(options, taste)
-    best = int(worth.argmax())
-    options = replace(
-        options,
-        explorable=cost <= PATIENCE * max(float(cost[best]), 1.0),
-        trial=_trial(learned, seen, arms, cost, best),
-    )
+    options, taste, best = within_reach(options, _taste(hints, seen))
+    trial = _trial(learned, seen, arms, cost, best)
+    new = trial is not None
+    if trial is None and learned.rival is not None and learned.exploration.mode != "off":
+        rivals = learned.rival.correct(ratings, seen.sight, named)
+        trial = probe(options, taste, best, rivals)
+    options = replace(options, trial=trial)
     choice = choose(options, taste, learned.exploration, seen.draw)
     order = np.argsort(-choice.utility).tolist()
     order.remove(choice.arm)
     order.insert(0, choice.arm)
     return Ranking(
         [offers[at] for at in order],
-        _reason(options, choice, arms),
+        _reason(options, choice, arms, new=new),
         choice.propensity,
         _evidence(learned, seen, options, taste, choice, arms, outlook),
     )
+
+
+def within_reach(options: Options, taste: Taste) -> tuple[Options, Taste, int]:
+    """Return what may be tried out of `options`, the taste as they set it, and the best of them.
+
+    A reference is what the best arm costs; what costs a few times the best worth is not tried.
+    """
+    cost = options.cost
+    reference = max(float(cost[int(options.ratings.quality.argmax())]), 1.0)
+    taste = replace(taste, reference=reference)
+    best = int(utilities(options, taste).argmax())
+    able = cost <= PATIENCE * max(float(cost[best]), 1.0)
+    return replace(options, explorable=able), taste, best
+
+
+def probe(
+    options: Options, taste: Taste, best: int, rivals: Ratings
+) -> tuple[int, float] | None:
+    """Return the arm that is best by a rival's ratings and its chance of being tried for that.
+
+    None where the two agree, or where the rival's is too dear to be tried.
+    """
+    _, _, theirs = within_reach(replace(options, ratings=rivals), taste)
+    return (theirs, PROBE) if theirs != best and options.explorable[theirs] else None
 
 
 class _Outlook(Struct, frozen=True):
@@ -193,14 +222,14 @@ def _named(offers: Sequence[Offer], seen: Seen) -> list[str]:
     return [arm_of(offer.seat.id, mode) if mode else offer.seat.id for offer in offers]
 
 
-def _taste(hints: Hints, seen: Seen, reference: float) -> Taste:
+def _taste(hints: Hints, seen: Seen) -> Taste:
     wish = wishes(hints)
     lateness = DECLARED_LATENESS if hints.max_latency_ms is not None else 0.0
     if wish == "fast":
         lateness = FAST_LATENESS
     dial: Dial = "cheap" if wish == "cheap" else "best" if wish == "best" else "balanced"
     price = price_of(dial if hints.dial is None else hints.dial)
-    return Taste(price + seen.price, reference, lateness, SWITCHING, FAILING)
+    return Taste(price + seen.price, 1.0, lateness, SWITCHING, FAILING)
 
 
 def _lateness(outlook: _Outlook, seen: Seen, hints: Hints) -> Vector:
@@ -228,11 +257,12 @@ def _trial(
     return None
 
 
-def _reason(options: Options, choice: Choice, arms: list[str]) -> str:
+def _reason(options: Options, choice: Choice, arms: list[str], *, new: bool) -> str:
     at, quality, sd = choice.arm, options.ratings.quality, options.ratings.sd
     told = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f}"
     if options.trial is not None and options.trial[0] == at and at != choice.best:
-        return f"A new model on trial: {told}."
+        what = "A new model on trial" if new else "Tried out as a challenger of the policy would"
+        return f"{what}: {told}."
     if at != choice.best:
         return (
             f"Tried out with probability {choice.propensity:.2f} instead of {arms[choice.best]}: "

@@ -33,8 +33,8 @@ UNHEARD, UNHEARD_SHARE = 1000, 0.1
 TIMED_FIRST, TIMED_SHARE = 100, 0.1
 """So many answers of an arm are timed all, and of those after them this share."""
 _MASK = (1 << 64) - 1
-_JUDGED, _TIMED = 5, 7
-"""The numbers of the lots that say whether an answer is judged, and whether it is timed."""
+_CHALLENGED, _JUDGED, _TIMED = 2, 5, 7
+"""The numbers of the lots: whether a challenger rates, an answer is judged, and it is timed."""
 
 
 class Insight:
@@ -89,7 +89,12 @@ class Insight:
             if self._unheard > UNHEARD and lot >= UNHEARD_SHARE:
                 return None, None
         sight, sources = self._see(request, features, hints)
-        learned = self.live.learned(lot, sight.tenant, asked=hints.policy == LEARNED)
+        learned = self.live.learned(
+            lot,
+            sight.tenant,
+            asked=hints.policy == LEARNED,
+            turn=lot_of(request.id, _CHALLENGED),
+        )
         if learned is not None and not (hints.explore and request.principal.explores):
             learned = learned.still()
         current = self._current(request, hints)

@@ -306,3 +306,15 @@ def test_those_who_were_never_asked_weigh_nothing() -> None:
     asked = np.array([True, True, True, True, False])
     spoke = np.array([True, True, True, False, True])
     assert asked_only(asked, spoke).sum() == pytest.approx(5)
+
+
+def test_what_arms_cost_is_taken_off_exactly() -> None:
+    rng = np.random.default_rng(2)
+    arms, count = rng.integers(0, 2, 3000), 3000
+    log = Log(np.zeros((count, 1)), arms, np.full((count, 2), 0.5), (rng.random(count) < 0.6).astype(float))
+    ours, theirs = np.tile([0.9, 0.1], (count, 1)), np.tile([0.2, 0.8], (count, 1))
+    plain = compare(log, ours, theirs)
+    priced = compare(log, ours, theirs, prices=np.tile([0.3, 0.1], (count, 1)))
+    assert isinstance(plain, Comparison) and isinstance(priced, Comparison)
+    assert plain.difference.value - priced.difference.value == pytest.approx(0.7 * 0.2)
+    assert plain.difference.se == pytest.approx(priced.difference.se)

@@ -19,7 +19,6 @@ from sophia.learning.promotion import (
     Trial,
     consider,
     observe,
-    scores_to_retreat,
     serving,
     share,
 )
@@ -42,6 +41,23 @@ def trial(contest: Contest, told: Comparison | Refused, abstention: Comparison |
 
 def looked(contest: Contest, told: Comparison | Refused, **other: object) -> Contest:
     return consider(contest, trial(contest, told, **other), contest.seen_ms + 1000)  # type: ignore[arg-type]
+
+
+def scores_to_retreat(gap: float) -> int:
+    """Return how many live scores of each side retire a challenger that is worse by `gap`.
+
+    Holds with a chance of 1 − `error`, for every way in which scores may vary; about half as many
+    do on average. Never more than `patience`.
+    """
+    low, high = 1, GATE.patience
+    while low < high:
+        middle = (low + high) // 2
+        # Means may be off by a radius each, and the intervals then reach a radius further.
+        if 4 * radius(middle, GATE.error / 4) < gap:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def fresh(**other: int) -> Contest:
@@ -148,6 +164,12 @@ def test_who_lost_before_must_win_by_more() -> None:
     told = gain(0.0125, 0.005)
     assert looked(fresh(), told).stage == "canary"
     assert looked(fresh(defeats=1), told).stage == "shadow"
+
+
+def test_no_gain_worth_having_is_retired_at_once() -> None:
+    contest = looked(fresh(), gain(0.0, 0.0005))
+    assert contest.stage == "retired"
+    assert contest.history[-1].reason == "no gain worth having on unseen logs"
 
 
 def test_worse_on_logs_is_retired_and_so_is_undecided_for_too_long() -> None:
