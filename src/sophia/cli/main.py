@@ -38,6 +38,17 @@ Challengers = Annotated[
     bool,
     typer.Option("--challengers", help="List who challenges the learned policy, and how far."),
 ]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Believe this benchmark file or folder of outcomes of models that are new; may be "
+        "repeated; `shipped` goes back."
+    ),
+]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
+]
 LOCAL = "http://127.0.0.1:8080/v1"
 
 
@@ -231,20 +242,11 @@ def learn(
         str | None,
         typer.Option(help="Go back to a snapshot: its id or how it begins, or `previous`."),
     ] = None,
-    priors: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Believe this benchmark file or folder of outcomes of models that are new; may be "
-            "repeated; `shipped` goes back."
-        ),
-    ] = None,
+    priors: Benchmarks = None,
     probe: Annotated[
         str | None, typer.Option(help="Ask this model a pack of questions, and believe the result.")
     ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
-    ] = None,
+    against: Against = None,
     limit_usd: Annotated[float, typer.Option(help="Most that a probe may cost.", min=0)] = 1.0,
     channels: Annotated[
         bool, typer.Option("--channels", help="Show what each channel of feedback is worth.")
