@@ -87,14 +87,18 @@ async def test_a_relative_is_asked_once_its_favour_is_known_well(start: Any) -> 
     judge = Judging(share=1.0, models=(RELATIVE,))
     async with start(learning=Learning(judge=judge)) as gateway:
         gateway.up.script(RELATIVE, Step(text='{"score": 9}'), times=None)
-        for number in range(60):
+        for number in range(30):
             await judged(gateway, number, score=0.5, judge=0.8)
-        assert len(gateway.up.requests) == 60
+            await judged(gateway, 30 + number, score=0.5, thumb=1.0)
+        await compare(gateway)
+        for number in range(60, 90):
+            await judged(gateway, number, score=0.5, judge=0.8)
+        assert len(gateway.up.requests) == 90, "thirty comparisons are too few"
         await compare(gateway)
         await judged(gateway, 100)
         await judged(gateway, 101)
         async with asyncio.timeout(3):
-            while len(gateway.up.requests) < 64:
+            while len(gateway.up.requests) < 94:
                 await asyncio.sleep(0.01)
         await gateway.sophia.judge.close()
         await gateway.sophia.verdicts.close()

@@ -77,5 +77,24 @@ async def test_counts_are_one_in_the_mean_and_bounded_and_signs_are_no_words() -
     assert counts.by_decision.keys() == words
 
 
+async def test_one_odd_voice_does_not_decide() -> None:
+    """Of the second task hardly anybody speaks: who does counts for more, up to a bound."""
+    rng, store, ids = np.random.default_rng(5), MemoryStore(), Ids(lambda: 10**12)
+    rare = set()
+    for number in range(1, 1501):
+        task = number % 2
+        plan, arm = plan_of(task, 0.3)
+        id = ids.next()
+        row = Intent(id, "k", "2026-01-01", ARMS[arm], "u", 1, 1, msgspec.json.encode(plan))
+        await store.reserve(row)
+        if rng.random() < (0.03 if task else 0.9):
+            rare |= {id} if task else set()
+            await store.add_lesson(LessonRow(number, id, "k", ARMS[arm], 1.0, 1.0, "learned", 1))
+    counts = (await counts_of(store, READ)).by_decision
+    values = np.array(list(counts.values()))
+    assert values.mean() == pytest.approx(1.0)
+    assert 4.0 < min(counts[id] for id in rare) <= values.max() < 9.0
+
+
 async def test_an_empty_ledger_counts_nothing() -> None:
     assert await counts_of(MemoryStore(), READ) == Counts({})

@@ -1,0 +1,109 @@
+"""Signs over time: what is not asked again is good news, for those who had bad news before."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sophia.core.ids import Ids
+from sophia.routing.nouns import Hints, Prompt
+from sophia.serving.checking import Verdicts
+from sophia.serving.ear import Ear, Ending
+from sophia.serving.request import Request
+from sophia.serving.signs import AGAIN_SECONDS, Signs
+from sophia.tenants.keys import Principal
+from sophia.testing.memory import MemoryStore
+
+
+@dataclass
+class HeldClock:
+    """A clock that stands where it is put."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+
+class Scene:
+    """Callers who ask and get answers, one after the other."""
+
+    def __init__(self) -> None:
+        self.clock = HeldClock()
+        self.store = MemoryStore()
+        self.verdicts = Verdicts(self.store)
+        self.signs = Signs(self.verdicts, self.clock)
+        self._ids = Ids(lambda: 10**12)
+        self._asked: list[int] = []
+
+    def ask(self, text: str, key: str = "k", finish: str = "stop", **prompt: Any) -> None:
+        request = Request(
+            self._ids.next(), "chat/completions", principal(key), 0.0, "sophia/auto", (), False,
+            {}, Prompt(text, chars=len(text), **prompt), Hints(),
+        )
+        self._asked.append(request.id)
+        turn = self.signs.asked(request)
+        ending = Ending("m", finish, complete=True)
+        ear = Ear(lambda ear, end: self.signs.over(request, turn, ear, end))
+        ear.end(ending)
+        ear.end(ending)
+
+    async def heard(self) -> list[tuple[str, float]]:
+        await self.verdicts.close()
+        rows = [row for id in self._asked for row in await self.store.feedback(id)]
+        return [(row.channel, row.score or 0.0) for row in rows]
+
+
+def principal(key: str) -> Principal:
+    return Principal(key, "name", "inference", None, None)
+
+
+async def test_what_is_not_asked_again_is_told_once_anybody_of_the_key_asked_again() -> None:
+    scene = Scene()
+    scene.ask("one")
+    scene.clock.now += AGAIN_SECONDS + 1
+    scene.ask("two")
+    scene.ask("two")
+    assert await scene.heard() == [("retry", 0.0)], "good news before any bad ones are no news"
+    scene.ask("three")
+    scene.clock.now += AGAIN_SECONDS + 1
+    scene.ask("three")
+    assert await scene.heard() == [("retry", 0.0), ("retry", 1.0), ("retry", 1.0)]
+
+
+async def test_another_keys_bad_news_opens_nothing() -> None:
+    scene = Scene()
+    scene.ask("one", finish="length")
+    scene.ask("two", key="other")
+    assert await scene.heard() == [("validator", 0.0)]
+    scene.ask("three")
+    assert await scene.heard() == [("validator", 0.0), ("validator", 1.0)]
+
+
+async def test_good_and_bad_signs_are_dropped_alike_where_there_are_too_many() -> None:
+    """What is taken is a fair part of both, so that haste makes nobody look better or worse."""
+    scene = Scene()
+    for number in range(4000):
+        scene.ask(f"{number}", finish="length" if number % 4 == 0 else "stop")
+        scene.clock.now += 1.0
+    heard = [score for channel, score in await scene.heard() if channel == "validator"]
+    assert 780 <= len(heard) <= 840
+    assert 0.6 < sum(heard) / len(heard) < 0.9
+
+
+async def test_a_flood_of_one_key_leaves_room_for_others() -> None:
+    scene = Scene()
+    for number in range(500):
+        scene.ask(f"{number}", key="loud", finish="length")
+    scene.ask("one", key="quiet", finish="length")
+    assert len(await scene.heard()) == 21
+
+
+async def test_the_same_words_elsewhere_in_a_conversation_are_another_question() -> None:
+    scene = Scene()
+    scene.ask("go on", turns=1)
+    scene.ask("go on", turns=3)
+    scene.ask("a question that is long enough", turns=1)
+    scene.ask("a question that is long enough", turns=7)
+    assert await scene.heard() == []
