@@ -93,7 +93,7 @@ class Live:
         self.habits = Habits(learner.tasks)
         self.probed: dict[str, _Believed] = {}
         self.base = base
-        self._prior_of = prior_of
+        self.unprobed = prior_of
         self._settings = settings or Settings()
         self._known = frozenset(learner.arms)
         self._watch = Watch()
@@ -152,11 +152,7 @@ class Live:
     def prior_of(self, arm: str) -> Prior:
         """Return what is believed of an arm before any outcome, by probes if it was probed."""
         mean, sd = self.probed.get(arm, ([], []))
-        return Prior(np.array(mean), np.array(sd)) if mean else self._prior_of(arm)
-
-    def unprobed(self, arm: str) -> Prior:
-        """Return what is believed of an arm before any outcome and any probe."""
-        return self._prior_of(arm)
+        return Prior(np.array(mean), np.array(sd)) if mean else self.unprobed(arm)
 
     def probe(self, arm: str, prior: Prior) -> None:
         """Believe what probes say of a known arm. Raises ValueError when it has outcomes."""
@@ -233,10 +229,6 @@ class Live:
         """Note how long an answer was and how long it took."""
         self.answers += 1
         self.habits.answered(answer)
-
-    def tried(self, arm: str, at_ms: int, *, failed: bool) -> None:
-        """Note whether an attempt failed; `at_ms` in milliseconds since 1970."""
-        self.habits.tried(arm, at_ms, failed=failed)
 
     def learn(self, taught: Taught) -> None:
         """Take in one lesson: watch for drift, learn, and see whether to serve or step back.

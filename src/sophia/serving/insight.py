@@ -149,7 +149,7 @@ class Insight:
             found = failed(outcome)
             if found is not None:
                 arm = arm_of(outcome.model, event.mode)
-                self.live.tried(arm, outcome.at_ms, failed=found)
+                self.live.habits.tried(arm, outcome.at_ms, failed=found)
         if self._times(event):
             for answer in answers(event, tasks):
                 self.live.answered(answer)
