@@ -8,6 +8,7 @@ import pytest
 
 from gateway import NEMO, Gateway, ServerKind
 from sophia.cli import arms, models
+from sophia.compose.learning import history_of, roll_back
 from sophia.testing import Step
 from teaching import QUESTION, SOON, replayed, taught
 
@@ -98,6 +99,23 @@ async def test_how_arms_answer_outlives_the_process(start: Any) -> None:
     async with start(learning=SOON) as gateway:
         after = (await candidates(gateway))[NEMO]
         assert after["cost_usd"] == before["cost_usd"] and after["p95_ms"] == before["p95_ms"]
+
+
+async def test_going_back_does_not_forget_how_models_answer(start: Any) -> None:
+    """Scores may have been wrong; seconds and tokens were not."""
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 22, other=0.8)
+        await gateway.sophia.learner.keeper()
+        for number in range(15):
+            gateway.up.script(NEMO, Step(text="word " * 900))
+            await gateway.client.chat(NEMO, text=f"{number} {QUESTION}")
+        before = gateway.sophia.learner.insight.live.habits.saved()
+        first = history_of(gateway.folder)[0].id
+        await roll_back(SOON, gateway.folder, gateway.sophia.store, first, 1)
+        await gateway.sophia.learner.keeper()
+        live = gateway.sophia.learner.insight.live
+        assert live.base == history_of(gateway.folder)[-1].id
+        assert live.habits.saved() == before and live.habits.seen(NEMO) >= 15
 
 
 async def test_the_command_line_tells_what_is_known_of_each_arm(
