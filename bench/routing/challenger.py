@@ -27,11 +27,13 @@ from sophia.learning.challenge import (
     Challenge,
     Pace,
     challenged,
+    judged,
     lessons_until,
     look,
+    rival_of,
     ruled,
 )
-from sophia.learning.correction import Miss, fit
+from sophia.learning.correction import fit, miss_of
 from sophia.learning.live import Live
 from sophia.learning.logged import Logged, Word
 from sophia.learning.promotion import Ruling
@@ -184,14 +186,16 @@ class Run:
         if challenge is not None and challenge.open:
             since, name = challenge.contest.seen_ms, challenge.rated_by
             found = [one for one in self.taken if one.at_ms >= since and one.rated_by == name]
-            trial = look(challenge, found, self.at_ms)
+            rival = rival_of(challenge)
+            judgements = [judged(one, rival) for one in found]
+            trial = look(challenge, judgements, self.at_ms)
             after = ruled(challenge, trial, heard, self.at_ms, self.settings.challenge)
             assert after.last is not None
             self.looks.append(Look(heard, after.contest.stage, after.last, self.gain()))
         else:
             rate = self.live.learner.rate
             recent = self.lessons[-self.pace.most :]
-            fitted = fit([Miss(one, float(rate(one.sight, [one.arm]).quality[0])) for one in recent])
+            fitted = fit([miss_of(one, float(rate(one.sight, [one.arm]).quality[0])) for one in recent])
             if fitted is None:
                 self.tried = heard + self.pace.look
                 return

@@ -10,11 +10,21 @@ from sophia.core.ids import made_ms
 from sophia.core.ports import Clock, Store
 from sophia.core.rows import Intent
 from sophia.jobs.keep import Change
-from sophia.learning.challenge import Challenge, Pace, challenged, lessons_until, look, ruled
-from sophia.learning.correction import Miss, fit
+from sophia.learning.challenge import (
+    Challenge,
+    Judged,
+    Pace,
+    challenged,
+    judged,
+    lessons_until,
+    look,
+    rival_of,
+    ruled,
+)
+from sophia.learning.correction import Miss, fit, miss_of
 from sophia.learning.lessons import ReadPlan, taught_of
 from sophia.learning.live import Live
-from sophia.learning.logged import Logged, logged_of, words_of
+from sophia.learning.logged import logged_of, words_of
 from sophia.learning.promotion import Trial
 
 MOST_TENANTS = 1000
@@ -134,14 +144,14 @@ class ChallengeLearned:
                     taught = taught_of(row, decision, self._read, shared=self._live.shared)
                 if taught is not None:
                     rated = live.learner.rate(taught.lesson.sight, [row.arm])
-                    misses.append(Miss(taught.lesson, float(rated.quality[0])))
+                    misses.append(miss_of(taught.lesson, float(rated.quality[0])))
         return misses
 
-    async def _decisions(self, tenant: str, challenge: Challenge) -> list[Logged]:
-        """Return the incumbent's decisions that no look has seen."""
+    async def _decisions(self, tenant: str, challenge: Challenge) -> list[Judged]:
+        """Return the incumbent's decisions that no look has seen, and what both would have done."""
         words = await words_of(self._store)
         since, name = challenge.contest.seen_ms, challenge.rated_by
-        found: list[Logged] = []
+        rival, found = rival_of(challenge), list[Judged]()
         async for decision in self._since(since):
             if decision.at_ms < since or not self._is_of(tenant, decision.key_id):
                 continue
@@ -149,7 +159,7 @@ class ChallengeLearned:
             # Who never explores tells nothing of what else might have been taken.
             explored = one is not None and one.exploration.mode != "off"
             if one is not None and explored and one.rated_by == name:
-                found.append(one)
+                found.append(judged(one, rival))
         return found
 
     async def _since(self, since_ms: int) -> AsyncIterator[Intent]:

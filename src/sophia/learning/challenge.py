@@ -182,24 +182,41 @@ def heard(challenge: Challenge, told: Hearing, lessons: int, gate: Gate = GATE) 
     return replace(challenge, contest=after, lessons=lessons if ended else challenge.lessons)
 
 
-def look(
-    challenge: Challenge, decisions: Sequence[Logged], until_ms: int, seed: int = 0
-) -> Trial:
-    """Return what the incumbent's `decisions` say of the challenger.
+class Judged(Struct, frozen=True):
+    """A decision of the incumbent's, and what both sides would have done without trials.
+
+    Attributes:
+        ours, theirs: (A,), the chances that the sides would have given its arms.
+        prices: (A,), what each arm costs in units of score: money, lateness, another model.
+    """
+
+    decision: Logged
+    ours: Vector
+    theirs: Vector
+    prices: Vector
+
+
+def judged(one: Logged, rival: Rival) -> Judged:
+    """Return what both sides would have made of a decision."""
+    rated = one.options.ratings
+    ours = chances(one, rival.correct(rated, one.sight, one.arms))
+    prices = rated.quality - utilities(one.options, one.taste)
+    return Judged(one, ours, chances(one, rated), prices)
+
+
+def look(challenge: Challenge, found: Sequence[Judged], until_ms: int, seed: int = 0) -> Trial:
+    """Return what the incumbent's decisions say of the challenger.
 
     Compared is what callers get for their money: the score less the price of cost, lateness and
     leaving the conversation's model, each as it was worth to the caller then.
     """
-    rival = rival_of(challenge)
+    decisions = [one.decision for one in found]
     log, arms = log_of(decisions)
     ours, theirs, prices = (np.zeros_like(log.propensities) for _ in range(3))
     place = {arm: number for number, arm in enumerate(arms)}
-    for row, one in enumerate(decisions):
-        at = [place[arm] for arm in one.arms]
-        rated = one.options.ratings
-        ours[row, at] = chances(one, rival.correct(rated, one.sight, one.arms))
-        theirs[row, at] = chances(one, rated)
-        prices[row, at] = rated.quality - utilities(one.options, one.taste)
+    for row, one in enumerate(found):
+        at = [place[arm] for arm in one.decision.arms]
+        ours[row, at], theirs[row, at], prices[row, at] = one.ours, one.theirs, one.prices
     # As if the challenger decided nothing but the requests whose text tells nothing.
     untold = np.array([one.sight.novelty >= UNTOLD for one in decisions])[:, None]
     there: Matrix = np.where(untold, ours, theirs)

@@ -25,10 +25,16 @@ BIAS_SD = 0.05
 
 
 class Miss(Struct, frozen=True):
-    """One lesson, and what the policy expected of it."""
+    """One lesson, what the policy expected of it, and how its request looks (see `describe`)."""
 
     lesson: Lesson
     expected: float
+    looks: Vector
+
+
+def miss_of(lesson: Lesson, expected: float) -> Miss:
+    """Return a lesson as a correction learns from it."""
+    return Miss(lesson, expected, describe(lesson.sight))
 
 
 class Fitted(Struct, frozen=True):
@@ -75,9 +81,9 @@ def fit(misses: Sequence[Miss]) -> Fitted | None:
     places = {arm: row for row, arm in enumerate(a for a, n in counts.items() if n >= LEAST)}
     if len(places) < 2:
         return None
-    looks = np.empty((len(misses), len(describe(misses[0].lesson.sight))))
+    looks = np.empty((len(misses), len(misses[0].looks)))
     for row, one in enumerate(misses):
-        looks[row] = describe(one.lesson.sight)
+        looks[row] = one.looks
     spread = looks.std(axis=0)
     frame = Correction(
         places,

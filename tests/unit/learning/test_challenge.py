@@ -1,5 +1,6 @@
 """A challenger rises by itself where it is better, nowhere else, and steps back when it is worse."""
 
+from collections.abc import Sequence
 from dataclasses import replace as changed
 
 import numpy as np
@@ -16,13 +17,16 @@ from sophia.learning.challenge import (
     chances,
     drawn,
     heard,
+    judged,
     lessons_until,
     look,
+    rival_of,
 )
 from sophia.learning.correction import Fitted
 from sophia.learning.live import Live
+from sophia.learning.logged import Logged
 from sophia.learning.off_policy import Comparison, Refused
-from sophia.learning.promotion import Contest, Gate
+from sophia.learning.promotion import Contest, Gate, Trial
 from sophia.learning.settings import Settings
 from sophia.routing.policies.residual import Correction, Rival
 
@@ -47,6 +51,11 @@ def fitted(shift: float = 0.1, arms: tuple[str, ...] = ("a/first", "b/second")) 
 def fresh(stage: str = "shadow", **more: object) -> Challenge:
     made = challenged(None, fitted(), 1000, 5000)
     return replace(made, contest=replace(made.contest, stage=stage), **more)  # type: ignore[arg-type]
+
+
+def looked(challenge: Challenge, decisions: Sequence[Logged]) -> Trial:
+    rival = rival_of(challenge)
+    return look(challenge, [judged(one, rival) for one in decisions], 10**9)
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +162,13 @@ def test_the_incumbent_is_judged_without_its_probes(risen: Run) -> None:
 
 def test_a_challenger_that_changes_nothing_gains_nothing(risen: Run) -> None:
     challenge = challenged(None, fitted(0.0), 0, 0)
-    trial = look(challenge, [one for one in risen.taken if not one.rated_by][:1500], 10**9)
+    trial = looked(challenge, [one for one in risen.taken if not one.rated_by][:1500])
     assert isinstance(trial.gain, Comparison)
     assert trial.gain.difference.value == pytest.approx(0.0, abs=1e-9)
 
 
 def test_what_the_log_cannot_tell_is_refused(risen: Run) -> None:
-    trial = look(challenged(None, fitted(0.4), 0, 0), risen.taken[:300], 10**9)
+    trial = looked(challenged(None, fitted(0.4), 0, 0), risen.taken[:300])
     assert isinstance(trial.gain, Refused)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.learning.correction import LEAST, Miss, fit
+from sophia.learning.correction import LEAST, Miss, fit, miss_of
 from sophia.routing.policies.hierarchical import Hierarchical
 from sophia.routing.policies.policy import Lesson, Prior, Sight
 from sophia.routing.policies.residual import Correction, Residual, Rival, describe
@@ -28,7 +28,7 @@ def misses(count: int, seed: int = 0, size: float = 0.2) -> list[Miss]:
         clear, arm = rng.random() < 0.5, ("a", "b")[int(rng.integers(2))]
         chance = 0.5 + (size if clear == (arm == "a") else -size)
         lesson = Lesson(sight(CLEAR if clear else SPLIT), arm, float(rng.random() < chance))
-        found.append(Miss(lesson, 0.5))
+        found.append(miss_of(lesson, 0.5))
     return found
 
 
@@ -41,7 +41,7 @@ def correction(count: int = 4000, **more: float) -> Correction:
 def make() -> Residual:
     prior = Prior(np.full(SHAPE.tasks, 0.6), np.full(SHAPE.tasks, 0.1))
     base = Hierarchical(SHAPE, None, dict.fromkeys(ARMS[:3], prior))
-    found = fit([Miss(one, 0.5) for one in lessons_of(400, SHAPE)])
+    found = fit([miss_of(one, 0.5) for one in lessons_of(400, SHAPE)])
     assert found is not None
     return Residual(base, found.correction)
 
@@ -105,8 +105,8 @@ def test_it_is_written_down_and_read_back_bit_by_bit() -> None:
 
 def test_one_correction_stands_in_for_another() -> None:
     base, sights = make(), sights_of(6, SHAPE)
-    ours = fit([Miss(one, 0.4) for one in lessons_of(600, SHAPE, seed=3)])
-    theirs = fit([Miss(one, 0.5) for one in lessons_of(400, SHAPE)])
+    ours = fit([miss_of(one, 0.4) for one in lessons_of(600, SHAPE, seed=3)])
+    theirs = fit([miss_of(one, 0.5) for one in lessons_of(400, SHAPE)])
     assert ours is not None and theirs is not None
     plain = Hierarchical(SHAPE, None, {arm: Prior(np.full(5, 0.6), np.full(5, 0.1)) for arm in ARMS[:3]})
     for one in sights:
