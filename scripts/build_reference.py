@@ -19,6 +19,7 @@ import typer
 
 import sophia
 from sophia import config
+from sophia.cli import settings_file
 from sophia.cli.main import app
 from sophia.compose import compose
 from sophia.core import errors, failures, ports
@@ -92,9 +93,9 @@ def settings() -> str:
         "over both. A mistake is reported with its line; an unknown name is one.\n\n"
     )
     variables: dict[tuple[str, ...], list[str]] = {}
-    for name, place in config.variables().items():
+    for name, place in settings_file.variables().items():
         variables.setdefault(place, []).append(f"`{name}`")
-    sections = [(steps, type(section)) for steps, section in config.sections()]
+    sections = [(steps, type(section)) for steps, section in settings_file.sections()]
     sections.append((("upstreams[]",), config.UpstreamSettings))
     sections.append((("upstreams[].models[]",), config.LocalModel))
     inner = {steps for steps, _ in sections}
@@ -120,7 +121,7 @@ def settings() -> str:
         "## Other variables\n\n"
         + table(
             ("variable", "meaning"),
-            [(f"`{name}`", OTHER_VARIABLES.get(name, "")) for name in config.OTHER_VARIABLES]
+            [(f"`{name}`", OTHER_VARIABLES.get(name, "")) for name in settings_file.OTHER_VARIABLES]
             + [(f"`{name}`", meaning) for name, meaning in STANDARD_VARIABLES.items()],
         )
     )

@@ -11,7 +11,8 @@ from rich.text import Text
 from sophia.cli import machine, network
 from sophia.cli.finding import Finding, State
 from sophia.cli.screen import console, printable
-from sophia.config import ConfigError, Settings, read
+from sophia.cli.settings_file import read
+from sophia.config import ConfigError, Settings
 
 _MARKS: dict[State, tuple[str, str]] = {
     "good": ("✓", "green"),

@@ -5,6 +5,17 @@ from typing import Annotated
 
 import typer
 
+from sophia.cli.options import (
+    Against,
+    BaseUrl,
+    Benchmarks,
+    Challenge,
+    Challengers,
+    Config,
+    DataDir,
+    Key,
+)
+
 app = typer.Typer(
     name="sophia",
     help="A self-hosted model router: one base_url, the right model for each request.",
@@ -17,38 +28,6 @@ models_app = typer.Typer(help="The catalogue: models, prices, roles.", invoke_wi
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
 
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; default: sophia.yaml if it exists.")
-]
-DataDir = Annotated[
-    str | None, typer.Option("--data-dir", help="Folder for the ledger, keys and catalogue.")
-]
-BaseUrl = Annotated[
-    str,
-    typer.Option("--base-url", envvar="SOPHIA_BASE_URL", help="A running Sophia."),
-]
-Key = Annotated[str | None, typer.Option("--key", envvar="SOPHIA_API_KEY", help="Inference key.")]
-Challenge = Annotated[
-    bool,
-    typer.Option(
-        "--challenge", help="Take the next step of every challenge that is due, and list them."
-    ),
-]
-Challengers = Annotated[
-    bool,
-    typer.Option("--challengers", help="List who challenges the learned policy, and how far."),
-]
-Benchmarks = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Believe this benchmark file or folder of outcomes of models that are new; may be "
-        "repeated; `shipped` goes back."
-    ),
-]
-Against = Annotated[
-    list[str] | None,
-    typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
-]
 LOCAL = "http://127.0.0.1:8080/v1"
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from sophia.config import ConfigError, Settings, read
+from sophia.cli.settings_file import read
+from sophia.config import ConfigError, Settings
 
 
 def load(config: Path | None, overrides: Mapping[tuple[str, ...], object]) -> Settings:

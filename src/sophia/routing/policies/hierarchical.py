@@ -13,7 +13,7 @@ from sophia.routing.policies.kin import nearest, particulars, places, split_doub
 from sophia.routing.policies.noise import Noise
 from sophia.routing.policies.policy import Lesson, Prior, Ratings, Sight, Vector
 from sophia.routing.policies.tenancy import Basis, Rated, Tenancy
-from sophia.routing.policies.widths import Settings, posterior, tune
+from sophia.routing.policies.widths import Settings, arm_variances, line_variance, posterior, tune
 
 FEATURE_CAP = 3.0
 
@@ -325,31 +325,10 @@ class Hierarchical:
         return Prior(mean, np.full(tasks, self._settings.unknown_sd))
 
     def _line_variance(self) -> Vector:
-        settings = self._settings
-        widths = (
-            settings.shared_bias_sd,
-            settings.shared_task_sd,
-            settings.shared_embedding_sd,
-            settings.shared_feature_sd,
-        )
-        variance: Vector = np.empty(self._terms)
-        for group, width, factor in zip(self._groups, widths, self._factors[0], strict=True):
-            variance[group] = width * width * factor
-        return variance
+        return line_variance(self._settings, self._groups, self._factors[0])
 
     def _arm_variances(self) -> Matrix:
-        """Return the prior variance of each arm's terms, (A, P), from what its prior doubts."""
-        settings = self._settings
-        bias, task = settings.bias_sd**2, settings.task_sd**2
-        share = bias / (bias + task)
-        doubts = self._doubts**2
-        variances = np.empty((len(doubts), self._own))
-        variances[:, 0] = share * doubts.mean(axis=1)
-        variances[:, self._groups[1]] = (1.0 - share) * doubts
-        variances[:, self._groups[2]] = settings.embedding_sd**2
-        for group, factor in zip(self._groups[:3], self._factors[1], strict=False):
-            variances[:, group] *= factor
-        return variances
+        return arm_variances(self._settings, self._groups, self._factors[1], self._doubts)
 
     def _fit_common(self, lessons: Sequence[Lesson]) -> None:
         settings = self._settings

@@ -67,6 +67,45 @@ class Outcomes(Struct, frozen=True):
     noises: Sequence[Vector]
 
 
+def line_variance(settings: Settings, groups: Sequence[slice], factors: Vector) -> Vector:
+    """Return the prior variance of the shared line's terms, (S,).
+
+    Args:
+        settings: holds the widths.
+        groups: the terms of the constant, the tasks, the embedding and the features.
+        factors: shape (4,), what the groups' variances are multiplied by.
+    """
+    widths = (
+        settings.shared_bias_sd,
+        settings.shared_task_sd,
+        settings.shared_embedding_sd,
+        settings.shared_feature_sd,
+    )
+    variance: Vector = np.empty(groups[-1].stop)
+    for group, width, factor in zip(groups, widths, factors, strict=True):
+        variance[group] = width * width * factor
+    return variance
+
+
+def arm_variances(
+    settings: Settings, groups: Sequence[slice], factors: Vector, doubts: Matrix
+) -> Matrix:
+    """Return the prior variance of each arm's terms, (A, P), from what its prior doubts, (A, T).
+
+    `groups` and `factors` are as for the line; an arm has no terms for features.
+    """
+    bias, task = settings.bias_sd**2, settings.task_sd**2
+    share = bias / (bias + task)
+    doubted = doubts**2
+    variances = np.empty((len(doubts), groups[2].stop))
+    variances[:, 0] = share * doubted.mean(axis=1)
+    variances[:, groups[1]] = (1.0 - share) * doubted
+    variances[:, groups[2]] = settings.embedding_sd**2
+    for group, factor in zip(groups[:3], factors, strict=False):
+        variances[:, group] *= factor
+    return variances
+
+
 def posterior(outcomes: Outcomes, shared: Vector, own: Matrix) -> Joint:
     """Return the posterior of all outcomes at once, from variances (S,) and (A, P)."""
     return _Sums(outcomes, own.shape[1]).posterior(shared, own)
