@@ -1,7 +1,9 @@
 """The server: uvicorn with our protocol, and the moments at which it is ready."""
 
 import asyncio
+import signal
 import socket
+from types import FrameType
 
 import uvicorn
 
@@ -62,6 +64,15 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.01)
         port: int = self.servers[0].sockets[0].getsockname()[1]
         return port
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop for good; the second Ctrl-C waits for nobody's answer any more.
+
+        uvicorn raises the signal again once the server is down, which would end the process while
+        bills and lessons wait to be written. So it is not told which one it was.
+        """
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
 
     def _reason(self) -> str:
         if self.should_exit:
