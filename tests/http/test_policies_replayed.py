@@ -4,16 +4,18 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway import Gateway, ServerKind
 from sophia.compose import catalogue_of
 from sophia.compose.learning import history_of, read_plan
 from sophia.compose.what_if import Wish, told
-from sophia.config import Settings
-from sophia.core.ids import decode
+from sophia.config import Judging, Settings
+from sophia.core.ids import JUDGING, decode
 from sophia.jobs.reload import pool_of
 from sophia.learning.ledger_report import NothingLogged
 from sophia.learning.logged import decisions_of
+from sophia.learning.off_policy import Refused
 from sophia.learning.targets import tabled
 from sophia.learning.what_if import WhatIf
 from teaching import SOON, taught
@@ -88,6 +90,28 @@ async def test_a_snapshot_is_judged_by_what_came_after_it(start: Any) -> None:
         billed = sum(row.cost_nano for row in await gateway.outcomes()) / 1e9
         assert found.billed_usd + found.others_billed_usd == pytest.approx(billed)
         assert found.judged + found.others == 70
+
+
+async def test_what_judging_cost_is_no_part_of_what_answers_were_billed(start: Any) -> None:
+    judge = Judging(share=1.0, models=("amazon/nova-lite-v1",))
+    async with start(learning=replace(SOON, judge=judge)) as gateway:
+        await taught(gateway, 25, other=0.9)
+        await gateway.sophia.judge.close()
+        rows = await gateway.settled(50)
+        answers = [row.cost_nano for row in rows if row.attempt_id & 15 != JUDGING]
+        assert sum(row.cost_nano for row in rows) > sum(answers)
+        found = await what_if_of(gateway, "learned")
+        assert found.billed_usd + found.others_billed_usd == pytest.approx(sum(answers) / 1e9)
+
+
+async def test_a_snapshot_that_nothing_came_after_is_told_to_be_so(start: Any) -> None:
+    async with start(learning=SOON) as gateway:
+        await taught(gateway, 40, other=0.9)
+    last = history_of(gateway.folder)[-1]
+    async with start(learning=SOON) as gateway:
+        _, snapshot = (await what_if_of(gateway, last.id[:12])).policies
+        assert isinstance(snapshot.whole.verdict, Refused)
+        assert snapshot.whole.verdict.reason == "there are no decisions to judge it by"
 
 
 async def test_days_without_learned_decisions_tell_nothing(start: Any) -> None:

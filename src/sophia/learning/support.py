@@ -103,6 +103,8 @@ def support(log: Log, target: Matrix) -> Support:
 
 def refusal(ground: Support) -> str | None:
     """Return why no number may be given on this ground, or None."""
+    if not ground.decisions:
+        return "there are no decisions to judge it by"
     if ground.outside > MAX_OUTSIDE:
         return (
             f"{ground.outside:.1%} of the target's choices could never have been logged"

@@ -95,7 +95,7 @@ class WhatIf(Struct, frozen=True):
         judged: decisions of learned policies, whose chances were logged.
         scored: how many of them somebody said a word on.
         mean_score: the plain mean of these words; None without any.
-        billed_usd: what all attempts for them cost.
+        billed_usd: what all attempts for them cost; judging answers later is not among them.
         others: decisions whose model was certain, so that they tell of no other.
         others_billed_usd: what they cost.
         since_ms, until_ms: of the judged ones.

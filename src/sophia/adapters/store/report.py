@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sophia.adapters.store.writer import connect
+from sophia.core.ids import JUDGING
 
 By = Literal["model", "key", "day"]
 GROUPS: tuple[By, ...] = ("model", "key", "day")
@@ -70,14 +71,14 @@ def used(path: Path, by: By, since: str) -> Sequence[Used]:
 def bills(path: Path, since: int) -> dict[int, int]:
     """Return what each request cost whose id is at least `since`, in nano-dollars, by its id.
 
-    Attempts whose bill is not known yet are left out.
+    Attempts whose bill is not known yet are left out, and so is what judging an answer later cost.
     """
     connection = connect(path, read_only=True)
     try:
         rows = connection.execute(
             "SELECT attempt_id & ~15, SUM(cost_nano) FROM outcomes"
-            " WHERE attempt_id >= ? AND state != 'unknown' GROUP BY 1",
-            (since,),
+            " WHERE attempt_id >= ? AND state != 'unknown' AND attempt_id & 15 != ? GROUP BY 1",
+            (since, JUDGING),
         )
         return {int(id): int(nano) for id, nano in rows}
     finally:
