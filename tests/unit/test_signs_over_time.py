@@ -8,7 +8,7 @@ from sophia.routing.nouns import Hints, Prompt
 from sophia.serving.checking import Verdicts
 from sophia.serving.ear import Ear, Ending
 from sophia.serving.request import Request
-from sophia.serving.signs import AGAIN_SECONDS, Signs
+from sophia.serving.signs import AGAIN_SECONDS, KEPT, Signs
 from sophia.tenants.keys import Principal
 from sophia.testing.memory import MemoryStore
 
@@ -107,3 +107,15 @@ async def test_the_same_words_elsewhere_in_a_conversation_are_another_question()
     scene.ask("a question that is long enough", turns=1)
     scene.ask("a question that is long enough", turns=7)
     assert await scene.heard() == []
+
+
+async def test_haste_keeps_no_bad_news_alone() -> None:
+    """Who is forgotten to make room was not asked again so far, and that is told as well."""
+    scene = Scene()
+    scene.ask("again")
+    scene.ask("again")
+    for number in range(KEPT + 5000):
+        scene.ask(f"{number}")
+        scene.clock.now += AGAIN_SECONDS / KEPT / 2
+    told = [score for channel, score in await scene.heard() if channel == "retry"]
+    assert told[0] == 0.0 and len(told) > 10 and set(told[1:]) == {1.0}

@@ -116,10 +116,10 @@ def _json(path: Path, content: bytes) -> tuple[list[Row], Row]:
     """Return the rows of a JSON file, and what stands above them."""
     try:
         whole = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(f"{path} is no JSON: {error}") from error
     head = whole if isinstance(whole, dict) else {}
-    if head.get("dataset") not in {None, "benchmark-leaderboard"}:
+    if head.get("dataset") not in (None, "benchmark-leaderboard"):
         raise Unreadable(
             f"{path} is the export {head['dataset']!r}; what scores models is "
             "'benchmark-leaderboard'."
@@ -154,22 +154,23 @@ def _said(row: Row, path: Path) -> list[tuple[str, str, str, float, int]]:
         battles = stats.get("total") if isinstance(stats, dict) else None
         return _arena(arm, row, battles, path)
     task, score = _first(row, _TASK), _first(row, _ACCURACY)
-    if task is None or score is None:
+    if not isinstance(task, str) or score is None:
         raise Unreadable(
             f"{path} has no columns that score a benchmark: {' or '.join(_TASK)}, and "
             f"{' or '.join(_ACCURACY)} are needed; it has {', '.join(map(str, row))}."
         )
     count = min(int(_number(_first(row, _COUNT) or _OF_AN_INDEX, path, 1e9)), _AT_MOST)
-    return [("openrouter", str(task), arm, _number(score, path), count)]
+    return [("openrouter", task, arm, _number(score, path), count)]
 
 
 def _listed(arm: str, benchmarks: object, path: Path) -> list[tuple[str, str, str, float, int]]:
     """Return what a model of the listing is told to score; most are told nothing."""
     if not isinstance(benchmarks, dict):
         return []
-    found = _indexes(arm, benchmarks.get("artificial_analysis") or {}, path)
-    for one in benchmarks.get("design_arena") or []:
-        found += _arena(arm, one, None, path)
+    indexes, arenas = benchmarks.get("artificial_analysis"), benchmarks.get("design_arena")
+    found = _indexes(arm, indexes, path) if isinstance(indexes, dict) else []
+    for one in arenas if isinstance(arenas, list) else []:
+        found += _arena(arm, one, None, path) if isinstance(one, dict) else []
     return found
 
 
@@ -233,7 +234,7 @@ def _number(value: object, path: Path, most: float = 1.0) -> float:
 
 
 def _first(row: Row, names: Iterable[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) not in {None, ""}), None)
+    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
 
 
 def _date(head: Row, path: Path) -> str:

@@ -124,7 +124,7 @@ class Signs:
             self._formers[turn.place] = given
             self._formers.move_to_end(turn.place)
             if len(self._formers) > KEPT:
-                self._formers.popitem(last=False)
+                self._forget()
 
     def _former(self, request: Request, model: str, turn: Turn | None) -> _Former:
         return _Former(
@@ -143,9 +143,13 @@ class Signs:
             former = next(iter(self._formers.values()))
             if now - former.at <= AGAIN_SECONDS:
                 return
-            self._formers.popitem(last=False)
-            if former.times < _HABIT:
-                self._say(former, "retry", 1.0, "not asked again")
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the oldest answer, which was not asked for again as long as it was remembered."""
+        _, former = self._formers.popitem(last=False)
+        if former.times < _HABIT:
+            self._say(former, "retry", 1.0, "not asked again")
 
     def _say(self, given: _Former, channel: str, value: float, label: str) -> None:
         watch = self._watches.get(given.key_id)

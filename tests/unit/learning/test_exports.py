@@ -140,6 +140,13 @@ def test_a_price_says_nothing(tmp_path: Path) -> None:
         ({"data": [run_of(model, 0.5) for model in MODELS[:2]]}, "3 models"),
         ({"data": [run_of(model, 0.5, total_tasks=9) for model in MODELS]}, "20 answers"),
         ({"data": []}, "3 models"),
+        ("[" * 5000, "no JSON"),
+        ({"dataset": ["rankings"], "data": []}, "'benchmark-leaderboard'"),
+        ({"data": [{"model": ["x"]}]}, "names no model"),
+        ({"data": [{"model": "x", "benchmark": {"slug": "y"}, "accuracy": 0.5}]}, "no columns"),
+        ({"data": [run_of(model, 0.5) | {"accuracy": {"mean": 0.5}} for model in MODELS]}, "no num"),
+        ({"data": [{"id": "x", "benchmarks": {"artificial_analysis": [1]}}]}, "3 models"),
+        ({"data": [{"id": "x", "benchmarks": {"design_arena": ["y"]}}]}, "3 models"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(
