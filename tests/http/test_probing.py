@@ -158,4 +158,13 @@ async def test_a_name_that_is_none_is_answered_with_one_that_is(start: Any) -> N
             await probe(settings(gateway.folder), wish, lambda _: None, lambda _: None, _NOWHERE)
 
 
+async def test_a_model_that_cannot_be_asked_is_refused_in_a_sentence(start: Any) -> None:
+    """Whoever mistook an embedding model for another is told so, and nothing was asked."""
+    async with begun(start) as gateway:
+        wish = Wish("openai/text-embedding-3-small", KNOWN, DOLLAR)
+        with pytest.raises(NotProbed, match="for embedding, not for chat"):
+            await probe(settings(gateway.folder), wish, lambda _: None, lambda _: None, _NOWHERE)
+        assert not await gateway.outcomes()
+
+
 _NOWHERE = {"OPENROUTER_API_KEY": "sk-or-test", "OPENROUTER_BASE_URL": "http://127.0.0.1:9/api/v1"}

@@ -33,6 +33,7 @@ from sophia.compose.places import by_model, places_of, upstream_of, wants_sandbo
 from sophia.compose.priors import shelf_of, shipped
 from sophia.compose.sandbox import SandboxProcess
 from sophia.config import ConfigError, Settings
+from sophia.core.errors import SophiaError
 from sophia.core.events import Settled
 from sophia.core.ids import Ids
 from sophia.core.money import format_usd
@@ -56,7 +57,7 @@ _KNOWN = 2
 
 
 class NotProbed(Exception):
-    """The model cannot be probed, or need not be; the message says why. Nothing was spent."""
+    """The model cannot be probed, or need not be; the message says why, and what was spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,8 @@ async def probe(
         environ: holds keys and addresses.
 
     Raises:
-        NotProbed: a model is not known, has outcomes already, or it would cost too much.
+        NotProbed: a model is not known, cannot be asked, has outcomes already, or it would cost
+            too much.
         ConfigError: the settings cannot be used.
         BrokenSnapshot: what was learned cannot be read.
     """
@@ -167,7 +169,10 @@ async def probe(
         model, known = _models(stage.knowledge, live, wish)
         ids = Ids(lambda: time.time_ns() // 1_000_000)
         window = day_window(stage.desk.books.clock.wall())
-        made = errands(stage.desk, [model, *known], probes(), ids, window)
+        try:
+            made = errands(stage.desk, [model, *known], probes(), ids, window)
+        except SophiaError as error:
+            raise NotProbed(error.message) from error
         estimate = _estimate(model, known, made)
         if estimate.expected_nano > wish.limit_nano:
             raise NotProbed(
@@ -262,10 +267,14 @@ def _payer(desk: Desk, window: str, limit: int) -> Payer:
 
 async def _conclude(stage: _Stage, estimate: Estimate, marks: Sequence[Marked]) -> Probed:
     # A server that runs beside may have learned meanwhile: what it put into service is built on.
+    spent = sum(one.cost_nano for one in marks)
     live = await stage.live()
     live.know([*(seat.id for seat in stage.knowledge.pool.seats), estimate.model, *estimate.known])
     if is_judged(live, estimate.model):
-        raise NotProbed(f"Meanwhile {estimate.model} was judged by its outcomes; nothing changed.")
+        raise NotProbed(
+            f"Meanwhile {estimate.model} was judged by its outcomes; nothing changed. "
+            f"It cost {format_usd(spent)}."
+        )
     kinds = work()
     given: dict[str, dict[str, float]] = {name: {} for name in (estimate.model, *estimate.known)}
     for one in marks:
@@ -283,7 +292,6 @@ async def _conclude(stage: _Stage, estimate: Estimate, marks: Sequence[Marked]) 
             for answer in answers(event, None):
                 live.answered(answer)
         id = _into_service(stage, live, estimate.model)
-    spent = sum(one.cost_nano for one in marks)
     return Probed(estimate, kinds.names, marks, pairs, concluded, spent, id)
 
 

@@ -118,6 +118,15 @@ def test_more_pairs_say_more_but_a_pack_never_says_all() -> None:
     assert few.shrink.mean() > many.shrink.mean() > endless.shrink.mean()
 
 
+@pytest.mark.parametrize("digits", [300, 400, 5000])
+def test_a_number_of_hundreds_of_digits_is_a_wrong_answer_and_no_crash(digits: int) -> None:
+    """A broken model repeats itself; the other answers of the probe were paid for."""
+    endless = "1" + "0" * digits
+    assert not is_right(Check(number=3), endless)
+    assert not is_right(Check(json={"a": 3}), f'{{"a": {endless}}}')
+    assert not is_right(Check(call={"a": 3}), "", [Call("tell", f'{{"a": {endless}}}')])
+
+
 def test_a_pack_is_not_the_traffic_however_long_it_is_and_however_well_the_others_are_known() -> None:
     sure = Expected(EVEN.quality, np.full(3, 1e-6))
     endless = shift(NAMES, {name: Pairs(1e6, 6e5, 4e5) for name in NAMES}, EVEN, [sure])
