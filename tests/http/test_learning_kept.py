@@ -18,7 +18,8 @@ from sophia.compose.learning import FOLDER, history_of, roll_back
 from sophia.config import Learning
 from sophia.core.ids import decode
 from sophia.core.rows import Feedback
-from sophia.learning.snapshots import UnknownSnapshot, encode_history
+from sophia.jobs.keep import POLICY, Overtaken, into_service
+from sophia.learning.snapshots import Keeping, Snapshot, Stint, UnknownSnapshot, encode_history
 from teaching import QUESTION, SOON, qualities, replayed, taught
 
 
@@ -195,3 +196,22 @@ async def test_snapshots_are_kept_as_long_as_is_asked(start: Any) -> None:
         await roll_back(brief, gateway.folder, gateway.sophia.store, None, 1)
         (gateway.folder / FOLDER / f"{kept[0]}.snapshot").unlink()
         assert (await replayed(gateway, brief)).different
+
+
+async def test_what_a_command_and_the_server_put_into_service_at_once_is_not_undone(
+    start: Any,
+) -> None:
+    """A command that read the state before the server wrote another one is told, and vice versa."""
+    async with start(learning=SOON) as gateway:
+        learner, folder = gateway.sophia.learner, SnapshotFolder(gateway.folder / FOLDER)
+        read = history_of(gateway.folder)[-1].id
+        first = Snapshot(POLICY, learner.insight.live.snapshot(), 1, read)
+        into_service(folder, first, Stint("", 1, "probed one"), Keeping())
+        files = folder.ids()
+        late = Snapshot(POLICY, learner.insight.live.snapshot(), 2, read)
+        with pytest.raises(Overtaken):
+            into_service(folder, late, Stint("", 2, "probed another"), Keeping())
+        assert folder.ids() == files, "and it leaves nothing behind"
+        await taught(gateway, 2, other=0.8)
+    # Stopping keeps what was learned, but not over what the command did.
+    assert [step.reason for step in history_of(gateway.folder)][-1] == "probed one"

@@ -18,6 +18,7 @@ from sophia.compose.priors import kept_in
 from sophia.config import ConfigError, Settings
 from sophia.core.ids import decode, encode
 from sophia.core.rows import Intent
+from sophia.jobs.keep import Overtaken
 from sophia.learning.refit import Refit
 from sophia.learning.replay import Replayed
 from sophia.learning.snapshots import BrokenSnapshot, UnknownSnapshot
@@ -165,6 +166,8 @@ async def _anew(settings: Settings) -> tuple[Refit, str | None]:
         return await refitted(settings.learning, data_folder(settings), store, _now())
     except (ValueError, LookupError) as error:
         give_up(str(error))
+    except Overtaken as error:
+        give_up(f"{error}. Run it again.")
     finally:
         await store.close()
 

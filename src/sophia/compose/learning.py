@@ -275,6 +275,7 @@ async def refitted(
 
     Raises:
         ValueError: there is too little to learn from, or nothing that all keys share.
+        Overtaken: something else was put into service meanwhile.
         LookupError: the ledger is not whole.
     """
     folder = SnapshotFolder(data / FOLDER)

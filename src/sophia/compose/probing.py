@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -38,7 +38,7 @@ from sophia.core.events import Settled
 from sophia.core.ids import Ids
 from sophia.core.money import format_usd
 from sophia.core.ports import Upstream
-from sophia.jobs.keep import POLICY, into_service
+from sophia.jobs.keep import POLICY, Overtaken, into_service
 from sophia.learning.attempts import answers
 from sophia.learning.lessons import catch_up
 from sophia.learning.live import Live
@@ -266,39 +266,45 @@ def _payer(desk: Desk, window: str, limit: int) -> Payer:
 
 
 async def _conclude(stage: _Stage, estimate: Estimate, marks: Sequence[Marked]) -> Probed:
-    # A server that runs beside may have learned meanwhile: what it put into service is built on.
-    spent = sum(one.cost_nano for one in marks)
-    live = await stage.live()
-    live.know([*(seat.id for seat in stage.knowledge.pool.seats), estimate.model, *estimate.known])
-    if is_judged(live, estimate.model):
-        raise NotProbed(
-            f"Meanwhile {estimate.model} was judged by its outcomes; nothing changed. "
-            f"It cost {format_usd(spent)}."
-        )
-    kinds = work()
+    kinds, spent = work(), sum(one.cost_nano for one in marks)
+    pairs = _pairs(estimate, marks)
+    while True:
+        # A server that runs beside may have learned meanwhile: what it put into service is built
+        # on, once more where it did so again; the answers were paid for.
+        live = await stage.live()
+        pool = [seat.id for seat in stage.knowledge.pool.seats]
+        live.know([*pool, estimate.model, *estimate.known])
+        if is_judged(live, estimate.model):
+            raise NotProbed(
+                f"Meanwhile {estimate.model} was judged by its outcomes; nothing changed. "
+                f"It cost {format_usd(spent)}."
+            )
+        concluded = conclude(live, estimate.model, estimate.known, pairs, kinds)
+        id = None
+        with suppress(Overtaken):
+            if concluded.after is not None:
+                id = _into_service(stage, live, estimate.model)
+            return Probed(estimate, kinds.names, marks, pairs, concluded, spent, id)
+
+
+def _pairs(estimate: Estimate, marks: Sequence[Marked]) -> dict[str, Pairs]:
     given: dict[str, dict[str, float]] = {name: {} for name in (estimate.model, *estimate.known)}
     for one in marks:
         if one.right is not None:
             given[one.model][one.probe] = float(one.right)
-    pairs = pairs_of(
+    return pairs_of(
         given[estimate.model],
         [given[name] for name in estimate.known],
         {one.id: one.kind for one in probes()},
     )
-    concluded = conclude(live, estimate.model, estimate.known, pairs, kinds)
-    id = None
-    if concluded.after is not None:
-        for event in stage.events.seen:
-            for answer in answers(event, None):
-                live.answered(answer)
-        id = _into_service(stage, live, estimate.model)
-    return Probed(estimate, kinds.names, marks, pairs, concluded, spent, id)
 
 
 def _into_service(stage: _Stage, live: Live, model: str) -> str:
+    for event in stage.events.seen:
+        for answer in answers(event, None):
+            live.answered(answer)
     at = int(stage.desk.books.clock.wall() * 1000)
-    parent = current(history_of(stage.data))
-    made = Snapshot(POLICY, live.snapshot(), at, parent)
+    made = Snapshot(POLICY, live.snapshot(), at, live.base or None)
     stint = Stint("", at, f"probed {model}")
     keeping = keeping_of(stage.settings.learning)
     return into_service(SnapshotFolder(stage.data / FOLDER), made, stint, keeping)

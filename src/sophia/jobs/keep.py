@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -33,6 +33,10 @@ POLICY = "live"
 LESSONS = 500
 ANSWERS = 50
 """From how many answers on it is worth keeping how arms answer, when nothing else is new."""
+
+
+class Overtaken(Exception):
+    """Something else was put into service since; what was made of the state before is not kept."""
 
 
 class Folder(Protocol):
@@ -104,35 +108,42 @@ class KeepLearned:
 
     async def __call__(self) -> None:
         """Look once; a snapshot that somebody put into service meanwhile is taken up."""
-        async with self._lock:
-            if self._elsewhere():
-                await self._resume()
-            await self._look()
+        # What comes in between is taken up at the next turn.
+        with suppress(Overtaken):
+            async with self._lock:
+                if self._elsewhere():
+                    await self._resume()
+                await self._look()
 
     async def close(self) -> None:
         """Keep what was learned since, unless another snapshot was put into service meanwhile."""
-        async with self._lock:
-            fresh = self._live.answers - self._kept_answers >= ANSWERS
-            if (fresh or self._live.lessons != self._kept) and not self._elsewhere():
-                await self._keep("stopped")
+        with suppress(Overtaken):
+            async with self._lock:
+                fresh = self._live.answers - self._kept_answers >= ANSWERS
+                if fresh or self._live.lessons != self._kept:
+                    await self._keep("stopped")
 
     async def rule(self, tenant: str, change: Change, reason: str) -> None:
         """Put a changed challenge of a tenant into service; nothing when there is no change.
+
+        Nothing happens either where another snapshot is in service by now: the step is due again.
 
         Raises BrokenSnapshot when the history cannot be read.
         """
         async with self._lock:
             held = self._live.challengers
             before = held.all.get(tenant)
-            after = None if self._elsewhere() else change(before)
+            after = change(before)
             if after is None:
                 return
             changed = {**held.all, tenant: after}
             # Nobody chooses by it before it is kept, and then it is there at one stroke.
             state = self._live.snapshot(changed)
-            self._live.base = await self._write(
-                state, self._live.base, reason, amends=True
-            )
+            try:
+                id = await self._write(state, self._live.base, reason, amends=True)
+            except Overtaken:
+                return
+            self._live.base = id
             held.all, self._kept = changed, self._live.lessons
             tell(tenant, before, after)
 
@@ -185,7 +196,7 @@ class KeepLearned:
     async def _write(
         self, state: bytes, parent: str, reason: str, *, amends: bool = False
     ) -> str:
-        """Write a snapshot, put it into service and return its id."""
+        """Write a snapshot, put it into service and return its id. Raises Overtaken."""
         at = int(self._clock.wall() * 1000)
         made = Snapshot(POLICY, state, at, parent or None)
         stint = Stint("", at, reason, amends=amends)
@@ -200,11 +211,18 @@ def into_service(folder: Folder, made: Snapshot, stint: Stint, keeping: Keeping)
     """Write a snapshot, put it into service and return its id, which `stint` gets.
 
     Those that need not be kept any longer are dropped.
+
+    Raises Overtaken when its parent is not in service any more, unless it goes back to an earlier
+    one: a server and a command may change what was learned at the same time, and neither may undo
+    what the other did.
     """
     id = identity(made)
     with folder.alone():
+        history = decode_history(folder.history())
+        if stint.of is None and current(history) != made.parent:
+            raise Overtaken("something else was put into service meanwhile; nothing was changed")
         folder.save(id, encode(made))
-        history = promote(decode_history(folder.history()), replace(stint, id=id))
+        history = promote(history, replace(stint, id=id))
         history = prune(history, keeping, made.created_ms)
         # The history says first what is gone: a file too many is harmless, one too few is not.
         folder.record(encode_history(history))
