@@ -171,3 +171,43 @@ async def test_the_command_line_tells_how_far_a_challenger_is(
         await asyncio.to_thread(challengers.show, machine, None, str(gateway.folder), now=False)
     told = capsys.readouterr().out
     assert "canary" in told and "put there" in told and '"lessons_left": ' in told
+
+
+async def test_keys_that_learned_before_the_team_are_not_challenged_any_more(start: Any) -> None:
+    """Nobody would ever be dealt to their challengers."""
+    async with start(learning=SOON) as gateway:
+        for _ in range(55):
+            await ask(gateway, "sophia/cheap", 0.9)
+            await ask(gateway, "sophia/best", 0.2)
+    async with start(learning=replace(SOON, share_keys=True)) as gateway:
+        learner = gateway.sophia.learner
+        assert learner is not None and learner.insight.live.tenants != ("",)
+        assert await looked(gateway) is None
+        assert not learner.insight.live.challengers.all
+        for _ in range(55):
+            await ask(gateway, "sophia/cheap", 0.9)
+            await ask(gateway, "sophia/best", 0.2)
+        await looked(gateway)
+        assert set(learner.insight.live.challengers.all) == {""}
+
+
+async def test_a_challenger_that_somebody_else_put_there_meanwhile_stays(start: Any) -> None:
+    """The server and `sophia learn --challenge` may find the same step due."""
+    async with start(learning=SOON) as gateway:
+        learner = gateway.sophia.learner
+        assert learner is not None
+        keep, first = learner.keeper.rule, list[Challenge | None]()
+
+        async def late(tenant: str, change: Any, reason: str) -> None:
+            await keep(tenant, change, reason)
+            first.append(learner.insight.live.challengers.all.get(tenant))
+            # The same again, as if by another who had begun before this one was kept.
+            await keep(tenant, change, reason)
+
+        for _ in range(55):
+            await ask(gateway, "sophia/cheap", 0.9)
+            await ask(gateway, "sophia/best", 0.2)
+        store, live = gateway.sophia.store, learner.insight.live
+        await ChallengeLearned(live, store, read_plan, late, SystemClock(), pace=QUICK)()
+        assert first[0] is not None
+        assert live.challengers.all[live.tenants[0]] == first[0]

@@ -37,7 +37,10 @@ def run(wanted: Wanted, config: Path | None, data_dir: str | None) -> None:
     settings = load_for(config, data_dir)
     paper = console(stderr=True)
     columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    wish = Wish(wanted.model, wanted.against, nano_from_usd(str(wanted.limit_usd)))
+    try:
+        wish = Wish(wanted.model, wanted.against, nano_from_usd(str(wanted.limit_usd)))
+    except ValueError as error:
+        give_up(str(error), 2)
     with Progress(*columns, console=paper, transient=True) as bar:
         task = bar.add_task("asking", total=None)
 

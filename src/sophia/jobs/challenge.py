@@ -1,7 +1,8 @@
 """Challenge what was learned: fit a correction, look at what later decisions say, and rule."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Literal, Protocol
 
 from msgspec.structs import replace
@@ -29,6 +30,9 @@ from sophia.learning.promotion import Trial
 
 MOST_TENANTS = 1000
 """How many may be challenged at the same time."""
+
+MOST_DECISIONS = 25_000
+"""The latest that a look takes, so that it fits in memory where few answers are scored."""
 
 _PAGE = 200
 
@@ -76,6 +80,9 @@ class ChallengeLearned:
     async def __call__(self) -> None:
         """Look once for whom it is time."""
         for tenant in self._live.tenants:
+            if bool(tenant) == self._live.shared:
+                # Whoever learned before keys learned together, or apart, gives no lessons now.
+                continue
             step = self.due(tenant)
             if step == "begin":
                 await self._begin(tenant)
@@ -96,6 +103,7 @@ class ChallengeLearned:
         return "look" if challenge is not None and challenge.open else "begin"
 
     async def _begin(self, tenant: str) -> None:
+        seen = self._live.challengers.all.get(tenant)
         misses = await self._misses(tenant)
         at = self._now()
         fitted = await asyncio.to_thread(fit, misses)
@@ -105,11 +113,12 @@ class ChallengeLearned:
             # Too few arms were tried to prefer one; it is not asked at every turn whether more are.
             self._in_vain[tenant] = heard + self._pace.look
             return
-        await self._keep(
-            tenant,
-            lambda before: challenged(before, fitted, heard, at),
-            "a challenger looks on",
-        )
+
+        def change(now: Challenge | None) -> Challenge | None:
+            # Somebody else may have begun meanwhile, or gone back.
+            return challenged(now, fitted, heard, at) if now == seen else None
+
+        await self._keep(tenant, change, "a challenger looks on")
 
     async def _look(self, tenant: str) -> None:
         challenge = self._live.challengers.all[tenant]
@@ -147,11 +156,11 @@ class ChallengeLearned:
                     misses.append(miss_of(taught.lesson, float(rated.quality[0])))
         return misses
 
-    async def _decisions(self, tenant: str, challenge: Challenge) -> list[Judged]:
+    async def _decisions(self, tenant: str, challenge: Challenge) -> Sequence[Judged]:
         """Return the incumbent's decisions that no look has seen, and what both would have done."""
-        words = await words_of(self._store)
         since, name = challenge.contest.seen_ms, challenge.rated_by
-        rival, found = rival_of(challenge), list[Judged]()
+        words = await words_of(self._store, since)
+        rival, found = rival_of(challenge), deque[Judged](maxlen=MOST_DECISIONS)
         async for decision in self._since(since):
             if decision.at_ms < since or not self._is_of(tenant, decision.key_id):
                 continue

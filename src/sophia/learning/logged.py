@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct, convert
 
+from sophia.core.ids import made_ms
 from sophia.core.ports import Store
 from sophia.core.rows import Intent, LessonRow
 from sophia.learning.channels import JUDGE, SIGNS
@@ -88,7 +89,7 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
 
     With `shared` all keys learn together, so that a request is nobody's in particular.
     """
-    words = await words_of(store)
+    words = await words_of(store, since_ms)
     kept = await store.decisions(since_ms, MOST)
     found = [logged_of(one, read, words, shared=shared) for one in kept]
     learned = [one for one in found if one is not None]
@@ -97,8 +98,8 @@ async def decisions_of(store: Store, read: ReadPlan, since_ms: int, *, shared: b
     return Found(tuple(learned), len(left), tuple(left))
 
 
-async def words_of(store: Store) -> dict[int, Word]:
-    """Return what was said of each decision; several words are averaged by their weight.
+async def words_of(store: Store, since_ms: int = 0) -> dict[int, Word]:
+    """Return what was said of each decision since a moment; several are averaged by their weight.
 
     Signs that nobody meant as a word are left out.
     """
@@ -107,7 +108,8 @@ async def words_of(store: Store) -> dict[int, Word]:
     while rows := await store.lessons(after, _AT_ONCE):
         after = rows[-1].number
         for row in rows:
-            if row.weight > 0.0 and row.channel not in SIGNS:
+            told = row.weight > 0.0 and row.channel not in SIGNS
+            if told and made_ms(row.decision_id) >= since_ms:
                 said[row.decision_id] = _with(said.get(row.decision_id), row)
     return said
 
