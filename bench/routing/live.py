@@ -126,8 +126,7 @@ def run(data: Path, source: str, requests: int, seed: int, console: Console) -> 
     table = read_source(data, source)
     world = World(table, {}, generator)
     rows = generator.permutation(len(table.questions))[:requests]
-    pool = [model.id for model in bundled().profiles]
-    world.arms = dict(zip([*pool, NEWCOMER], _arms(table, len(pool), generator), strict=True))
+    world.arms = _arms(table)
     third = len(rows) // 3
     stages: list[list[Asked]] = []
     with tempfile.TemporaryDirectory() as made, Progress(console=console) as progress:
@@ -190,11 +189,12 @@ def draw(told: dict, target: Path) -> None:
     figure.savefig(target)
 
 
-def _arms(table: OutcomeTable, count: int, generator: np.random.Generator) -> list[int]:
-    """Return an arm of the table for each model, and the best one for the newcomer."""
+def _arms(table: OutcomeTable) -> dict[str, int]:
+    """Return an arm of the table for each model, better ones for dearer ones, the best for the newcomer."""
     order = np.argsort(table.quality.mean(axis=0))
-    spread = order[np.linspace(0, len(order) - 4, count).astype(int)]
-    return [*generator.permutation(spread).tolist(), int(order[-1])]
+    pool = sorted(bundled().profiles, key=lambda model: model.prices.tier(0).completion)
+    spread = order[np.linspace(0, len(order) - 4, len(pool)).astype(int)].tolist()
+    return {**dict(zip([model.id for model in pool], spread, strict=True)), NEWCOMER: int(order[-1])}
 
 
 def _ask(client: Client, world: World, rows: np.ndarray, tick: object) -> list[Asked]:
