@@ -132,6 +132,19 @@ async def test_repeated_feedback_counts_once(start: Any) -> None:
         assert len(await gateway.rows("lessons")) == 1
 
 
+async def test_what_says_nothing_of_quality_takes_no_score_its_turn(start: Any) -> None:
+    """A label without a score, or a channel of the caller's own, is kept and not learned from."""
+    async with start(learning=SOON) as gateway:
+        told = (await gateway.client.chat("sophia/auto", text=QUESTION)).json["sophia"]["decision_id"]
+        said = ({"label": "odd"}, {"score": 0.1, "channel": "mood"}, {"score": 0.9}, {"thumbs": "up"})
+        for number, word in enumerate(said):
+            body = {"decision_id": told, "idempotency_key": str(number), **word}
+            assert (await gateway.client.post("/v1/feedback", body)).json["stored"]
+        lessons = await gateway.rows("lessons")
+        assert [(one["channel"], one["first"]) for one in lessons] == [("score", 1), ("thumb", 0)]
+        assert lessons[0]["quality"] == 0.9
+
+
 async def test_a_decision_is_learned_from_once_by_each_channel(start: Any) -> None:
     """However many idempotency keys somebody makes up."""
     async with start(learning=SOON) as gateway:

@@ -102,8 +102,13 @@ class Teacher:
         expected = next((one.quality for one in plan.candidates if one.model == model), 0.5)
         fused = fuse([vote], expected, credence.known())
         arm, key = arm_of(model, plan.evidence.mode), decision.key_id
-        said = await self._store.feedback(decision.attempt_id)
-        if any(one.channel == verdict.channel and one.at_ms < verdict.at_ms for one in said):
+        said = [
+            one
+            for one in await self._store.feedback(decision.attempt_id)
+            if one.channel in CHANNELS and one.score is not None and vote_of(one, model, credence)
+        ]
+        alike = next((one for one in said if one.channel == verdict.channel), verdict)
+        if alike.idempotency_key != verdict.idempotency_key:
             # On one channel the first word counts, however many are sent.
             return False
         async with self._lock:
@@ -141,7 +146,7 @@ class Teacher:
 
 
 def _is_first(verdict: Feedback, said: Sequence[Feedback]) -> bool:
-    """Say whether nobody meant to judge the decision before; `said` is in the order of time."""
+    """Say whether nobody meant to judge the decision before; `said` is heard, and in order."""
     if verdict.channel in SIGNS:
         return False
     words = [one.idempotency_key for one in said if one.channel not in SIGNS]

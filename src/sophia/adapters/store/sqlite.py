@@ -202,9 +202,10 @@ class SqliteStore:
         return not known
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
-        """Return every verdict on a decision."""
+        """Return every verdict on a decision, in the order in which they came."""
         rows = await self._read(
-            f"SELECT {_COLUMNS[Feedback]} FROM feedback WHERE decision_id = ? ORDER BY at_ms",  # noqa: S608
+            f"SELECT {_COLUMNS[Feedback]} FROM feedback WHERE decision_id = ?"  # noqa: S608
+            " ORDER BY at_ms, rowid",
             (decision_id,),
         )
         return [Feedback(*row) for row in rows]
