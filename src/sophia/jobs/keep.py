@@ -1,7 +1,7 @@
 """Write down what the learned policy has learned, so that it outlives the process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
@@ -138,7 +138,7 @@ class KeepLearned:
                 return
             changed = {**held.all, tenant: after}
             # Nobody chooses by it before it is kept, and then it is there at one stroke.
-            state = self._live.snapshot(changed)
+            state = await self._state(changed)
             try:
                 id = await self._write(state, self._live.base, reason, amends=True)
             except Overtaken:
@@ -157,15 +157,25 @@ class KeepLearned:
     async def _keep(self, reason: str) -> None:
         """Put the live policy as it stands into service."""
         answers = self._live.answers
-        self._live.base = await self._write(self._live.snapshot(), self._live.base, reason)
+        self._live.base = await self._write(await self._state(), self._live.base, reason)
         self._kept, self._kept_answers = self._live.lessons, answers
+
+    async def _state(self, challenges: Mapping[str, Challenge] | None = None) -> bytes:
+        """Return what is to be kept of the live policy, with these challenges where some are told.
+
+        The learner is the greatest part by far. Only who holds the lock changes it, so it is
+        written down beside those who are served.
+        """
+        learner = await asyncio.to_thread(self._live.learner.snapshot)
+        return self._live.snapshot(challenges, learner)
 
     async def _meet(self, models: Sequence[str]) -> None:
         """Get to know new models: nobody chooses by what is known of them before it is kept."""
         aside = self._fresh()
-        aside.restore(self._live.snapshot(), self._live.base)
+        await asyncio.to_thread(aside.restore, await self._state(), self._live.base)
         aside.know(models)
-        id = await self._write(aside.snapshot(), aside.base, "new models", amends=True)
+        state = await asyncio.to_thread(aside.snapshot)
+        id = await self._write(state, aside.base, "new models", amends=True)
         # What else is noted of requests went on meanwhile, so the live policy meets them itself.
         self._live.know(models)
         self._live.base, self._kept = id, self._live.lessons
@@ -179,7 +189,7 @@ class KeepLearned:
             raise BrokenSnapshot(f"the snapshot {id[:16]} that is in service is not there")
         # Nobody may meet a policy that has learned half of it, so it is made aside.
         aside = self._fresh()
-        aside.restore(decode(blob, id).state, id)
+        await asyncio.to_thread(lambda: aside.restore(decode(blob, id).state, id))
         await self._catch_up(aside)
         if aside.shared != self._shared:
             # Earlier lessons stay whose they were; from here on they are learned the other way.

@@ -19,8 +19,9 @@ from sophia.learning.credence import NOTHING, Credence
 from sophia.learning.promotion import Contest, Side, observe, share
 from sophia.learning.settings import Settings
 from sophia.learning.taught import Taught
+from sophia.learning.watches import SavedWatch, Watches
 from sophia.routing.arms import CALLS, arm_of, model_of, relatives, usual
-from sophia.routing.drift import Watch, evidence, watch
+from sophia.routing.drift import evidence
 from sophia.routing.evidence import state_of
 from sophia.routing.forecast import Answer
 from sophia.routing.habits import Habits, newer
@@ -38,7 +39,6 @@ log = logging.getLogger("sophia.learning")
 HEURISTIC = "heuristic"
 _COMPARED = frozenset({HEURISTIC, Hierarchical.name, Residual.name})
 _KEPT_STANDS = 10_000
-_APART = "\0"
 _Believed = tuple[list[float], list[float]]
 
 
@@ -53,7 +53,7 @@ class Stand(Struct, frozen=True):
 class _Saved(Struct, frozen=True):
     learner: bytes
     lessons: int
-    watch: list[tuple[str, int | None, float]]
+    watch: list[SavedWatch]
     stands: dict[str, Stand]
     trials: list[Trial]
     tasks: list[float]
@@ -96,7 +96,7 @@ class Live:
         self.unprobed = prior_of
         self._settings = settings or Settings()
         self._known = frozenset(learner.arms)
-        self._watch = Watch()
+        self._watches = Watches()
         self._stands: dict[str, Stand] = {}
         self._trials: dict[str, Trial] = {}
         self._pace_of = pace_of
@@ -245,47 +245,56 @@ class Live:
                 self._stand(taught)
                 self._hear(taught)
 
-    def snapshot(self, challenges: Mapping[str, Challenge] | None = None) -> bytes:
+    def snapshot(
+        self, challenges: Mapping[str, Challenge] | None = None, learner: bytes | None = None
+    ) -> bytes:
         """Return everything that was learned; the same state gives the same bytes.
 
-        With `challenges` it is the state that there would be with these.
+        With `challenges` it is the state that there would be with these; `learner` is what the
+        policy's own snapshot gave, where that was taken already.
         """
-        return msgpack.encode(
-            _Saved(
-                self.learner.snapshot(),
-                self.lessons,
-                [
-                    (arm, task, total)
-                    for (arm, task), total in sorted(self._watch.sums.items(), key=str)
-                ],
-                self._stands,
-                list(self._trials.values()),
-                self._tasks.tolist(),
-                self.shared,
-                self.habits.saved(),
-                self.credences,
-                self.probed,
-                dict(self.challengers.all if challenges is None else challenges),
-            )
-        )
+        written = self.learner.snapshot() if learner is None else learner
+        return msgpack.encode(self.saved(written, challenges))
 
     def adopt(self, other: "Live") -> None:
-        """Be what `other` is, at once; how arms answer is not forgotten by going back."""
+        """Be what `other` is, at once, which is of no use any more then.
+
+        How arms answer is not forgotten by going back.
+        """
         habits = newer(self.habits.saved(), other.habits.saved())
-        self.restore(other.snapshot(), other.base)
+        self._become(other.saved(b""), other.learner, other.base)
         self.habits = Habits.of(habits)
 
     def restore(self, saved: bytes, base: str) -> None:
         """Be what `snapshot` wrote down. Raises msgspec.DecodeError when these are other bytes."""
         state = msgpack.decode(saved, type=_Saved)
-        self.learner = Hierarchical.restore(state.learner)
-        self._known = frozenset(self.learner.arms)
+        self._become(state, Hierarchical.restore(state.learner), base)
+
+    def saved(self, learner: bytes, challenges: Mapping[str, Challenge] | None = None) -> _Saved:
+        """Return the parts of what `snapshot` writes, whose arguments these are."""
+        return _Saved(
+            learner,
+            self.lessons,
+            self._watches.saved(),
+            self._stands,
+            list(self._trials.values()),
+            self._tasks.tolist(),
+            self.shared,
+            self.habits.saved(),
+            self.credences,
+            self.probed,
+            dict(self.challengers.all if challenges is None else challenges),
+        )
+
+    def _become(self, state: _Saved, learner: Hierarchical, base: str) -> None:
+        self.learner = learner
+        self._known = frozenset(learner.arms)
         self.base = base
         self.lessons = state.lessons
-        self._watch = Watch({(arm, task): total for arm, task, total in state.watch})
+        self._watches = Watches(state.watch)
         self._stands = dict(state.stands)
         self._trials = {trial.arm: trial for trial in state.trials}
-        self.habits = Habits(self.learner.tasks)
+        self.habits = Habits(learner.tasks)
         if state.answers is not None:
             self.habits = Habits.of(state.answers)
         self._paces = {}
@@ -302,9 +311,8 @@ class Live:
             lesson.quality, float(rating.quality[0]), float(rating.sd[0]), alertness
         )
         task = int(lesson.sight.tasks.argmax())
-        # Everybody watches for themselves: what one tenant says raises no alarm of another's.
-        place = f"{tenant}{_APART}{lesson.arm}"
-        self._watch, alarm = watch(self._watch, place, task, found * lesson.weight, alertness)
+        told = found * lesson.weight
+        alarm = self._watches.heard(tenant, lesson.arm, task, told, alertness)
         if alarm is not None:
             log.info("%s does worse than it did for %s", lesson.arm, tenant or "everybody")
             self.learner.widen(lesson.arm, alarm.task, alertness.doubt, tenant)

@@ -23,7 +23,7 @@ class Alertness(Struct, frozen=True):
 
 
 class Watch(Struct, frozen=True):
-    """The accumulated evidence by arm and task; the task None stands for all of them."""
+    """The accumulated evidence by arm and task, where there is any; None stands for all tasks."""
 
     sums: dict[tuple[str, int | None], float] = {}
 
@@ -61,12 +61,15 @@ def watch(
         total = max(0.0, sums.get(key, 0.0) + found)
         if total >= alertness.threshold and alarm is None:
             alarm = Alarm(*key)
-        sums[key] = total
+        if total > 0.0:
+            sums[key] = total
+        else:
+            sums.pop(key, None)
     if alarm is not None:
         if alarm.task is None:
             sums = {key: total for key, total in sums.items() if key[0] != arm}
         else:
-            sums[arm, alarm.task] = 0.0
+            del sums[arm, alarm.task]
     return Watch(sums), alarm
 
 
