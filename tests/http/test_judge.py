@@ -130,6 +130,17 @@ async def test_a_judge_that_fails_is_not_heard_and_nothing_else_breaks(
         assert (held > 0) == (step.cut_after is not None)
 
 
+async def test_where_the_caller_lets_its_text_go_holds_for_the_judge_too(start: Any) -> None:
+    async with start(learning=ALL) as gateway:
+        gateway.up.script(NOVA, mark(5))
+        await ask(gateway, provider={"data_collection": "deny", "zdr": True, "sort": "price"})
+        assert await judged(gateway) == {"judged": 1}
+        provider = gateway.up.requests[-1].json()["provider"]
+        assert gateway.up.requests[-1].json()["model"] == NOVA
+        assert (provider["data_collection"], provider["zdr"]) == ("deny", True)
+        assert "sort" not in provider and "max_price" in provider
+
+
 async def test_nobody_judges_relatives(start: Any) -> None:
     """Also not when there is nobody else: a favour that was never measured cannot be taken off."""
     judges = Judging(share=1.0, models=("openai/gpt-4.1-mini", NOVA))
