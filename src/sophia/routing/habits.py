@@ -117,6 +117,7 @@ class Habits:
         self._prepare(row)
         self._prepare(_ANYBODY)
         if new:
+            self._find_kin(model_of(answer.arm))
             self._find_unseen()
         else:
             self._follow()
@@ -214,7 +215,7 @@ class Habits:
         self._particular += sum(map(is_particular, paces))
         self._lengths.add(len(paces))
         self._tried = np.concatenate([self._tried, np.zeros((len(paces), 2))])
-        self._make_ready()
+        self._make_room(list(paces))
 
     def _nearest(self, arm: str) -> int:
         names = (arm, *relatives(arm))
@@ -229,11 +230,23 @@ class Habits:
         return self._rows.get(arm)
 
     def _make_ready(self) -> None:
+        self._ready = np.zeros((0, _COLUMNS))
+        self._shown = np.zeros((0, _COLUMNS))
+        self._modes: dict[str, list[str]] = {}
+        self._kin: list[int] = []
+        self._make_room(list(self._rows))
+
+    def _make_room(self, arms: Sequence[str]) -> None:
+        """Make the last rows ready, those of `arms`; there may be thousands of others."""
+        room = np.zeros((len(arms), _COLUMNS))
+        self._ready = np.concatenate([self._ready, room])
+        self._shown = np.concatenate([self._shown, room])
+        self._kin += [_ANYBODY] * len(arms)
+        for arm in arms:
+            self._modes.setdefault(model_of(arm), []).append(arm)
+            self._prepare(self._rows[arm])
+            self._kin[self._rows[arm]] = self._kin_of(arm)
         self._places.clear()
-        self._ready = np.zeros((len(self._begins), _COLUMNS))
-        self._shown = np.zeros_like(self._ready)
-        for row in range(len(self._begins)):
-            self._prepare(row)
         self._find_unseen()
 
     def _prepare(self, row: int) -> None:
@@ -255,21 +268,25 @@ class Habits:
         begun, ended = DOUBT + clock.scatter_first, clock.scatter_whole
         self._shown[row] = (lengths, mean, first, token, DOUBT, 0.0, DOUBT, begun, ended)
 
+    def _find_kin(self, model: str) -> None:
+        """Find anew whom a model's modes go by: one of them was seen for the first time."""
+        for arm in self._modes[model]:
+            self._kin[self._rows[arm]] = self._kin_of(arm)
+
     def _find_unseen(self) -> None:
         """Find who was never seen: they go by another mode of their model, or by anybody."""
-        names = tuple(self._rows)
         unseen = [row for row, clock in enumerate(self._clocks) if row and not clock.seen_whole]
-        kin = [self._kin_of(names[row]) for row in unseen]
-        self._unseen, self._kin = np.array(unseen, np.intp), np.array(kin, np.intp)
+        self._unseen = np.array(unseen, np.intp)
+        self._followed = np.array(self._kin, np.intp)[self._unseen]
+        paces = np.log([(one.first_ms, one.token_ms) for one in self._begins])
         self._ahead = np.ones((len(unseen), _COLUMNS))
-        for number, (row, known) in enumerate(zip(unseen, kin, strict=True)):
-            self._ahead[number, _SPEED] = np.exp(_ahead(self._begins[row], self._begins[known]))
+        self._ahead[:, _SPEED] = np.exp(paces[self._unseen] - paces[self._followed])
         self._follow()
 
     def _follow(self) -> None:
         """Expect of the arms that were never seen what those showed that they go by."""
         if len(self._unseen):
-            self._ready[self._unseen] = self._shown[self._kin] * self._ahead
+            self._ready[self._unseen] = self._shown[self._followed] * self._ahead
 
     def _kin_of(self, arm: str) -> int:
         others = (*relatives(arm), *(arm_of(model_of(arm), call) for call in CALLS))

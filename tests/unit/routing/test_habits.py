@@ -18,6 +18,7 @@ TASKS = 4
 FAST, SLOW = "a/fast", "b/slow"
 PACES = {FAST: Pace(500.0, 5.0), SLOW: Pace(2000.0, 25.0)}
 HOUR = int(HALF_LIFE_MS)
+MODES = [f"{FAST}#tools", f"{FAST}#tools:high", f"{FAST}#tools:high@price", f"{SLOW}#@price"]
 
 
 def knowing(*more: str) -> Habits:
@@ -180,7 +181,7 @@ def test_a_longer_limit_is_missed_no_oftener(one: float, other: float) -> None:
 
 _ANSWERS = st.builds(
     answer,
-    st.sampled_from([FAST, SLOW, f"{FAST}#tools", "nobody"]),
+    st.sampled_from([FAST, SLOW, *MODES, "nobody"]),
     st.integers(0, 100_000),
     st.floats(0.1, 1e7),
     tasks=st.sampled_from([None, task(0), np.full(TASKS, 0.25)]),
@@ -205,8 +206,8 @@ def test_what_was_written_down_goes_on_as_if_nothing_had_happened(
         habits.answered(one)
         again.answered(one)
     for stream in (False, True):
-        asked = Asked(task(1), np.full(4, 300.0), stream)
-        arms = [FAST, SLOW, f"{FAST}#tools", "nobody"]
+        arms = [FAST, SLOW, *MODES, "nobody"]
+        asked = Asked(task(1), np.full(len(arms), 300.0), stream)
         one, other = habits.forecast(arms, asked), again.forecast(arms, asked)
         for name in Forecast.__struct_fields__:
             found = getattr(one, name)
