@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sophia.core.calls import Piece
 from sophia.core.ids import Ids
 from sophia.routing.nouns import Hints, Prompt
 from sophia.serving.checking import Verdicts
@@ -37,7 +38,9 @@ class Scene:
         self._ids = Ids(lambda: 10**12)
         self._asked: list[int] = []
 
-    def ask(self, text: str, key: str = "k", finish: str = "stop", **prompt: Any) -> None:
+    def ask(
+        self, text: str, key: str = "k", finish: str = "stop", said: bytes = b"", **prompt: Any
+    ) -> None:
         request = Request(
             self._ids.next(), "chat/completions", principal(key), 0.0, "sophia/auto", (), False,
             {}, Prompt(text, chars=len(text), **prompt), Hints(),
@@ -45,7 +48,8 @@ class Scene:
         self._asked.append(request.id)
         turn = self.signs.asked(request)
         ending = Ending("m", finish, complete=True)
-        ear = Ear(lambda ear, end: self.signs.over(request, turn, ear, end))
+        ear = Ear(lambda ear, end: self.signs.over(request, turn, ear, end), 1000)
+        ear.hear(Piece([said] if said else []))
         ear.end(ending)
         ear.end(ending)
 
@@ -119,3 +123,9 @@ async def test_haste_keeps_no_bad_news_alone() -> None:
         scene.clock.now += AGAIN_SECONDS / KEPT / 2
     told = [score for channel, score in await scene.heard() if channel == "retry"]
     assert told[0] == 0.0 and len(told) > 10 and set(told[1:]) == {1.0}
+
+
+async def test_what_cannot_be_read_is_a_sign_and_no_accident() -> None:
+    scene = Scene()
+    scene.ask("one", finish="tool_calls", said=b'{"choices":[{"delta":{"content":"\\ud800"}}]}')
+    assert await scene.heard() == [("validator", 0.0)]

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from secrets import token_bytes
 from typing import NamedTuple
 
-from msgspec import Raw, Struct
+from msgspec import DecodeError, Raw, Struct
 
 from sophia.core.ids import encode
 from sophia.core.ports import Clock
@@ -198,6 +198,15 @@ def _unusable(prompt: Prompt, ear: Ear, ending: Ending) -> str:
         return "truncated"
     if ending.finish == "content_filter":
         return "filtered"
-    if ending.finish == "tool_calls" and ear.whole and not parse(choices(ear.chunks)):
+    if ending.finish == "tool_calls" and ear.whole and not _is_read(ear):
         return "tool_call"
     return ""
+
+
+def _is_read(ear: Ear) -> bool:
+    """Say whether the calls of tools that were heard can be read."""
+    try:
+        return parse(choices(ear.chunks))
+    except (DecodeError, RecursionError):
+        # What was passed on unread, such as half a surrogate pair, must not end the answer badly.
+        return False
