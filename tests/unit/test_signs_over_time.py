@@ -129,3 +129,14 @@ async def test_what_cannot_be_read_is_a_sign_and_no_accident() -> None:
     scene = Scene()
     scene.ask("one", finish="tool_calls", said=b'{"choices":[{"delta":{"content":"\\ud800"}}]}')
     assert await scene.heard() == [("validator", 0.0)]
+
+
+async def test_what_was_not_forgotten_yet_is_too_old_all_the_same() -> None:
+    """A request forgets a few answers at most, since after a pause there may be thousands."""
+    scene = Scene()
+    for number in range(40):
+        scene.ask(f"{number}")
+    scene.clock.now += AGAIN_SECONDS + 1
+    scene.ask("39")
+    scene.ask("39")
+    assert await scene.heard() == [("retry", 0.0)]

@@ -7,6 +7,7 @@ kept, too; and where there are too many, as many of either are left out.
 
 from collections import OrderedDict
 from hashlib import blake2b
+from itertools import islice
 from secrets import token_bytes
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ KEPT = 10_000
 _PER_SECOND, _BURST = 0.2, 20.0
 """Signs that are taken of a key; ten times as many of all keys together."""
 _ALL = ""
+_AT_ONCE = 16
+"""Answers that one request forgets at most."""
 _HABIT = 2
 """Who sent the same more often than this is taken for a program, not for somebody unsatisfied."""
 _LONG = 20
@@ -102,7 +105,9 @@ class Signs:
             return None
         place, times = self._place(request), 0
         former = self._formers.get(place)
-        if former is not None and _is_again(former, prompt):
+        if former is not None and now - former.at > AGAIN_SECONDS:
+            self._forget(place)
+        elif former is not None and _is_again(former, prompt):
             del self._formers[place]
             times = former.times + 1
             if former.times < _HABIT:
@@ -124,7 +129,7 @@ class Signs:
             self._formers[turn.place] = given
             self._formers.move_to_end(turn.place)
             if len(self._formers) > KEPT:
-                self._forget()
+                self._forget(next(iter(self._formers)))
 
     def _former(self, request: Request, model: str, turn: Turn | None) -> _Former:
         return _Former(
@@ -139,15 +144,15 @@ class Signs:
 
     def _let_go(self, now: float) -> None:
         """Forget answers that were given too long ago: nobody asked for them again."""
-        while self._formers:
-            former = next(iter(self._formers.values()))
-            if now - former.at <= AGAIN_SECONDS:
+        # A few at once: after a pause there may be thousands, and somebody waits.
+        for place in list(islice(self._formers, _AT_ONCE)):
+            if now - self._formers[place].at <= AGAIN_SECONDS:
                 return
-            self._forget()
+            self._forget(place)
 
-    def _forget(self) -> None:
-        """Forget the oldest answer, which was not asked for again as long as it was remembered."""
-        _, former = self._formers.popitem(last=False)
+    def _forget(self, place: bytes) -> None:
+        """Forget an answer that was not asked for again as long as it was remembered."""
+        former = self._formers.pop(place)
         if former.times < _HABIT:
             self._say(former, "retry", 1.0, "not asked again")
 
