@@ -26,6 +26,7 @@ from bench.gateway.process import HIGHEST, Unable, cores, lift, may_lift
 from bench.gateway.report import markdown_table
 from sophia.catalogue.model import Model
 from sophia.catalogue.snapshot import bundled
+from sophia.compose import settle_memory
 from sophia.compose.learning import first_steps
 from sophia.core.errors import SophiaError
 from sophia.learning.live import HEURISTIC, Live
@@ -177,6 +178,7 @@ def time_calls(step: Callable[[Prompt], object], given: list[Prompt], calls: int
 def measure(calls: int, console: Console) -> list[Timing]:
     """Every step on every kind and length of prompt: medians over passes, so that a busy moment counts once."""
     timed = steps(shipped())
+    settle_memory()
     given = {(text, size): prompts(text, chars) for text in TEXTS for size, chars in SIZES.items()}
     cases = [(step, text, size) for step in timed for size in SIZES for text in TEXTS]
     passes: dict[tuple[str, str, str], list[list[float]]] = {case: [] for case in cases}
