@@ -30,8 +30,8 @@ _Value = TypeVar("_Value")
 
 CONVERSATIONS = 10_000
 UNHEARD, UNHEARD_SHARE = 1000, 0.1
-TIMED_FIRST, TIMED_SHARE = 100, 0.1
-"""So many answers of an arm are timed all, and of those after them this share."""
+TIMED_FIRST = 100
+"""So many answers of an arm are timed all, and of those after them one in 32."""
 _MASK = (1 << 64) - 1
 _CHALLENGED, _JUDGED, _TIMED = 2, 5, 7
 """The numbers of the lots: whether a challenger rates, an answer is judged, and it is timed."""
@@ -141,29 +141,31 @@ class Insight:
             self.live.dealt(seen.sight.tasks, plan.attempts[0].model, evidence)
 
     def emit(self, event: Settled) -> None:
-        """Hear what failed, how long an answer was, how long it took and what it cost."""
+        """Hear what failed, how long an answer was, how long it took and what it cost.
+
+        Of well-known arms' answers to requests that nobody looked at, one in 32 is noted.
+        """
         if self._paces is not None and event.attempts:
             self._paces.paid(event.attempts[0].key_id, event.cost_nano, self._clock.wall())
-        place, tasks = self._asked.pop(event.request_id, (None, None))
+        known = self._asked.pop(event.request_id, None)
+        if not event.attempts:
+            return
+        last = event.attempts[-1].model
+        drawn = self.live.habits.seen(arm_of(last, event.mode)) < TIMED_FIRST
+        drawn = drawn or _one_in_32(event.request_id)
+        if known is None and not drawn:
+            return
+        place, tasks = known or (None, None)
         for outcome in event.attempts:
             found = failed(outcome)
             if found is not None:
                 arm = arm_of(outcome.model, event.mode)
                 self.live.habits.tried(arm, outcome.at_ms, failed=found)
-        if self._times(event):
+        if drawn:
             for answer in answers(event, tasks):
                 self.live.answered(answer)
-        if place is not None and event.status == 200 and event.attempts:
+        if place is not None and event.status == 200:
             _put(self._conversations, place, event.model)
-
-    def _times(self, event: Settled) -> bool:
-        """Say whether to note how long an answer was and took: a part of many is enough."""
-        if not event.attempts:
-            return False
-        arm = arm_of(event.attempts[-1].model, event.mode)
-        if self.live.habits.seen(arm) < TIMED_FIRST:
-            return True
-        return lot_of(event.request_id, _TIMED) < TIMED_SHARE
 
     def _current(self, request: Request, hints: Hints) -> str | None:
         place = self._place(request, hints)
@@ -197,6 +199,11 @@ def _put(into: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     into.move_to_end(key)
     if len(into) > CONVERSATIONS:
         into.popitem(last=False)
+
+
+def _one_in_32(request_id: int) -> bool:
+    # Fibonacci hashing: a lot that need not be a good one, on every request's way.
+    return (request_id * 0x9E3779B97F4A7C15 & _MASK) >> 59 == 0
 
 
 def lots(request_id: int) -> tuple[float, float]:
