@@ -150,8 +150,9 @@ class Insight:
         known = self._asked.pop(event.request_id, None)
         if not event.attempts:
             return
-        last = event.attempts[-1].model
-        drawn = self.live.habits.seen(arm_of(last, event.mode)) < TIMED_FIRST
+        # By whom was asked first, whatever came of it: else failures would count more than answers.
+        first = event.attempts[0].model
+        drawn = self.live.habits.seen(arm_of(first, event.mode)) < TIMED_FIRST
         drawn = drawn or _one_in_32(event.request_id)
         if known is None and not drawn:
             return
