@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from sophia.routing.normal import signed_normal
 from sophia.routing.policies.policy import Vector
 
 
@@ -66,11 +67,6 @@ class Forecast(Struct, frozen=True):
     def late(self, limit_ms: Vector | float) -> Vector:
         """Return the chance that no answer is there by `limit_ms`: late or failed, (A,)."""
         z = (np.log(limit_ms) - self.time) / self.spread
-        late: Vector = 1.0 - (1.0 - self.fails / self.tries) * _normal(z)
+        in_time = 0.5 + 0.5 * signed_normal(z)
+        late: Vector = 1.0 - (1.0 - self.fails / self.tries) * in_time
         return late
-
-
-def _normal(z: Vector) -> Vector:
-    """Return the standard normal distribution function to about three digits."""
-    below: Vector = 0.5 + 0.5 * np.tanh(0.7978845608 * (z + 0.044715 * z * z * z))
-    return below

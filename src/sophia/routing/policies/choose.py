@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from sophia.routing.normal import signed_normal
 from sophia.routing.policies.policy import Ratings, Vector
 
 Mode = Literal["off", "softmax", "thompson"]
@@ -189,7 +190,7 @@ def best_chances(mean: Vector, sd: Vector) -> Vector:
     # Single precision is enough here, and takes half the time.
     nodes = (step / width).astype(_SINGLE)[:, None] * _STEPS
     nodes -= ((mean[able] - low) / width).astype(_SINGLE)[:, None]
-    below = _signed_normal(nodes)
+    below = signed_normal(nodes)
     mass = below[:, 1:] - below[:, :-1]
     middle = np.maximum((below[:, 1:] + below[:, :-1]) * _SINGLE(0.25) + _SINGLE(0.5), _LEAST_BELOW)
     found = ((mass / middle) @ middle.prod(axis=0)).astype(np.float64)
@@ -220,13 +221,3 @@ def _restraint(chances: Vector, cost: Vector, best: int, exploration: Exploratio
     if added * factor > allowance:
         factor = allowance / added
     return factor
-
-
-def _signed_normal(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the normal distribution function to about three digits, from -1 to 1 instead of 0."""
-    bent: NDArray[np.float32] = z * z
-    bent *= _SINGLE(0.7978845608 * 0.044715)
-    bent += _SINGLE(0.7978845608)
-    bent *= z
-    np.tanh(bent, out=bent)
-    return bent
