@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from sophia.adapters.store.driver import sqlite
 from sophia.compose import Sophia, compose, new_key
 from sophia.config import CatalogueSettings, Clocks, Settings
+from sophia.core.ports import Clock
 from sophia.core.money import nano_from_usd
 from sophia.core.rows import Outcome
 from sophia.http.asgi import App
@@ -268,12 +269,16 @@ async def serving(sophia: Sophia, kind: ServerKind) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def running(
-    folder: Path, kind: ServerKind, settings: Settings, up: ScriptedUpstream
+    folder: Path,
+    kind: ServerKind,
+    settings: Settings,
+    up: ScriptedUpstream,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Gateway]:
     """Compose and serve; the first key is made unless the folder has one already."""
     fresh = not (folder / "first.key").exists()
     environ = {"OPENROUTER_API_KEY": "sk-or-test", "OPENROUTER_BASE_URL": up.base_url}
-    sophia = await compose(settings, environ)
+    sophia = await compose(settings, environ, clock)
     sophia.front.desk.reconciler = Reconciler((0.01, 0.05, 0.2, 0.5))
     try:
         if fresh:

@@ -36,7 +36,7 @@ from sophia.config import ConfigError, Settings
 from sophia.core.calls import Deadlines
 from sophia.core.ids import Ids
 from sophia.core.money import nano_from_usd
-from sophia.core.ports import Sink, Upstream
+from sophia.core.ports import Clock, Sink, Upstream
 from sophia.http.front import Front
 from sophia.jobs.calibrate import CalibrateChannels
 from sophia.jobs.heartbeat import Heartbeat
@@ -128,7 +128,9 @@ class Sophia:
                 await self.sandbox.close()
 
 
-async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
+async def compose(
+    settings: Settings, environ: Mapping[str, str], clock: Clock | None = None
+) -> Sophia:
     """Build Sophia from its settings; must run inside the loop that will serve.
 
     Raises:
@@ -147,7 +149,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     catalogue = catalogue_of(settings)
     knowledge = knowledge_from(settings, catalogue)
     court = court_of(settings.learning.judge, knowledge)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     coordinator = LocalCoordinator(
         await store.spends(day_window(clock.wall())), await store.open_holds()
     )
@@ -168,7 +170,7 @@ async def compose(settings: Settings, environ: Mapping[str, str]) -> Sophia:
     front = Front(
         desk,
         KeyRing(pepper(data), await store.keys()),
-        Ids(lambda: time.time_ns() // 1_000_000),
+        Ids(lambda: int(clock.wall() * 1000)),
         metrics.render,
         lambda: "",
         lambda: store.problem,
