@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients lint bench bench-routing docs lock
+.PHONY: help run test test-clients test-lab lint bench bench-routing docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -15,15 +15,20 @@ run: $(VENV)/.run ## set up what is missing and serve; ARGS="--port 9000" passes
 	$(BIN)/sophia serve $(ARGS)
 
 test: $(VENV)/.dev ## set up what is missing and run the tests; ARGS="tests/unit -x"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-clients: $(VENV)/.dev ## drive real client libraries, Python and Node, against Sophia
 	PYTHON=$(BIN)/python tests/clients/run
 
-lint: $(VENV)/.dev ## style, types and import directions
-	$(BIN)/ruff check src tests scripts bench
+test-lab: $(VENV)/.dev ## run the tests of lab/ and bench/ that `make test` leaves out
+	$(BIN)/python -m pytest lab/tests $(ARGS)
+
+lint: $(VENV)/.dev ## style, types, import directions and plain words
+	$(BIN)/ruff check src tests scripts bench lab
+	$(BIN)/ruff format --check src tests scripts bench lab
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/check_prose.py
 
 bench: $(VENV)/.dev ## measure the gateway against nginx and its peers (about 20 minutes)
 	$(BIN)/python -m bench.gateway

@@ -1,6 +1,6 @@
-"""Fixtures of everything that talks to a running Sophia."""
+"""Fixtures of the tests with a running Sophia."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,13 @@ import msgspec
 import pytest
 from hypothesis import settings
 
-from gateway import NO_TIMERS, Gateway, ServerKind, prepare, running
+from gateway import NO_TIMERS, RECONCILE_DELAYS, Gateway, ServerKind, Start, prepare, running
 from sophia.adapters.store.migrate import migrate
 from sophia.config import Settings
-from sophia.testing import ScriptedUpstream
+from sophia.sandbox import ScriptedUpstream
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
-
-Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +41,18 @@ async def up() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 def start(tmp_path: Path, migrated: Path, server: ServerKind, up: ScriptedUpstream) -> Start:
-    """A function that runs a Sophia with other settings; a second call restarts it."""
+    """Return a function that runs a Sophia with changed settings; a second call restarts it."""
     folder = tmp_path / "data"
 
-    def begin(**settings: Any) -> AbstractAsyncContextManager[Gateway]:
+    def begin(
+        *, reconcile_delays: Sequence[float] = RECONCILE_DELAYS, **settings: Any
+    ) -> AbstractAsyncContextManager[Gateway]:
         if not folder.exists():
             prepare(folder, migrated)
-        wanted = msgspec.structs.replace(
+        changed = msgspec.structs.replace(
             Settings(data_dir=str(folder), catalogue=NO_TIMERS), **settings
         )
-        return running(folder, server, wanted, up)
+        return running(folder, server, changed, up, reconcile_delays=reconcile_delays)
 
     return begin
 

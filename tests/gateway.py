@@ -1,10 +1,10 @@
-"""A whole Sophia in front of a scripted upstream, on real sockets, and a client that reads bytes."""
+"""A whole Sophia with a scripted upstream, on real sockets, and a client that reads bytes."""
 
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,19 +15,21 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from sophia.adapters.store.driver import sqlite
-from sophia.compose import Sophia, compose, new_key
-from sophia.config import CatalogueSettings, Clocks, Settings
-from sophia.core.ports import Clock
+from sophia.adapters.store.driver import load_sqlite
+from sophia.compose.keys import create_key
+from sophia.compose.root import Sophia, compose
+from sophia.config import CatalogueSettings, DeadlineSettings, Settings
 from sophia.core.money import nano_from_usd
-from sophia.core.rows import Outcome
-from sophia.http.asgi import App
-from sophia.http.native import protocol_class
+from sophia.core.ports import Clock
+from sophia.core.rows import AttemptOutcome
+from sophia.http.asgi import AsgiApp
+from sophia.http.native import build_protocol_class
 from sophia.http.routes import Router
-from sophia.serving.reconcile import Reconciler
-from sophia.testing import ScriptedUpstream
+from sophia.sandbox import ScriptedUpstream
 
 ServerKind = Literal["native", "asgi"]
+RECONCILE_DELAYS = (0.01, 0.05, 0.1, 0.2)
+Start = Callable[..., AbstractAsyncContextManager["Gateway"]]
 
 MINI = "openai/gpt-4o-mini"
 FLASH = "google/gemini-2.5-flash"
@@ -35,7 +37,7 @@ NEMO = "mistralai/mistral-nemo"
 CODER = "qwen/qwen3-coder"
 SONNET = "anthropic/claude-sonnet-4.5"
 NO_TIMERS = CatalogueSettings(refresh_hours=0)
-SHORT = Clocks(
+SHORT = DeadlineSettings(
     connect_s=1.0, content_s=0.4, whole_s=0.4, stall_s=0.3, total_s=5.0, request_s=5.0
 )
 
@@ -47,7 +49,7 @@ def chat(model: str = MINI, text: str = "Why is the sky blue?", **more: Any) -> 
 
 @dataclass
 class Answer:
-    """What came. `complete` says that HTTP ended as it should; `reset` that the socket broke."""
+    """A received answer: `complete` means that HTTP ended properly, `reset` that the socket broke."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class Answer:
 
 
 class Client:
-    """Asks over one socket for each request."""
+    """Sends requests, with a connection for each."""
 
     def __init__(self, port: int, key: str) -> None:
         self.port = port
@@ -115,7 +117,11 @@ class Client:
         return await self.post("/v1/chat/completions", chat(model, **fields), key=key)
 
     async def post(
-        self, path: str, body: object, headers: Mapping[str, str] | None = None, key: str | None = None
+        self,
+        path: str,
+        body: object,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Answer:
         """Post JSON, or bytes as they are."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -135,8 +141,8 @@ class Client:
         key: str | None = None,
     ) -> Answer:
         """Send one request; `headers` replace the key unless they are None."""
-        given = {"Authorization": f"Bearer {key or self.key}"} if headers is None else headers
-        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        fields = {"Authorization": f"Bearer {key or self.key}"} if headers is None else headers
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         head = f"{method} {path} HTTP/1.1\r\nHost: sophia\r\n{lines}"
         head += f"Content-Length: {len(body)}\r\n\r\n"
         return await self.raw(head.encode("latin-1") + body)
@@ -156,7 +162,7 @@ class Client:
 
     @asynccontextmanager
     async def connection(self, data: bytes) -> AsyncIterator[asyncio.StreamReader]:
-        """Send bytes; whoever leaves hangs up."""
+        """Send bytes; leaving the context closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         writer.write(data)
         try:
@@ -176,7 +182,7 @@ class Client:
 
 @dataclass
 class Gateway:
-    """A running Sophia, what it talks to, and whom it talks with."""
+    """A running Sophia, its scripted upstream and a client for it."""
 
     sophia: Sophia
     up: ScriptedUpstream
@@ -184,9 +190,9 @@ class Gateway:
     folder: Path
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        """Return the rows of a ledger table once everything handed over is durable."""
+        """Return the rows of a ledger table once all of them are durable."""
         await self.sophia.store.attempts(0)
-        connection = sqlite().connect(str(self.folder / "sophia.db"))
+        connection = load_sqlite().connect(str(self.folder / "sophia.db"))
         try:
             cursor = connection.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in cursor.description]
@@ -194,25 +200,25 @@ class Gateway:
         finally:
             connection.close()
 
-    async def outcomes(self) -> list[Outcome]:
+    async def outcomes(self) -> list[AttemptOutcome]:
         """Return every outcome, oldest attempt first."""
-        rows = [Outcome(**row) for row in await self.rows("outcomes")]
+        rows = [AttemptOutcome(**row) for row in await self.rows("outcomes")]
         return sorted(rows, key=lambda row: row.attempt_id)
 
-    async def settled(self, count: int, seconds: float = 3.0) -> list[Outcome]:
+    async def settled(self, count: int, seconds: float = 3.0) -> list[AttemptOutcome]:
         """Return the outcomes once there are `count` of them."""
         async with asyncio.timeout(seconds):
-            while len(found := await self.outcomes()) < count:
+            while len(outcomes := await self.outcomes()) < count:
                 await asyncio.sleep(0.01)
-        return found
+        return outcomes
 
     async def standing(self) -> tuple[float, float]:
-        """Return (spent, held) of the first key in US dollars, as the API tells them."""
+        """Return (spent, held) of the first key in US dollars, from the API."""
         data = (await self.client.get("/v1/key")).json["data"]
         return data["usage"], data["held"]
 
     async def untouched(self) -> bool:
-        """Say whether nothing was booked and nothing was sent upstream."""
+        """Return whether nothing was booked and nothing was sent upstream."""
         return not (self.up.requests or await self.rows("intents") or await self.rows("outcomes"))
 
     async def new_key(
@@ -224,29 +230,29 @@ class Gateway:
         each: float | None = None,
         explores: bool = True,
     ) -> str:
-        """Make another key, as the command line does; limits in US dollars."""
-        token, row = new_key(
+        """Create another key, as the command line does; limits in US dollars."""
+        token, row = create_key(
             self.folder,
             name,
             scope,
-            daily=None if daily is None else nano_from_usd(daily),
-            each=None if each is None else nano_from_usd(each),
+            daily_budget_nano=None if daily is None else nano_from_usd(daily),
+            per_request_nano=None if each is None else nano_from_usd(each),
         )
         await self.sophia.store.add_key(row._replace(explores=explores))
         return token
 
     async def catch_up(self) -> None:
-        """Take keys over at once instead of at the next turn of the timer."""
-        self.sophia.front.keys.replace(await self.sophia.store.keys())
+        """Reload the keys at once instead of when the timer does."""
+        self.sophia.app.key_ring.replace(await self.sophia.store.keys())
 
 
 @asynccontextmanager
 async def serving(sophia: Sophia, kind: ServerKind) -> AsyncIterator[int]:
     """Serve on a free port of loopback with the fast server or through plain ASGI."""
     router = Router()
-    native = protocol_class(sophia.front, router)
+    native = build_protocol_class(sophia.app, router)
     config = uvicorn.Config(
-        App(sophia.front, router),
+        AsgiApp(sophia.app, router),
         http=native if kind == "native" else HttpToolsProtocol,
         lifespan="off",
         log_config=None,
@@ -274,18 +280,18 @@ async def running(
     settings: Settings,
     up: ScriptedUpstream,
     clock: Clock | None = None,
+    reconcile_delays: Sequence[float] = RECONCILE_DELAYS,
 ) -> AsyncIterator[Gateway]:
-    """Compose and serve; the first key is made unless the folder has one already."""
+    """Compose and serve; a first key is created unless the folder has one already."""
     fresh = not (folder / "first.key").exists()
     environ = {"OPENROUTER_API_KEY": "sk-or-test", "OPENROUTER_BASE_URL": up.base_url}
-    sophia = await compose(settings, environ, clock)
-    sophia.front.desk.reconciler = Reconciler((0.01, 0.05, 0.2, 0.5))
+    sophia = await compose(settings, environ, clock, reconcile_delays)
     try:
         if fresh:
-            token, row = new_key(folder, "first")
+            token, row = create_key(folder, "first")
             await sophia.store.add_key(row)
             (folder / "first.key").write_text(token)
-            sophia.front.keys.replace(await sophia.store.keys())
+            sophia.app.key_ring.replace(await sophia.store.keys())
         async with serving(sophia, kind) as port:
             client = Client(port, (folder / "first.key").read_text())
             yield Gateway(sophia, up, client, folder)
@@ -294,6 +300,6 @@ async def running(
 
 
 def prepare(folder: Path, template: Path) -> None:
-    """Put a migrated database in place: migrating takes longer than most tests."""
+    """Copy a migrated database, since migrating takes longer than most tests."""
     folder.mkdir(exist_ok=True)
     shutil.copy(template, folder / "sophia.db")

@@ -9,46 +9,48 @@ import numpy as np
 from msgspec.structs import astuple
 
 from sophia.adapters.store.sqlite import SqliteStore
-from sophia.compose.learning import task_classes
-from sophia.core.ids import Ids
-from sophia.core.rows import Intent, LessonRow, Outcome
-from sophia.routing.evidence import pack, rated
-from sophia.routing.features import unread
-from sophia.routing.nouns import Attempt, Evidence, Plan, Prompt
-from sophia.routing.policies.choose import Exploration, Options, Taste, choose
-from sophia.routing.policies.policy import Ratings, Sight
+from sophia.core.ids import IdGenerator
+from sophia.core.rows import AttemptIntent, AttemptOutcome, LessonRow
+from sophia.learning.online.packaged import load_task_names
+from sophia.routing.bandit.choose import ChoiceSet, choose_arm
+from sophia.routing.bandit.policy import ArmRatings, PolicyContext
+from sophia.routing.explain.trace import build_rated_arms, pack_context
+from sophia.routing.features.extract import build_default_features
+from sophia.routing.types import Attempt, DecisionTrace, Exploration, Plan, Prompt, UtilityWeights
 
 ARMS = ("a/cheap", "b/dear", "c/weak")
 COSTS = np.array([3e5, 3e6, 1e5])
 TRUTH = np.array([[0.6, 0.9, 0.3], [0.9, 0.8, 0.3]])
 """The chance of a good answer by task and arm."""
 
-TASTE = Taste(0.05, 3e6)
-EXPLORING = Exploration("softmax", temperature=0.1, extra=100.0)
-TASKS = np.zeros((2, len(task_classes())))
+TASTE = UtilityWeights(0.05, 3e6)
+EXPLORING = Exploration("softmax", temperature=0.1, max_extra_cost=100.0)
+TASKS = np.zeros((2, len(load_task_names())))
 TASKS[:, :2] = [[0.9, 0.1], [0.1, 0.9]]
 
 
-def plan_of(
-    task: int, draw: float, policy: str = "learned", mode: str = ""
-) -> tuple[Plan, int]:
+def plan_of(task: int, draw: float, policy: str = "learned", mode: str = "") -> tuple[Plan, int]:
     """Return a plan whose choice knew nothing of the task, and the arm that was drawn."""
-    options = Options(
-        Ratings(np.array([0.7, 0.75, 0.6]), np.zeros(3)), COSTS, np.ones(3, bool), np.zeros(3)
+    options = ChoiceSet(
+        ratings=ArmRatings(np.array([0.7, 0.75, 0.6]), np.zeros(3)),
+        cost=COSTS,
+        explorable=np.ones(3, bool),
+        late_probability=np.zeros(3),
+        failure_probability=np.zeros(3),
     )
-    choice = choose(options, TASTE, EXPLORING, draw)
-    evidence = Evidence(
+    choice = choose_arm(options, TASTE, EXPLORING, draw)
+    evidence = DecisionTrace(
         "s+0",
-        pack(Sight(TASKS[task], np.zeros(0), np.zeros(0))),
+        pack_context(PolicyContext(TASKS[task])),
         draw,
         astuple(TASTE),
         astuple(EXPLORING),
-        rated(ARMS, options, choice) if policy == "learned" else (),
-        mode=mode,
+        build_rated_arms(ARMS, options, choice) if policy == "learned" else (),
+        call_mode=mode,
     )
     attempts = (Attempt(ARMS[choice.arm], "", 1, 1),)
-    features = unread(Prompt("", chars=1, utf8_bytes=1))
-    return Plan(attempts, policy, None, "", features, evidence=evidence), choice.arm
+    features = build_default_features(Prompt("", chars=1, utf8_bytes=1))
+    return Plan(attempts, policy, None, "", features, trace=evidence), choice.arm
 
 
 async def fill(  # noqa: PLR0913
@@ -66,7 +68,7 @@ async def fill(  # noqa: PLR0913
     rng = np.random.default_rng(0)
     store = SqliteStore(path)
     now = at_ms
-    ids = Ids(lambda: now)
+    ids = IdGenerator(lambda: now)
     lessons = 0
     writes: list[Coroutine[object, object, object]] = []
     for number in range(count):
@@ -74,17 +76,34 @@ async def fill(  # noqa: PLR0913
         plan, arm = plan_of(task, float(rng.random()), policy)
         now = at_ms + number * step_ms
         id = ids.next()
-        row = Intent(id, "k1", "2026-01-01", ARMS[arm], "u", 1, now)
+        row = AttemptIntent(
+            attempt_id=id,
+            key_id="k1",
+            window="2026-01-01",
+            model=ARMS[arm],
+            upstream="u",
+            held_nano=1,
+            at_ms=now,
+        )
         writes.append(store.reserve(row._replace(plan=msgspec.json.encode(plan))))
         if rng.random() < spoken:
             lessons += 1
             score = float(rng.random() < TRUTH[task, arm])
-            lesson = LessonRow(lessons, id, "k1", ARMS[arm], score, 1.0, policy, now)
+            lesson = LessonRow(
+                number=lessons,
+                decision_id=id,
+                key_id="k1",
+                arm=ARMS[arm],
+                quality=score,
+                weight=1.0,
+                policy=policy,
+                at_ms=now,
+            )
             writes.append(store.add_lesson(lesson))
         store.settle(
-            Outcome(
-                id, "k1", "2026-01-01", ARMS[arm], "settled", 1000, "priced", 1000,
-                1, 1, 0, 0, "stop", None, None, None, None, 1.0, now,
+            AttemptOutcome(
+                attempt_id=id, key_id="k1", window="2026-01-01", model=ARMS[arm], state="settled", cost_nano=1000, cost_source="priced", estimate_nano=1000,
+                prompt_tokens=1, completion_tokens=1, cached_tokens=0, reasoning_tokens=0, finish_reason="stop", failure=None, generation_id=None, provider=None, first_content_ms=None, total_ms=1.0, at_ms=now,
             )
         )  # fmt: skip
     # Together they are durable at one stroke.

@@ -1,10 +1,13 @@
-"""The rule set that satisfies every client at once: what a whole answer and a chunk must be."""
+"""The shape of whole answers and chunks that every client accepts."""
 
 from typing import Any
 
 REASONS = {"stop", "length", "tool_calls", "content_filter", "error"}
 REASONING = {
-    "reasoning.text", "reasoning.summary", "reasoning.encrypted", "reasoning.server_tool_call"
+    "reasoning.text",
+    "reasoning.summary",
+    "reasoning.encrypted",
+    "reasoning.server_tool_call",
 }
 
 

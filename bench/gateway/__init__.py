@@ -1,1 +1,1 @@
-"""The gateway benchmark: one gateway at a time on one core, peers beside it, ratios inside a round."""
+"""Gateway benchmark: one gateway at a time on one core, compared within a round."""

@@ -1,4 +1,4 @@
-"""Describes the machine and the versions behind a result, without naming the host or its paths."""
+"""Describe the machine and the software versions of a result, without host name or paths."""
 
 import os
 import platform
@@ -6,15 +6,17 @@ import re
 import subprocess
 from pathlib import Path
 
-from bench.gateway.places import ENVIRONMENTS, NODE, REPOSITORY
+from bench.gateway.paths import ENVIRONMENTS, NODE, REPOSITORY
 from bench.gateway.setup import NODE_PEERS, PYTHON_PEERS
-from bench.gateway.targets import nginx_binary
+from bench.gateway.targets import find_nginx
 
-PACKAGES = {name: re.split(r"[\[=]", requirements[0])[0] for name, requirements in PYTHON_PEERS.items()}
+PACKAGES = {
+    name: re.split(r"[\[=]", requirements[0])[0] for name, requirements in PYTHON_PEERS.items()
+}
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, cores, memory, kernel, distribution and Python."""
+    """Return processor, cores, memory, kernel, distribution and Python version."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
@@ -25,10 +27,10 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def versions(needs: set[str]) -> dict[str, str]:
-    """Version of what was installed, by its name in `needs`; Sophia's is always told."""
+def list_versions(needs: set[str]) -> dict[str, str]:
+    """Return the versions of Sophia and of the requirements in `needs`, by name."""
     found = {
-        "nginx": _first_match(r"nginx/([\d.]+)", nginx_binary() or "nginx", "-v"),
+        "nginx": _first_match(r"nginx/([\d.]+)", find_nginx() or "nginx", "-v"),
         "node": _first_match(r"v([\d.]+)", "node", "--version"),
         "sophia": _sophia(),
     }
@@ -39,8 +41,8 @@ def versions(needs: set[str]) -> dict[str, str]:
     for name, requirement in NODE_PEERS.items():
         if (NODE / name / "installed.txt").exists():
             found[name] = requirement.rsplit("@", 1)[1]
-    told = needs | {"sophia"} | ({"node"} if needs & NODE_PEERS.keys() else set())
-    return {name: version for name, version in found.items() if version and name in told}
+    reported = needs | {"sophia"} | ({"node"} if needs & NODE_PEERS.keys() else set())
+    return {name: version for name, version in found.items() if version and name in reported}
 
 
 def _processor() -> str:
@@ -56,7 +58,9 @@ def _distribution() -> str:
 
 
 def _sophia() -> str:
-    commit = _first_match(r"([0-9a-f]{7,})", "git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD")
+    commit = _first_match(
+        r"([0-9a-f]{7,})", "git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"
+    )
     version = _first_match(r'(?m)^version = "([^"]+)"', "cat", str(REPOSITORY / "pyproject.toml"))
     return f"{version} ({commit})" if commit else version
 

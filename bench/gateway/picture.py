@@ -1,4 +1,4 @@
-"""The result as a picture: bars of CPU time per request, on a logarithmic scale."""
+"""Bar chart of CPU time per request, on a logarithmic scale."""
 
 import html
 import math
@@ -6,7 +6,7 @@ import math
 from rich.console import Console
 from rich.text import Text
 
-from bench.gateway.report import Result, number
+from bench.gateway.report import Result, format_number
 from bench.gateway.targets import Target
 
 FIGURE = "sat.cpu_us"
@@ -16,8 +16,8 @@ LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH, ROW_HEIGHT, MARGIN = 200, 400, 180, 26, 14
 TERMINAL_BAR = 44
 
 
-def bars(result: Result) -> list[tuple[Target, float]]:
-    """Targets with their CPU time per request in microseconds, least first."""
+def sort_by_cpu_time(result: Result) -> list[tuple[Target, float]]:
+    """Return targets with their CPU time per request in microseconds, lowest first."""
     found = [
         (target, result.summary[target.name][FIGURE].median)
         for target in result.targets
@@ -26,15 +26,15 @@ def bars(result: Result) -> list[tuple[Target, float]]:
     return sorted(found, key=lambda bar: bar[1])
 
 
-def share(value: float, low: float, high: float) -> float:
-    """Length of a bar, 0 to 1, between half of the lowest value and the highest."""
+def bar_length(value: float, low: float, high: float) -> float:
+    """Return the length of a bar, 0 to 1, between half of the lowest value and the highest."""
     start = math.log10(low / 2)
     return (math.log10(value) - start) / max(math.log10(high) - start, 1e-9)
 
 
-def svg(result: Result) -> str:
-    """A picture that reads on light and dark pages and needs no font or script."""
-    found = bars(result)
+def render_svg(result: Result) -> str:
+    """Return the chart as SVG for light and dark pages, without fonts or scripts."""
+    found = sort_by_cpu_time(result)
     height = MARGIN * 2 + 30 + ROW_HEIGHT * len(found)
     width = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH
     values = [value for _, value in found] or [1.0]
@@ -48,26 +48,30 @@ def svg(result: Result) -> str:
     ]
     for row, (target, value) in enumerate(found):
         top = MARGIN + 30 + row * ROW_HEIGHT
-        length = share(value, min(values), max(values)) * BAR_WIDTH
+        length = bar_length(value, min(values), max(values)) * BAR_WIDTH
         weight = ' font-weight="600"' if target.kind == "ours" else ""
-        parts.append(f'<text x="{MARGIN}" y="{top + 14}"{weight}>{html.escape(target.title)}</text>')
+        parts.append(
+            f'<text x="{MARGIN}" y="{top + 14}"{weight}>{html.escape(target.title)}</text>'
+        )
         parts.append(
             f'<rect x="{LABEL_WIDTH}" y="{top}" width="{length:.1f}" height="18" rx="3" fill="{COLOURS[target.kind]}"/>'
         )
         label = _label(result, target, value)
-        parts.append(f'<text x="{LABEL_WIDTH + length + 6:.1f}" y="{top + 14}"{weight}>{label}</text>')
+        parts.append(
+            f'<text x="{LABEL_WIDTH + length + 6:.1f}" y="{top + 14}"{weight}>{label}</text>'
+        )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def draw(result: Result, console: Console) -> None:
-    """The same bars in the terminal."""
-    found = bars(result)
+def print_chart(result: Result, console: Console) -> None:
+    """Print the chart in the terminal."""
+    found = sort_by_cpu_time(result)
     if not found:
         return
     values = [value for _, value in found]
     console.print("\nCPU time per request on one core (µs, logarithmic; shorter is better)")
     for target, value in found:
-        length = max(1, round(share(value, min(values), max(values)) * TERMINAL_BAR))
+        length = max(1, round(bar_length(value, min(values), max(values)) * TERMINAL_BAR))
         line = Text(f"{target.title:<26} ")
         line.append("█" * length, style=STYLES[target.kind])
         line.append(f" {_label(result, target, value)}")
@@ -76,4 +80,6 @@ def draw(result: Result, console: Console) -> None:
 
 def _label(result: Result, target: Target, value: float) -> str:
     ratio = result.summary[target.name].get(f"{FIGURE}_x_nginx")
-    return f"{number(value)} µs" + (f" · {number(ratio.median)} × nginx" if ratio else "")
+    return f"{format_number(value)} µs" + (
+        f" · {format_number(ratio.median)} × nginx" if ratio else ""
+    )

@@ -11,23 +11,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.gateway.phases import body_file
-from bench.gateway.places import RUN
-from bench.gateway.targets import Target, environment
+from bench.gateway.paths import RUN
+from bench.gateway.phases import write_body
+from bench.gateway.targets import Target, build_environment
 
 PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
-HIGHEST = -20
+HIGHEST_PRIORITY = -20
 STOP_SECONDS = 4.0
 
 
-class Unable(Exception):
-    """A gateway did not start, or does not answer as it must."""
+class BenchmarkError(Exception):
+    """The machine or a gateway does not meet a requirement of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core carries load and mock, and which the gateway."""
+    """The core of load generator and mock upstream, and the core of the gateway."""
 
     load: int
     gateway: int
@@ -36,51 +36,53 @@ class Cores:
 BLOCK_METRIC = "sophia_event_loop_block_seconds"
 
 
-def cores() -> Cores:
-    """The first two cores this process may use.
+def select_cores() -> Cores:
+    """Return the first two cores that this process may use.
 
-    Raises Unable on a machine with a single core: sharing it would measure the load generator.
+    Raises BenchmarkError on a machine with one core: sharing it would measure the load generator.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise Unable("the benchmark needs two processor cores: one for load and upstream, one for the gateway")
+        raise BenchmarkError(
+            "the benchmark needs two processor cores: one for load and upstream, one for the gateway"
+        )
     return Cores(load=allowed[0], gateway=allowed[1])
 
 
-def may_lift() -> bool:
-    """Whether this user may raise priorities, so that a busy machine disturbs less."""
+def can_raise_priority() -> bool:
+    """Return whether this user may raise priorities, which reduces noise from other processes."""
     return os.geteuid() == 0
 
 
-def pinned(core: int, command: Iterable[str]) -> list[str]:
-    """The command held on one core, at high priority where that is allowed."""
-    lifted = ["nice", "-n", str(HIGHEST)] if may_lift() else []
-    return [*lifted, "taskset", "-c", str(core), *command]
+def pin_command(core: int, command: Iterable[str]) -> list[str]:
+    """Return the command pinned to one core, at high priority where that is allowed."""
+    nice = ["nice", "-n", str(HIGHEST_PRIORITY)] if can_raise_priority() else []
+    return [*nice, "taskset", "-c", str(core), *command]
 
 
-def lift(pid: int) -> None:
-    """Raise the session too: with autogroup scheduling nice counts only inside one."""
-    if may_lift():
+def raise_session_priority(pid: int) -> None:
+    """Raise the priority of a process's session, since autogroups limit nice to a session."""
+    if can_raise_priority():
         try:
-            (PROC / str(pid) / "autogroup").write_text(str(HIGHEST))
+            (PROC / str(pid) / "autogroup").write_text(str(HIGHEST_PRIORITY))
         except OSError:
             return
 
 
-def family(pid: int) -> list[int]:
-    """A process and everything it started."""
+def find_process_tree(pid: int) -> list[int]:
+    """Return the ids of a process and its descendants."""
     found = [pid]
     try:
         for task in (PROC / str(pid) / "task").iterdir():
             for child in (task / "children").read_text().split():
-                found += family(int(child))
+                found += find_process_tree(int(child))
     except OSError:
         pass
     return found
 
 
-def cpu_ns(pids: Iterable[int]) -> int:
-    """Processor time of all threads, from the scheduler's own count."""
+def read_cpu_ns(pids: Iterable[int]) -> int:
+    """Return the CPU time of all threads, from the scheduler's statistics."""
     total = 0
     for pid in pids:
         try:
@@ -91,41 +93,47 @@ def cpu_ns(pids: Iterable[int]) -> int:
     return total
 
 
-def resident_mb(pids: Iterable[int]) -> float:
-    """Resident memory; pages that processes share count in each."""
+def read_resident_mb(pids: Iterable[int]) -> float:
+    """Return resident memory; shared pages count in each process."""
     kilobytes = 0
     for pid in pids:
         try:
             rollup = (PROC / str(pid) / "smaps_rollup").read_text()
         except OSError:
             continue
-        kilobytes += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
+        kilobytes += sum(
+            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:")
+        )
     return round(kilobytes / 1024, 1)
 
 
-def machine_busy_seconds() -> float:
-    """Processor seconds used on the whole machine since it started."""
+def read_machine_busy_seconds() -> float:
+    """Return the CPU seconds used on the whole machine since its start."""
     values = [int(value) for value in (PROC / "stat").read_text().splitlines()[0].split()[1:9]]
     idle, waiting, stolen = values[3], values[4], values[7]
     return (sum(values) - idle - waiting - stolen) / TICKS
 
 
-def post(target: Target, body: str, seconds: float = 20.0, *, signed: bool = True) -> tuple[int, bytes]:
-    """One request to a gateway: status and whole body."""
+def post(
+    target: Target, body: str, seconds: float = 20.0, *, with_key: bool = True
+) -> tuple[int, bytes]:
+    """Send one request to a gateway; return status and body."""
     headers = {"Content-Type": "application/json"}
-    if signed:
+    if with_key:
         headers |= dict(header.split(": ", 1) for header in target.headers)
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=seconds)
     try:
-        connection.request("POST", target.path, body_file(body, target.model).read_bytes(), headers)
+        connection.request(
+            "POST", target.path, write_body(body, target.model).read_bytes(), headers
+        )
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
         connection.close()
 
 
-def loop_block_ms(target: Target) -> float | None:
-    """The longest event-loop block since the last call, in milliseconds; None if it is not told."""
+def read_loop_block_ms(target: Target) -> float | None:
+    """Return the longest event-loop block since the last call in ms, None if not reported."""
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=5)
     try:
         connection.request("GET", "/metrics")
@@ -147,30 +155,30 @@ class Running:
 
     process: subprocess.Popen[bytes]
     cold_seconds: float = 0.0
-    family: list[int] = field(default_factory=list)
+    pids: list[int] = field(default_factory=list)
 
     def refresh(self) -> None:
-        """Look again who belongs to it: workers may start late."""
-        self.family = family(self.process.pid)
+        """Update the process ids, since workers may start late."""
+        self.pids = find_process_tree(self.process.pid)
 
     def stop(self) -> None:
-        """End it and its children: politely, then not."""
+        """Stop it and its children: SIGTERM, then SIGKILL."""
         self.refresh()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.family:
+            for pid in self.pids:
                 try:
                     os.kill(pid, number)
                 except OSError:
                     continue
-            if self._gone_within(STOP_SECONDS):
+            if self._wait_until_gone(STOP_SECONDS):
                 break
         self.process.wait()
 
-    def _gone_within(self, seconds: float) -> bool:
+    def _wait_until_gone(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.process.poll()
-            if not any(_alive(pid) for pid in self.family):
+            if not any(_alive(pid) for pid in self.pids):
                 return True
             time.sleep(0.02)
         return False
@@ -184,20 +192,22 @@ def _alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def launch(name: str, core: int, command: Iterable[str], variables: dict[str, str] | None = None) -> Running:
+def launch(
+    name: str, core: int, command: Iterable[str], variables: dict[str, str] | None = None
+) -> Running:
     """Start a command on one core; its output goes to bench/work/run/NAME.log."""
     RUN.mkdir(parents=True, exist_ok=True)
     with (RUN / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            pinned(core, command), env=variables, cwd=RUN, stdin=subprocess.DEVNULL,
+            pin_command(core, command), env=variables, cwd=RUN, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    lift(process.pid)
-    return Running(process, family=[process.pid])
+    raise_session_priority(process.pid)
+    return Running(process, pids=[process.pid])
 
 
-def listening(port: int) -> bool:
-    """Whether somebody accepts connections on a loopback port."""
+def is_listening(port: int) -> bool:
+    """Return whether a loopback port accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.2).close()
     except OSError:
@@ -208,20 +218,22 @@ def listening(port: int) -> bool:
 def start(target: Target, core: int) -> Running:
     """Start a gateway and wait for its first answer.
 
-    Raises Unable when it exits, or gives no 200 in its time.
+    Raises BenchmarkError if it exits or gives no 200 within `start_seconds`.
     """
     if target.seed and target.data:
         shutil.rmtree(target.data, ignore_errors=True)
         shutil.copytree(target.seed, target.data)
-    if listening(target.port):
-        raise Unable(f"port {target.port} is taken")
+    if is_listening(target.port):
+        raise BenchmarkError(f"port {target.port} is in use")
     began = time.perf_counter()
-    running = launch(target.name, core, target.command, environment(target))
-    last = "nothing listened"
+    running = launch(target.name, core, target.command, build_environment(target))
+    last = "no open port"
     while time.perf_counter() - began < target.start_seconds:
         if running.process.poll() is not None:
-            raise Unable(f"exited with {running.process.returncode}, see bench/work/run/{target.name}.log")
-        if not listening(target.port):
+            raise BenchmarkError(
+                f"exited with {running.process.returncode}, see bench/work/run/{target.name}.log"
+            )
+        if not is_listening(target.port):
             time.sleep(0.004)
             continue
         try:
@@ -236,4 +248,4 @@ def start(target: Target, core: int) -> Running:
             last = f"{status} {answer[:200].decode(errors='replace')}"
         time.sleep(0.02)
     running.stop()
-    raise Unable(f"no first answer in {target.start_seconds:.0f} s: {last}")
+    raise BenchmarkError(f"no first answer in {target.start_seconds:.0f} s: {last}")

@@ -1,4 +1,4 @@
-"""Turns a summary into JSON, Markdown and a table for the terminal."""
+"""Render a summary as JSON, as Markdown and for the terminal."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Everything a reader of the benchmark needs to judge it."""
+    """A benchmark result with its settings, machine and versions."""
 
     made: str
     command: str
@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table: one figure, or two with a slash between."""
+    """A column of a table: one figure, or two separated by a slash."""
 
     title: str
     figures: tuple[str, ...]
@@ -68,28 +68,37 @@ STREAMS = (
     Column("event lag p99 ms", ("pace.lag_p99_ms",), "pace"),
 )
 
-def number(value: float | None) -> str:
-    """Three significant digits, thousands apart."""
+
+def format_number(value: float | None) -> str:
+    """Format with three significant digits and thousands separators."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def cell(column: Column, target: Target, result: Result) -> str:
-    """What a table says of one target; "over" when it cannot carry the phase's rate."""
+def format_cell(column: Column, target: Target, result: Result) -> str:
+    """Return the cell of one target; "over" if it cannot sustain the phase's rate."""
     figures = result.summary.get(target.name, {})
     values = [figures[name].median if name in figures else None for name in column.figures]
     if all(value is None for value in values):
         return "over" if column.phase in result.over.get(target.name, []) else NOTHING
-    return " / ".join(number(value) for value in values)
+    return " / ".join(format_number(value) for value in values)
 
 
-def rows(columns: tuple[Column, ...], result: Result, *, tls: bool = False) -> list[list[str]]:
-    """Title row and a row for each target that has something to show, fastest first."""
+def build_rows(
+    columns: tuple[Column, ...], result: Result, *, tls: bool = False
+) -> list[list[str]]:
+    """Return a title row and a row for each target with figures, fastest first."""
     shown = [target for target in result.targets if target.tls == tls and target.kind != "direct"]
     shown.sort(key=lambda target: -_throughput(result, target))
-    body = [[target.title, *(cell(column, target, result) for column in columns)] for target in shown]
-    return [["gateway", *(column.title for column in columns)], *(row for row in body if set(row[1:]) != {NOTHING})]
+    body = [
+        [target.title, *(format_cell(column, target, result) for column in columns)]
+        for target in shown
+    ]
+    return [
+        ["gateway", *(column.title for column in columns)],
+        *(row for row in body if set(row[1:]) != {NOTHING}),
+    ]
 
 
 def _throughput(result: Result, target: Target) -> float:
@@ -97,31 +106,38 @@ def _throughput(result: Result, target: Target) -> float:
     return figure.median if figure else 0.0
 
 
-def goal_rows(result: Result) -> list[list[str]]:
-    """Title row and a row for each goal that was measured."""
+def build_goal_rows(result: Result) -> list[list[str]]:
+    """Return a title row and a row for each goal that was measured."""
     found = [["goal", "bound", "measured", "met"]]
     for goal in GOALS:
-        value = goal.measured(result.summary)
+        value = goal.find_median(result.summary)
         if value is not None:
-            found.append([goal.title, f"{goal.way} {goal.bound:g}", number(value), "yes" if goal.met(value) else "no"])
+            found.append(
+                [
+                    goal.title,
+                    f"{goal.direction} {goal.bound:g}",
+                    format_number(value),
+                    "yes" if goal.is_met(value) else "no",
+                ]
+            )
     return found
 
 
-def missed(result: Result) -> list[str]:
-    """Titles of the goals that were measured and not reached."""
-    values = ((goal, goal.measured(result.summary)) for goal in GOALS if not goal.aim)
-    return [goal.title for goal, value in values if value is not None and not goal.met(value)]
+def list_missed_goals(result: Result) -> list[str]:
+    """Return the titles of the goals that were measured and missed."""
+    values = ((goal, goal.find_median(result.summary)) for goal in GOALS if not goal.informational)
+    return [goal.title for goal, value in values if value is not None and not goal.is_met(value)]
 
 
-def markdown_table(table: list[list[str]]) -> str:
-    """A Markdown table; numbers to the right."""
+def format_markdown_table(table: list[list[str]]) -> str:
+    """Return a Markdown table with numbers right-aligned."""
     head, *body = table
     rule = "|---|" + "---:|" * (len(head) - 1)
     return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in body)])
 
 
-def markdown(result: Result, picture: str) -> str:
-    """The section of the reference page."""
+def render_section(result: Result, picture: str) -> str:
+    """Return the section of the reference page."""
     machine, settings = result.machine, result.settings
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
     parts = [
@@ -132,35 +148,41 @@ def markdown(result: Result, picture: str) -> str:
         f"{versions}.",
         f"![CPU time per request]({picture})",
         "One gateway on one core; load generator and upstream on another. 1.5 kB requests, 32 connections:",
-        markdown_table(rows(MAIN, result)),
+        format_markdown_table(build_rows(MAIN, result)),
     ]
     parts += _section("64 kB requests, memory after load, start to first answer", FOOTPRINT, result)
     parts += _section("Latency above the upstream's own 50 ms", LATENCY, result)
     parts += _section("Streams of 50 events", STREAMS, result)
     if any(target.tls for target in result.targets):
-        parts += ["TLS to the upstream (ratios to nginx with TLS):", markdown_table(rows(MAIN, result, tls=True))]
-    if len(goal_rows(result)) > 1:
-        parts += ["Goals:", markdown_table(goal_rows(result))]
+        parts += [
+            "TLS to the upstream (ratios to nginx with TLS):",
+            format_markdown_table(build_rows(MAIN, result, tls=True)),
+        ]
+    if len(build_goal_rows(result)) > 1:
+        parts += ["Goals:", format_markdown_table(build_goal_rows(result))]
     if result.missing:
-        parts += ["Not measured:", "\n".join(f"- {name}: {why}" for name, why in result.missing.items())]
+        parts += [
+            "Not measured:",
+            "\n".join(f"- {name}: {why}" for name, why in result.missing.items()),
+        ]
     parts.append("“over”: the rate is more than the gateway carries on one core.")
     return "\n\n".join(parts) + "\n"
 
 
 def _section(title: str, columns: tuple[Column, ...], result: Result) -> list[str]:
-    table = rows(columns, result)
-    return [f"{title}:", markdown_table(table)] if len(table) > 1 else []
+    table = build_rows(columns, result)
+    return [f"{title}:", format_markdown_table(table)] if len(table) > 1 else []
 
 
-def show(result: Result, console: Console) -> None:
+def print_report(result: Result, console: Console) -> None:
     """The same tables in the terminal."""
     named = [
-        ("Saturated, one core", rows(MAIN, result)),
-        ("64 kB requests, memory, start", rows(FOOTPRINT, result)),
-        ("Constant rate: latency above the upstream's own 50 ms", rows(LATENCY, result)),
-        ("Streams", rows(STREAMS, result)),
-        ("TLS to the upstream", rows(MAIN, result, tls=True)),
-        ("Goals", goal_rows(result)),
+        ("Saturated, one core", build_rows(MAIN, result)),
+        ("64 kB requests, memory, start", build_rows(FOOTPRINT, result)),
+        ("Constant rate: latency above the upstream's own 50 ms", build_rows(LATENCY, result)),
+        ("Streams", build_rows(STREAMS, result)),
+        ("TLS to the upstream", build_rows(MAIN, result, tls=True)),
+        ("Goals", build_goal_rows(result)),
     ]
     for title, table in named:
         if len(table) > 1:
@@ -179,10 +201,11 @@ def _rich_table(title: str, table: list[list[str]]) -> Table:
 
 
 def write_json(result: Result, path: Path) -> None:
-    """The result for machines: one line per figure so that two results can be compared by eye."""
+    """Write the result as JSON, one line per figure for readable diffs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figures = {
-        target: {name: asdict(figure) for name, figure in values.items()} for target, values in result.summary.items()
+        target: {name: asdict(figure) for name, figure in values.items()}
+        for target, values in result.summary.items()
     }
     head = {
         "made": result.made,
@@ -193,11 +216,18 @@ def write_json(result: Result, path: Path) -> None:
         "titles": {target.name: target.title for target in result.targets},
         "over": result.over,
         "missing": result.missing,
-        "goals": [dict(zip(("title", "bound", "measured", "met"), row, strict=True)) for row in goal_rows(result)[1:]],
+        "goals": [
+            dict(zip(("title", "bound", "measured", "met"), row, strict=True))
+            for row in build_goal_rows(result)[1:]
+        ],
     }
     lines = [json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "figures": {']
     for place, (target, values) in enumerate(figures.items()):
-        inner = ",\n".join(f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
-        lines.append(f"  {json.dumps(target)}: {{\n{inner}\n  }}" + ("," if place + 1 < len(figures) else ""))
+        inner = ",\n".join(
+            f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()
+        )
+        lines.append(
+            f"  {json.dumps(target)}: {{\n{inner}\n  }}" + ("," if place + 1 < len(figures) else "")
+        )
     path.write_text("\n".join([*lines, " }", "}"]) + "\n")
     json.loads(path.read_text())

@@ -1,35 +1,35 @@
-"""Runs the rounds: every target in turn, one at a time, in an order that rotates."""
+"""Rounds of the gateway benchmark: every target, one at a time, in rotating order."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.gateway import places
+from bench.gateway import paths
 from bench.gateway.phases import PHASES, Phase
 from bench.gateway.process import (
+    BenchmarkError,
     Cores,
     Running,
-    Unable,
+    is_listening,
     launch,
-    listening,
-    loop_block_ms,
     post,
-    resident_mb,
+    read_loop_block_ms,
+    read_resident_mb,
     start,
 )
-from bench.gateway.targets import Target, direct, nginx_binary
-from bench.gateway.window import Stage, Window, send
+from bench.gateway.targets import Target, build_direct, find_nginx
+from bench.gateway.window import Stage, Window, run_window
 
 WARM_UP = Phase("warm", "warm-up", "small", 32)
 TLS_PHASES = ("sat",)
-# Below this share of head-room a constant rate would measure the queue in front of the gateway.
+# With less headroom a constant rate would measure the queue in front of the gateway.
 HEADROOM = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much to measure; `peer_rounds` are the rounds in which peers take part."""
+    """Settings of a run; `peer_rounds` are the rounds that include other LLM gateways."""
 
     rounds: int
     seconds: float
@@ -52,20 +52,24 @@ class Record:
     problem: str = ""
 
 
-def run(targets: list[Target], settings: Settings, tell: Callable[[Record], None]) -> list[Record]:
-    """All rounds; `tell` hears of each record as it is made. A target that fails to start is not tried again."""
+def run(
+    targets: list[Target], settings: Settings, on_record: Callable[[Record], None]
+) -> list[Record]:
+    """Run all rounds and call `on_record` with each record; a failed target is not retried."""
     records: list[Record] = []
     failed: set[str] = set()
-    with upstream(targets, settings.cores) as stage:
+    with run_upstream(targets, settings.cores) as stage:
         for number in range(settings.rounds):
             for target in _order(targets, number):
-                if target.name in failed or (target.kind == "peer" and number >= settings.peer_rounds):
+                if target.name in failed or (
+                    target.kind == "peer" and number >= settings.peer_rounds
+                ):
                     continue
                 record = measure(stage, target, number, settings)
                 if record.problem:
                     failed.add(target.name)
                 records.append(record)
-                tell(record)
+                on_record(record)
     return records
 
 
@@ -75,16 +79,16 @@ def _order(targets: list[Target], number: int) -> list[Target]:
 
 
 @contextmanager
-def upstream(targets: list[Target], cores: Cores) -> Iterator[Stage]:
-    """The mock upstream, and nginx with TLS before it when a target wants that."""
-    if listening(places.UPSTREAM_PORT):
-        raise Unable(f"port {places.UPSTREAM_PORT} is taken: is another benchmark running?")
-    started = [launch("mock", cores.load, (str(places.BINARIES / "mock"), str(places.UPSTREAM_PORT)))]
+def run_upstream(targets: list[Target], cores: Cores) -> Iterator[Stage]:
+    """Run the mock upstream, and nginx with TLS in front of it if a target needs it."""
+    if is_listening(paths.UPSTREAM_PORT):
+        raise BenchmarkError(f"port {paths.UPSTREAM_PORT} is in use: is another benchmark running?")
+    started = [launch("mock", cores.load, (str(paths.BINARIES / "mock"), str(paths.UPSTREAM_PORT)))]
     try:
-        _await_port(places.UPSTREAM_PORT)
+        _await_port(paths.UPSTREAM_PORT)
         if any(target.tls for target in targets):
-            started.append(launch("tls", cores.load, tls_command()))
-            _await_port(places.TLS_PORT)
+            started.append(launch("tls", cores.load, build_tls_command()))
+            _await_port(paths.TLS_PORT)
             started[-1].refresh()
         yield Stage(cores, started)
     finally:
@@ -92,32 +96,32 @@ def upstream(targets: list[Target], cores: Cores) -> Iterator[Stage]:
             running.stop()
 
 
-def tls_command() -> tuple[str, ...]:
-    """nginx in front of the mock; it repeats the mock's own answer."""
-    _, answer = post(direct("direct", 0, tls=False), "small")
-    configuration = places.RUN / "tls.conf"
+def build_tls_command() -> tuple[str, ...]:
+    """Return the command of nginx with TLS in front of the mock; it repeats the mock's answer."""
+    _, answer = post(build_direct("direct", 0, tls=False), "small")
+    configuration = paths.RUN / "tls.conf"
     values: dict[str, object] = {
-        "RUN": places.RUN,
-        "PORT": places.TLS_PORT,
-        "UPSTREAM_PORT": places.UPSTREAM_PORT,
-        "CERTIFICATE": places.CERTIFICATES / "server.pem",
-        "KEY": places.CERTIFICATES / "server.key",
+        "RUN": paths.RUN,
+        "PORT": paths.TLS_PORT,
+        "UPSTREAM_PORT": paths.UPSTREAM_PORT,
+        "CERTIFICATE": paths.CERTIFICATES / "server.pem",
+        "KEY": paths.CERTIFICATES / "server.key",
         "ANSWER": answer.decode(),
     }
-    configuration.write_text(places.fill("tls.conf.in", values))
-    return (nginx_binary() or "nginx", "-c", str(configuration))
+    configuration.write_text(paths.render_template("tls.conf.in", values))
+    return (find_nginx() or "nginx", "-c", str(configuration))
 
 
 def _await_port(port: int) -> None:
     for _ in range(500):
-        if listening(port):
+        if is_listening(port):
             return
         time.sleep(0.01)
-    raise Unable(f"nothing listens on port {port}, see bench/work/run/")
+    raise BenchmarkError(f"nothing listens on port {port}, see bench/work/run/")
 
 
 def measure(stage: Stage, target: Target, number: int, settings: Settings) -> Record:
-    """Start a target, check that it answers as it must, send every phase, stop it."""
+    """Start a target, verify its answers, send every phase, and stop it."""
     record = Record(number, target.name)
     running: Running | None = None
     try:
@@ -125,20 +129,20 @@ def measure(stage: Stage, target: Target, number: int, settings: Settings) -> Re
             running = start(target, stage.cores.gateway)
             record.cold_seconds = round(running.cold_seconds, 3)
             if number == 0:
-                record.unsigned_status = verify(target)
-        send(stage, target, WARM_UP, 1.0, running)
+                record.unsigned_status = verify_answers(target)
+        run_window(stage, target, WARM_UP, 1.0, running)
         for phase in _phases(target, settings):
-            if _too_fast(phase, record):
+            if _exceeds_capacity(phase, record):
                 record.over.append(phase.name)
                 continue
-            tells = target.kind == "ours" and loop_block_ms(target) is not None
-            record.windows[phase.name] = send(stage, target, phase, settings.seconds, running)
-            if tells and (block := loop_block_ms(target)) is not None:
+            reports_block = target.kind == "ours" and read_loop_block_ms(target) is not None
+            record.windows[phase.name] = run_window(stage, target, phase, settings.seconds, running)
+            if reports_block and (block := read_loop_block_ms(target)) is not None:
                 record.windows[phase.name]["loop_block_ms"] = block
         if running:
             running.refresh()
-            record.resident_mb = resident_mb(running.family)
-    except (Unable, OSError) as problem:
+            record.resident_mb = read_resident_mb(running.pids)
+    except (BenchmarkError, OSError) as problem:
         record.problem = str(problem)[:300]
     finally:
         if running:
@@ -154,21 +158,21 @@ def _phases(target: Target, settings: Settings) -> Iterator[Phase]:
             yield PHASES[name]
 
 
-def _too_fast(phase: Phase, record: Record) -> bool:
+def _exceeds_capacity(phase: Phase, record: Record) -> bool:
     before = record.windows.get(phase.capacity or "")
     return bool(phase.rate and before and before["rps"] < phase.rate * HEADROOM)
 
 
-def verify(target: Target) -> int:
-    """The status a gateway gives to a request without a key.
+def verify_answers(target: Target) -> int:
+    """Return the status of a request without a key, after checking complete answers.
 
-    Raises Unable when a whole or a streamed answer is not complete.
+    Raises BenchmarkError if a plain or a streamed answer is incomplete.
     """
     status, answer = post(target, "small")
     if status != 200 or b"total_tokens" not in answer:
-        raise Unable(f"a whole answer came as {status}: {answer[:200]!r}")
+        raise BenchmarkError(f"incomplete answer, status {status}: {answer[:200]!r}")
     if not target.tls:
         status, answer = post(target, "burst")
         if status != 200 or answer.count(b"@") < 100 or b"[DONE]" not in answer:
-            raise Unable(f"a stream came as {status}, ending {answer[-200:]!r}")
-    return post(target, "small", signed=False)[0]
+            raise BenchmarkError(f"incomplete stream, status {status}, ends with {answer[-200:]!r}")
+    return post(target, "small", with_key=False)[0]

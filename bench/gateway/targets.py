@@ -1,4 +1,4 @@
-"""Which gateways are measured and how each one is started."""
+"""Gateways under test and their start commands."""
 
 import os
 import shutil
@@ -8,27 +8,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bench.gateway import places
-from bench.gateway.places import ENVIRONMENTS, RUN, TLS_PORT, UPSTREAM_PORT, fill
+from bench.gateway import paths
+from bench.gateway.paths import ENVIRONMENTS, RUN, TLS_PORT, UPSTREAM_PORT, render_template
 
 Kind = Literal["direct", "limit", "ours", "peer"]
 
 MODEL = "openai/gpt-4o-mini"
 KEY = "sk-bench-0001"
 FERRO_KEY = "fgw_00000000000000000000000000000000"
-AUTHORITY = places.CERTIFICATES / "client.pem"
-SOPHIA_SEED = places.WORK / "sophia" / "seed"
-SOPHIA_KEY = places.WORK / "sophia" / "key"
-# A benchmark must not inherit the keys, upstreams, proxies or settings of whoever runs it.
-FOREIGN_SETTINGS = ("SOPHIA_", "OPENROUTER_", "OPENAI_", "LITELLM_", "FALLBACK_MODELS", "MODEL_CACHE_SIZE", "OTEL_")
+AUTHORITY = paths.CERTIFICATES / "client.pem"
+SOPHIA_SEED = paths.WORK / "sophia" / "seed"
+SOPHIA_KEY = paths.WORK / "sophia" / "key"
+# A benchmark must not inherit keys, upstreams, proxies or settings of the calling user.
+FOREIGN_SETTINGS = (
+    "SOPHIA_",
+    "OPENROUTER_",
+    "OPENAI_",
+    "LITELLM_",
+    "FALLBACK_MODELS",
+    "MODEL_CACHE_SIZE",
+    "OTEL_",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A gateway under test.
 
-    `needs` names what the set-up has to install. `seed` is copied to `data` before each start,
-    so that every round begins with the same files. `phases` limits what is measured.
+    `needs` names its requirement in `setup.py`. `seed` is copied to `data` before each start, so
+    that every round begins with the same files. `phases` limits the phases that are measured.
     """
 
     name: str
@@ -48,39 +56,47 @@ class Target:
     start_seconds: float = 90.0
 
 
-def nginx_binary() -> str | None:
-    """nginx of the system, or the one the set-up unpacked."""
-    unpacked = places.WORK / "nginx" / "usr" / "sbin" / "nginx"
+def find_nginx() -> str | None:
+    """Return the path of the system's nginx, or of the one that setup unpacked."""
+    unpacked = paths.WORK / "nginx" / "usr" / "sbin" / "nginx"
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or (
         str(unpacked) if unpacked.exists() else None
     )
 
 
-def sophia_binary() -> Path:
-    """The `sophia` command of the environment that runs the benchmark."""
+def find_sophia() -> Path:
+    """Return the `sophia` command of the environment that runs the benchmark."""
     return Path(sys.executable).parent / "sophia"
 
 
-def environment(target: Target) -> dict[str, str]:
-    """The variables a gateway is started with."""
-    kept = {
+def build_environment(target: Target) -> dict[str, str]:
+    """Return the environment variables of a gateway."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(FOREIGN_SETTINGS) and not name.lower().endswith("_proxy")
     }
-    trust = {"SSL_CERT_FILE": str(AUTHORITY), "NODE_EXTRA_CA_CERTS": str(AUTHORITY)} if target.tls else {}
-    return kept | trust | target.environment
+    trust = (
+        {"SSL_CERT_FILE": str(AUTHORITY), "NODE_EXTRA_CA_CERTS": str(AUTHORITY)}
+        if target.tls
+        else {}
+    )
+    return inherited | trust | target.environment
 
 
-def _upstream(tls: bool) -> str:
-    return f"https://localhost:{TLS_PORT}/api/v1" if tls else f"http://127.0.0.1:{UPSTREAM_PORT}/api/v1"
+def _upstream_url(tls: bool) -> str:
+    return (
+        f"https://localhost:{TLS_PORT}/api/v1"
+        if tls
+        else f"http://127.0.0.1:{UPSTREAM_PORT}/api/v1"
+    )
 
 
-def _configuration(name: str, template: str, tls: bool, **values: object) -> str:
-    """Path of the configuration written for one target."""
+def _write_configuration(name: str, template: str, tls: bool, **values: object) -> str:
+    """Write the configuration of one target, and return its path."""
     path = RUN / f"{name}{Path(template.removesuffix('.in')).suffix}"
     path.write_text(
-        fill(
+        render_template(
             template,
             {
                 "RUN": RUN,
@@ -90,7 +106,7 @@ def _configuration(name: str, template: str, tls: bool, **values: object) -> str
                 "AUTHORITY": AUTHORITY,
                 "SCHEME": "https" if tls else "http",
                 "UPSTREAM_PORT": TLS_PORT if tls else UPSTREAM_PORT,
-                "UPSTREAM": _upstream(tls),
+                "UPSTREAM": _upstream_url(tls),
                 **values,
             },
         )
@@ -98,30 +114,66 @@ def _configuration(name: str, template: str, tls: bool, **values: object) -> str
     return str(path)
 
 
-def direct(name: str, port: int, tls: bool) -> Target:
-    """The mock upstream without a gateway: what latencies are relative to."""
+def build_direct(name: str, port: int, tls: bool) -> Target:
+    """Return the mock upstream without a gateway, the reference of latencies."""
     del port, tls
     phases = ("sat", "r200", "r500", "sse", "burst", "pace")
-    return Target(name, "the mock upstream itself", "direct", "", UPSTREAM_PORT, path="/api/v1/chat/completions", phases=phases)
+    return Target(
+        name,
+        "the mock upstream itself",
+        "direct",
+        "",
+        UPSTREAM_PORT,
+        path="/api/v1/chat/completions",
+        phases=phases,
+    )
 
 
-def _nginx(name: str, port: int, tls: bool) -> Target:
-    configuration = _configuration(name, "nginx.conf.in", tls, PORT=port)
-    return Target(name, "nginx, proxy_pass", "limit", "nginx", port, (nginx_binary() or "nginx", "-c", configuration), tls=tls)
+def _build_nginx(name: str, port: int, tls: bool) -> Target:
+    configuration = _write_configuration(name, "nginx.conf.in", tls, PORT=port)
+    return Target(
+        name,
+        "nginx, proxy_pass",
+        "limit",
+        "nginx",
+        port,
+        (find_nginx() or "nginx", "-c", configuration),
+        tls=tls,
+    )
 
 
-def _envoy(name: str, port: int, tls: bool) -> Target:
-    transport = fill("envoy_tls.yaml.in", {"AUTHORITY": AUTHORITY}) if tls else ""
-    configuration = _configuration(name, "envoy.yaml.in", tls, PORT=port, TRANSPORT=transport)
+def _build_envoy(name: str, port: int, tls: bool) -> Target:
+    transport = render_template("envoy_tls.yaml.in", {"AUTHORITY": AUTHORITY}) if tls else ""
+    configuration = _write_configuration(name, "envoy.yaml.in", tls, PORT=port, TRANSPORT=transport)
     binary = str(ENVIRONMENTS / "envoy" / "bin" / "envoy")
-    command = (binary, "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", configuration)
+    command = (
+        binary,
+        "--concurrency",
+        "1",
+        "-l",
+        "error",
+        "--disable-hot-restart",
+        "-c",
+        configuration,
+    )
     return Target(name, "Envoy, proxy", "limit", "envoy", port, command, tls=tls)
 
 
-def _sophia(name: str, port: int, tls: bool, *, model: str = MODEL, title: str = "Sophia, named model") -> Target:
+def _build_sophia(
+    name: str, port: int, tls: bool, *, model: str = MODEL, title: str = "Sophia, named model"
+) -> Target:
     data = RUN / f"{name}-data"
     key = SOPHIA_KEY.read_text().strip() if SOPHIA_KEY.exists() else ""
-    command = (str(sophia_binary()), "serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data))
+    command = (
+        str(find_sophia()),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(data),
+    )
     return Target(
         name,
         title,
@@ -129,7 +181,7 @@ def _sophia(name: str, port: int, tls: bool, *, model: str = MODEL, title: str =
         "sophia",
         port,
         command,
-        environment={"OPENROUTER_API_KEY": "sk-or-mock", "OPENROUTER_BASE_URL": _upstream(tls)},
+        environment={"OPENROUTER_API_KEY": "sk-or-mock", "OPENROUTER_BASE_URL": _upstream_url(tls)},
         model=model,
         headers=(f"Authorization: Bearer {key}",),
         seed=SOPHIA_SEED,
@@ -138,12 +190,12 @@ def _sophia(name: str, port: int, tls: bool, *, model: str = MODEL, title: str =
     )
 
 
-def _sophia_auto(name: str, port: int, tls: bool) -> Target:
-    return _sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
+def _build_sophia_auto(name: str, port: int, tls: bool) -> Target:
+    return _build_sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
 
 
-def _litellm(name: str, port: int, tls: bool) -> Target:
-    configuration = _configuration(name, "litellm.yaml.in", tls)
+def _build_litellm(name: str, port: int, tls: bool) -> Target:
+    configuration = _write_configuration(name, "litellm.yaml.in", tls)
     binary = str(ENVIRONMENTS / "litellm" / "bin" / "litellm")
     address = ("--host", "127.0.0.1", "--port", str(port))
     settings = {
@@ -153,37 +205,57 @@ def _litellm(name: str, port: int, tls: bool) -> Target:
         "LITELLM_MASTER_KEY": KEY,
     }
     command = (binary, "--config", configuration, *address, "--num_workers", "1")
-    return Target(name, "LiteLLM proxy (Python)", "peer", "litellm", port, command, settings, tls=tls)
+    return Target(
+        name, "LiteLLM proxy (Python)", "peer", "litellm", port, command, settings, tls=tls
+    )
 
 
-def _portkey(name: str, port: int, tls: bool) -> Target:
-    package = places.NODE / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
-    preload = str(places.CONFIGURATIONS / "portkey_streams.mjs")
+def _build_portkey(name: str, port: int, tls: bool) -> Target:
+    package = paths.NODE / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
+    preload = str(paths.CONFIGURATIONS / "portkey_streams.mjs")
     start = ("node", "--import", preload, str(package / "build" / "start-server.js"))
     headers = (
         f"Authorization: Bearer {KEY}",
         "x-portkey-provider: openai",
-        f"x-portkey-custom-host: {_upstream(tls)}",
+        f"x-portkey-custom-host: {_upstream_url(tls)}",
     )
     command = (*start, f"--port={port}", "--headless")
     settings = {"NODE_ENV": "production"}
-    return Target(name, "Portkey gateway (Node)", "peer", "portkey", port, command, settings, headers=headers, tls=tls)
+    return Target(
+        name,
+        "Portkey gateway (Node)",
+        "peer",
+        "portkey",
+        port,
+        command,
+        settings,
+        headers=headers,
+        tls=tls,
+    )
 
 
-def _smg(name: str, port: int, tls: bool) -> Target:
+def _build_smg(name: str, port: int, tls: bool) -> Target:
     binary = str(ENVIRONMENTS / "smg" / "bin" / "smg")
-    workers = ("--worker-urls", _upstream(tls).removesuffix("/api/v1"), "--backend", "openai")
-    quiet = ("--policy", "round_robin", "--log-level", "error", "--disable-load-monitoring")
+    workers = ("--worker-urls", _upstream_url(tls).removesuffix("/api/v1"), "--backend", "openai")
+    options = ("--policy", "round_robin", "--log-level", "error", "--disable-load-monitoring")
     address = ("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 100))
-    return Target(name, "smg (Rust; checks no key)", "peer", "smg", port, (binary, "launch", *address, *workers, *quiet), tls=tls)
+    return Target(
+        name,
+        "smg (Rust; checks no key)",
+        "peer",
+        "smg",
+        port,
+        (binary, "launch", *address, *workers, *options),
+        tls=tls,
+    )
 
 
-def _ferrogw(name: str, port: int, tls: bool) -> Target:
+def _build_ferrogw(name: str, port: int, tls: bool) -> Target:
     settings = {
         "OPENAI_API_KEY": "sk-or-mock",
-        "OPENAI_BASE_URL": _upstream(tls).removesuffix("/v1"),
+        "OPENAI_BASE_URL": _upstream_url(tls).removesuffix("/v1"),
         "MASTER_KEY": FERRO_KEY,
-        "GATEWAY_CONFIG": _configuration(name, "ferrogw.yaml.in", tls),
+        "GATEWAY_CONFIG": _write_configuration(name, "ferrogw.yaml.in", tls),
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "LOG_LEVEL": "error",
@@ -206,15 +278,15 @@ def _ferrogw(name: str, port: int, tls: bool) -> Target:
 
 
 BUILDERS: dict[str, Callable[[str, int, bool], Target]] = {
-    "direct": direct,
-    "nginx": _nginx,
-    "envoy": _envoy,
-    "sophia": _sophia,
-    "sophia-auto": _sophia_auto,
-    "litellm": _litellm,
-    "portkey": _portkey,
-    "smg": _smg,
-    "ferrogw": _ferrogw,
+    "direct": build_direct,
+    "nginx": _build_nginx,
+    "envoy": _build_envoy,
+    "sophia": _build_sophia,
+    "sophia-auto": _build_sophia_auto,
+    "litellm": _build_litellm,
+    "portkey": _build_portkey,
+    "smg": _build_smg,
+    "ferrogw": _build_ferrogw,
 }
 TLS_SUFFIX = "+tls"
 WITH_TLS = ("nginx", "envoy", "sophia", "litellm", "portkey")
@@ -222,15 +294,15 @@ ALL = (*BUILDERS, *(name + TLS_SUFFIX for name in WITH_TLS))
 QUICK = ("direct", "nginx", "sophia", "sophia-auto")
 
 
-def build(names: tuple[str, ...]) -> list[Target]:
-    """The targets called `names`, their configurations written.
+def build_targets(names: tuple[str, ...]) -> list[Target]:
+    """Build the targets `names`, and write their configurations.
 
     Raises KeyError for a name that is not in `ALL`.
     """
     RUN.mkdir(parents=True, exist_ok=True)
     found = []
     for name in names:
-        port = places.FIRST_GATEWAY_PORT + ALL.index(name) if name in ALL else 0
+        port = paths.FIRST_GATEWAY_PORT + ALL.index(name) if name in ALL else 0
         tls = name.endswith(TLS_SUFFIX)
         found.append(BUILDERS[name.removesuffix(TLS_SUFFIX)](name, port, tls))
     return found

@@ -1,4 +1,4 @@
-"""One window of load on one gateway: what the load generator saw and what it cost the gateway."""
+"""One window of load on one gateway: the load generator's figures and CPU time."""
 
 import json
 import os
@@ -7,16 +7,16 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
-from bench.gateway import places
-from bench.gateway.phases import Phase, body_file
+from bench.gateway import paths
+from bench.gateway.phases import Phase, write_body
 from bench.gateway.process import (
+    BenchmarkError,
     Cores,
     Running,
-    Unable,
-    cpu_ns,
-    lift,
-    machine_busy_seconds,
-    pinned,
+    pin_command,
+    raise_session_priority,
+    read_cpu_ns,
+    read_machine_busy_seconds,
 )
 from bench.gateway.targets import Target
 
@@ -28,28 +28,28 @@ SETTLE_SECONDS = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The cores in use, and the processes that play the upstream."""
+    """The cores in use, and the processes of the mock upstream."""
 
     cores: Cores
     upstream: list[Running] = field(default_factory=list)
 
     def upstream_cpu_ns(self) -> int:
-        """Processor time the upstream has used so far."""
-        return sum(cpu_ns(running.family) for running in self.upstream)
+        """Return the CPU time of the upstream so far."""
+        return sum(read_cpu_ns(running.pids) for running in self.upstream)
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """Processor seconds by whom, up to a moment."""
+class CpuSeconds:
+    """CPU seconds up to a moment, by user."""
 
     gateway: float
     upstream: float
     load: float
     machine: float
 
-    def since(self, before: "Spent") -> "Spent":
-        """What was spent between two moments."""
-        return Spent(
+    def since(self, before: "CpuSeconds") -> "CpuSeconds":
+        """Return the CPU seconds since an earlier moment."""
+        return CpuSeconds(
             self.gateway - before.gateway,
             self.upstream - before.upstream,
             self.load - before.load,
@@ -57,48 +57,57 @@ class Spent:
         )
 
 
-def spent(stage: Stage, pids: list[int]) -> Spent:
-    """Processor seconds until now; `pids` are the gateway's."""
+def read_cpu_seconds(stage: Stage, pids: list[int]) -> CpuSeconds:
+    """Read the CPU seconds until now; `pids` are the gateway's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Spent(
-        cpu_ns(pids) / 1e9, stage.upstream_cpu_ns() / 1e9, usage.ru_utime + usage.ru_stime, machine_busy_seconds()
+    return CpuSeconds(
+        read_cpu_ns(pids) / 1e9,
+        stage.upstream_cpu_ns() / 1e9,
+        usage.ru_utime + usage.ru_stime,
+        read_machine_busy_seconds(),
     )
 
 
-def send(stage: Stage, target: Target, phase: Phase, seconds: float, running: Running | None) -> Window:
+def run_window(
+    stage: Stage, target: Target, phase: Phase, seconds: float, running: Running | None
+) -> Window:
     """Send one phase to a target; `running` is None when the target is the upstream itself.
 
-    Raises Unable when the load generator gives no result.
+    Raises BenchmarkError if the load generator gives no result.
     """
     time.sleep(SETTLE_SECONDS)
     if running:
         running.refresh()
-    pids = running.family if running else []
-    before, began = spent(stage, pids), time.perf_counter()
+    pids = running.pids if running else []
+    before, began = read_cpu_seconds(stage, pids), time.perf_counter()
     load = subprocess.Popen(
-        pinned(stage.cores.load, load_command(target, phase, seconds * phase.share)),
+        pin_command(stage.cores.load, build_load_command(target, phase, seconds * phase.share)),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    lift(load.pid)
-    printed, complaint = load.communicate()
+    raise_session_priority(load.pid)
+    output, errors = load.communicate()
     wall = time.perf_counter() - began
-    seen = parse(printed, complaint)
-    return seen | costs(seen, spent(stage, pids).since(before), wall, running is not None)
+    seen = parse_output(output, errors)
+    return seen | compute_cpu_figures(
+        seen, read_cpu_seconds(stage, pids).since(before), wall, running is not None
+    )
 
 
-def parse(printed: str, complaint: str) -> Window:
-    """The numbers of the load generator's line. Raises Unable when there is none."""
+def parse_output(output: str, errors: str) -> Window:
+    """Return the load generator's figures. Raises BenchmarkError if there are none."""
     try:
-        line = json.loads(printed)
+        line = json.loads(output)
     except ValueError:
-        raise Unable(f"the load generator said: {(printed + complaint)[-200:]}") from None
+        raise BenchmarkError(
+            f"unexpected output of the load generator: {(output + errors)[-200:]}"
+        ) from None
     if "rps" not in line:
-        raise Unable(f"the load generator said: {printed[:200]}")
+        raise BenchmarkError(f"unexpected output of the load generator: {output[:200]}")
     return {name: float(value) for name, value in line.items() if isinstance(value, int | float)}
 
 
-def costs(seen: Window, used: Spent, wall: float, gateway: bool) -> Window:
-    """Shares of cores, and the gateway's microseconds per request and per event."""
+def compute_cpu_figures(seen: Window, used: CpuSeconds, wall: float, gateway: bool) -> Window:
+    """Return shares of cores, and the gateway's microseconds per request and per event."""
     foreign = used.machine - used.gateway - used.upstream - used.load
     result = {
         "gateway_core": round(used.gateway / wall, 3),
@@ -112,11 +121,23 @@ def costs(seen: Window, used: Spent, wall: float, gateway: bool) -> Window:
     return result
 
 
-def load_command(target: Target, phase: Phase, seconds: float) -> list[str]:
-    """How the load generator is called for one window."""
-    command = [str(places.BINARIES / "load"), "--port", str(target.port), "--path", target.path]
-    command += ["--body", os.fspath(body_file(phase.body, target.model)), "--connections", str(phase.connections)]
-    command += ["--rate", str(phase.rate), "--seconds", f"{seconds:.2f}", "--warm", str(WARM_SECONDS)]
+def build_load_command(target: Target, phase: Phase, seconds: float) -> list[str]:
+    """Return the load generator's command for one window."""
+    command = [str(paths.BINARIES / "load"), "--port", str(target.port), "--path", target.path]
+    command += [
+        "--body",
+        os.fspath(write_body(phase.body, target.model)),
+        "--connections",
+        str(phase.connections),
+    ]
+    command += [
+        "--rate",
+        str(phase.rate),
+        "--seconds",
+        f"{seconds:.2f}",
+        "--warm",
+        str(WARM_SECONDS),
+    ]
     for header in target.headers:
         command += ["--header", header]
     return command + (["--sse"] if phase.stream else [])

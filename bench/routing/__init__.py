@@ -1,1 +1,1 @@
-"""Routing measured on real outcomes: which policy to trust, and how much."""
+"""Routing benchmark on tables of recorded outcomes."""

@@ -1,8 +1,8 @@
-"""What a cascade of agents resolves for its money, with a checker that errs: SWE-bench Verified.
+"""Resolved share and cost of agent cascades with an imperfect checker, on SWE-bench Verified.
 
-Who is asked first, and what a good answer is worth, is fixed on the other folds; who follows is the
-product's own rule (`sophia.routing.cascade`). The checker is not drawn but reckoned with: each
-query counts with the chances of every course that its answers can take.
+The first agent and the value of a good answer are chosen on the other folds; the next agent follows
+the product's own rule (`sophia.routing.escalation`). The checker is not sampled: expectations over
+its verdicts are computed exactly.
 """
 
 import argparse
@@ -16,41 +16,40 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from sophia.learning.tables import OutcomeTable, read_table
-from sophia.routing.cascade import (
-    Reliability,
-    Signal,
-    Stakes,
-    Standby,
-    after,
-    chance,
-    escalate,
+from lab.evaluation.tables import OutcomeTable, read_table
+from sophia.routing.escalation import (
+    CheckReliability,
+    CheckScore,
+    EscalationCandidate,
+    choose_escalation,
+    estimate_success,
+    update_success,
 )
 
 DATA = Path(__file__).parents[2].parent / "shared/data/routing"
 SOURCE = "swebench_verified"
 BUDGET_USD = 0.19
 TARGET = 0.79
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 NANO = 10**9
 RESAMPLES = 1000
 WIDTH = 160
-# From what the cheapest agent costs to a hundred times what the dearest does.
+# From the cost of the cheapest agent to a hundred times that of the most expensive one.
 VALUES_USD = tuple(float(value) for value in np.geomspace(0.01, 100, 33))
 Vector = NDArray[np.float64]
 
 
 class Checker(msgspec.Struct, frozen=True):
-    """The shares of good answers that are accepted and of bad ones that are rejected."""
+    """A checker by its shares of accepted good answers and of rejected bad ones."""
 
     name: str
     accepts: float
     rejects: float
 
     @property
-    def reliability(self) -> Reliability:
-        """The same as the product's rule knows it."""
-        return Reliability(self.accepts, 1 - self.rejects)
+    def reliability(self) -> CheckReliability:
+        """The reliability in the form of the product's rule."""
+        return CheckReliability(self.accepts, 1 - self.rejects)
 
 
 CHECKERS = (
@@ -60,8 +59,8 @@ CHECKERS = (
 )
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One way to serve all queries: share resolved and US dollars each, with 95 % intervals."""
+class StrategyResult(msgspec.Struct, frozen=True):
+    """Resolved share and US dollars per query of one strategy, with 95 % intervals."""
 
     name: str
     chains: tuple[tuple[str, ...], ...]
@@ -73,8 +72,8 @@ class Line(msgspec.Struct, frozen=True):
     cost_high: float
 
 
-class Result(msgspec.Struct, frozen=True):
-    """All lines; `reached` says whether the 90/70 checker resolves the target within the budget."""
+class CascadeResult(msgspec.Struct, frozen=True):
+    """Results of all strategies; `reached`: the 90/70 checker meets the target within the budget."""
 
     queries: int
     arms: int
@@ -82,69 +81,76 @@ class Result(msgspec.Struct, frozen=True):
     budget_usd: float
     target: float
     reached: bool
-    lines: tuple[Line, ...]
+    lines: tuple[StrategyResult, ...]
 
 
-def run(data: Path = DATA, *, source: str = SOURCE, folds: int = 5, seed: int = 0) -> Result:
-    """Return what cascades with each checker and single agents do, cross-fitted.
+def run(data: Path = DATA, *, source: str = SOURCE, folds: int = 5, seed: int = 0) -> CascadeResult:
+    """Evaluate cascades with each checker, and single agents, by cross-fitting.
 
     Raises:
-        Unreadable: the arms of the source cannot be compared.
+        InvalidTable: the arms of the source cannot be compared.
         ValueError: the source has no costs.
     """
     table = read_table(data / source)
     if table.cost is None:
         raise ValueError(f"{source} has no costs")
-    places = table.folds(folds, seed)
+    fold_ids = table.assign_folds(folds, seed)
     count = len(table.questions)
     drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    setting = _Setting(table, places, drawn)
+    experiment = _Experiment(table, fold_ids, drawn)
     lines = [
-        _single("best single", setting, np.inf),
-        _single("best single in budget", setting, BUDGET_USD),
+        _single("best single", experiment, np.inf),
+        _single("best single in budget", experiment, BUDGET_USD),
     ]
-    lines += [_cascade(setting, checker) for checker in CHECKERS]
+    lines += [_cascade(experiment, checker) for checker in CHECKERS]
     first = next(line for line in lines if line.name == CHECKERS[0].name)
     reached = first.resolved >= TARGET and first.cost_usd <= BUDGET_USD
-    return Result(count, len(table.arms), folds, BUDGET_USD, TARGET, reached, tuple(lines))
+    return CascadeResult(count, len(table.arms), folds, BUDGET_USD, TARGET, reached, tuple(lines))
 
 
-def chain_of(
+def build_chain(
     first: int, quality: Vector, cost: Vector, checker: Checker, value: float
 ) -> tuple[int, ...]:
-    """Return whom the product's rule asks, in order, while every answer fails its check.
+    """Return the arms that the product's rule calls, in order, while every check fails.
 
     Args:
-        first: the arm that is asked first.
-        quality: what is expected of each arm, (A,).
-        cost: US dollars that each is expected to cost, (A,).
-        checker: what is known of it.
-        value: US dollars that a good answer is worth.
+        first: the first arm.
+        quality: expected quality of each arm, (A,).
+        cost: expected cost of each arm in US dollars, (A,).
+        checker: the checker of every answer but the last.
+        value: value of a good answer in US dollars.
     """
     known = {"check": checker.reliability}
     beliefs, chain = quality.copy(), [first]
-    while len(chain) < MOST_ATTEMPTS:
+    while len(chain) < MAX_ATTEMPTS:
         last = chain[-1]
-        good = chance(float(beliefs[last]), [Signal("check", 0.0)], known)
-        beliefs = np.array([after(float(one), float(beliefs[last]), good) for one in beliefs])
+        good = estimate_success(float(beliefs[last]), [CheckScore("check", 0.0)], known)
+        beliefs = np.array(
+            [update_success(float(one), float(beliefs[last]), good) for one in beliefs]
+        )
         others = [
-            Standby(str(arm), float(beliefs[arm]), round(cost[arm] * NANO), 0)
+            EscalationCandidate(
+                model=str(arm),
+                success_probability=float(beliefs[arm]),
+                expected_nano=round(cost[arm] * NANO),
+                held_nano=0,
+            )
             for arm in range(len(quality))
             if arm not in chain
         ]
-        chosen = escalate(good, others, Stakes(round(value * NANO)))
+        chosen = choose_escalation(good, others, round(value * NANO))
         if chosen is None:
             break
         chain.append(int(chosen.model))
     return tuple(chain)
 
 
-def follow(
+def simulate_chain(
     chain: Sequence[int], good: Vector, cost: Vector, checker: Checker
 ) -> tuple[Vector, Vector]:
-    """Return the chance that each query is resolved and what it costs, (N,) each.
+    """Return the probability that each query is resolved, and its expected cost, (N,) each.
 
-    An answer that fails is followed by the next arm's; the last one's is given whatever is found.
+    A failed check leads to the next arm; the last arm's answer is returned unchecked.
     """
     reach, resolved, spent = np.ones(len(good)), np.zeros(len(good)), np.zeros(len(good))
     for arm in chain:
@@ -156,63 +162,65 @@ def follow(
     return resolved, spent
 
 
-class _Setting(msgspec.Struct, frozen=True):
-    """The table, each query's fold, and the resamples that intervals are taken from."""
+class _Experiment(msgspec.Struct, frozen=True):
+    """The table, each query's fold, and the bootstrap resamples."""
 
     table: OutcomeTable
-    places: NDArray[np.intp]
+    fold_ids: NDArray[np.intp]
     resamples: NDArray[np.intp]
 
 
 Choose = Callable[[NDArray[np.bool_]], tuple[int, ...]]
 
 
-def _cascade(setting: _Setting, checker: Checker) -> Line:
-    quality, cost = setting.table.quality, _costs(setting.table)
+def _cascade(experiment: _Experiment, checker: Checker) -> StrategyResult:
+    quality, cost = experiment.table.quality, _costs(experiment.table)
 
     def choose(train: NDArray[np.bool_]) -> tuple[int, ...]:
         means, costs = quality[train].mean(axis=0), cost[train].mean(axis=0)
         chains = {
-            chain_of(first, means, costs, checker, value)
+            build_chain(first, means, costs, checker, value)
             for first in range(len(means))
             for value in VALUES_USD
         }
         best: tuple[int, ...] = (int(np.argmin(costs)),)
         most = -1.0
         for chain in sorted(chains):
-            resolved, spent = follow(chain, quality[train], cost[train], checker)
+            resolved, spent = simulate_chain(chain, quality[train], cost[train], checker)
             if spent.mean() <= BUDGET_USD and resolved.mean() > most:
                 best, most = chain, float(resolved.mean())
         return best
 
-    return _cross_fitted(checker.name, setting, choose, checker)
+    return _cross_fitted(checker.name, experiment, choose, checker)
 
 
-def _single(name: str, setting: _Setting, budget: float) -> Line:
-    quality, cost = setting.table.quality, _costs(setting.table)
+def _single(name: str, experiment: _Experiment, budget: float) -> StrategyResult:
+    quality, cost = experiment.table.quality, _costs(experiment.table)
 
     def choose(train: NDArray[np.bool_]) -> tuple[int, ...]:
         able = cost[train].mean(axis=0) <= budget
         return (int(np.argmax(np.where(able, quality[train].mean(axis=0), -1.0))),)
 
-    return _cross_fitted(name, setting, choose, CHECKERS[0])
+    return _cross_fitted(name, experiment, choose, CHECKERS[0])
 
 
-def _cross_fitted(name: str, setting: _Setting, choose: Choose, checker: Checker) -> Line:
-    table, places = setting.table, setting.places
-    resolved, spent = np.zeros(len(places)), np.zeros(len(places))
+def _cross_fitted(
+    name: str, experiment: _Experiment, choose: Choose, checker: Checker
+) -> StrategyResult:
+    table, fold_ids = experiment.table, experiment.fold_ids
+    resolved, spent = np.zeros(len(fold_ids)), np.zeros(len(fold_ids))
     chains = []
-    for fold in np.unique(places):
-        test = places == fold
+    for fold in np.unique(fold_ids):
+        test = fold_ids == fold
         chain = choose(~test)
         chains.append(tuple(table.arms[arm] for arm in chain))
-        resolved[test], spent[test] = follow(
+        resolved[test], spent[test] = simulate_chain(
             chain, table.quality[test], _costs(table)[test], checker
         )
-    drawn = setting.resamples
+    drawn = experiment.resamples
     low, high = np.quantile(resolved[drawn].mean(axis=1), (0.025, 0.975))
     least, most = np.quantile(spent[drawn].mean(axis=1), (0.025, 0.975))
-    return Line(
+    return StrategyResult(
         name,
         tuple(dict.fromkeys(chains)),
         float(resolved.mean()),
@@ -230,14 +238,14 @@ def _costs(table: OutcomeTable) -> Vector:
     return table.cost
 
 
-def table_of(result: Result) -> Table:
-    """Return the lines as people read them."""
+def build_table(result: CascadeResult) -> Table:
+    """Return the results as a table for the terminal."""
     title = f"Agentic cascade, {result.queries} queries, {result.arms} agents, cross-fitted"
-    told = Table(title=title)
-    for name in ("way", "resolved", "[95 %]", "USD", "[95 %]", "agents in order, by fold"):
-        told.add_column(name)
+    table = Table(title=title)
+    for name in ("strategy", "resolved", "[95 %]", "USD", "[95 %]", "agents in order, by fold"):
+        table.add_column(name)
     for line in result.lines:
-        told.add_row(
+        table.add_row(
             line.name,
             f"{line.resolved:.3f}",
             f"{line.resolved_low:.3f}–{line.resolved_high:.3f}",
@@ -245,11 +253,11 @@ def table_of(result: Result) -> Table:
             f"{line.cost_low:.3f}–{line.cost_high:.3f}",
             "\n".join(" → ".join(chain) for chain in line.chains),
         )
-    return told
+    return table
 
 
 def main() -> None:
-    """Run, print, and write JSON if asked."""
+    """Run, print, and write JSON with `--json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--source", default=SOURCE)
@@ -261,7 +269,7 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    console.print(table_of(result))
+    console.print(build_table(result))
     word = "reached" if result.reached else "missed"
     console.print(f"{result.target:.2f} at ${result.budget_usd:.2f} with 90/70: {word}")
     if options.json:

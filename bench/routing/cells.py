@@ -1,4 +1,4 @@
-"""Finished cells, a source and a policy each, kept between runs and thrown away when stale."""
+"""Cache of predictions by source and policy, keyed by data, code and settings."""
 
 import hashlib
 import json
@@ -8,79 +8,76 @@ from pathlib import Path
 import numpy as np
 
 import bench.routing
-import sophia.learning
+import lab
 import sophia.routing
-from sophia.learning.tables import Matrix
+from lab.evaluation.tables import Matrix
 
-READ = ("embedding.py", "features.py", "nouns.py", "sight.py", "tasks.py", "vocabulary.py")
-LEARNED = ("tables.py", "table_sights.py", "task_training.py", "batch_training.py")
-WORK = Path(__file__).parent.parent / "work/routing"
+CODE = ("bandit/context", "bandit/quality", "features")
+LAB = ("baselines", "evaluation", "training")
+BENCH = ("policies.py", "online_agent.py", "online_stream.py", "pooling.py", "sources.py")
+CACHE_FOLDER = Path(__file__).parent.parent / "work/routing"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What a policy expects of a source out of fold, both (N, A)."""
+class Prediction:
+    """Out-of-fold expected quality and cost of a policy on a source, both (N, A)."""
 
     quality: Matrix
     cost: Matrix
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Where cells are kept; with `fresh` none of an earlier run is taken."""
+class PredictionCache:
+    """Folder of cached predictions; `fresh` ignores those of earlier runs."""
 
-    folder: Path = WORK
+    folder: Path = CACHE_FOLDER
     fresh: bool = False
 
-    def load(self, key: str) -> Cell | None:
-        """Return a kept cell."""
+    def load(self, key: str) -> Prediction | None:
+        """Return a cached prediction."""
         path = self.folder / f"{key}.npz"
         if self.fresh or not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as kept:
-            return Cell(kept["quality"], kept["cost"])
+        with np.load(path, allow_pickle=False) as arrays:
+            return Prediction(arrays["quality"], arrays["cost"])
 
-    def keep(self, key: str, cell: Cell) -> None:
-        """Keep a cell; it is there whole or not at all."""
+    def save(self, key: str, cell: Prediction) -> None:
+        """Cache a prediction atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{key}.draft.npz"
         np.savez_compressed(draft, quality=cell.quality, cost=cell.cost)
         draft.replace(self.folder / f"{key}.npz")
 
     def load_numbers(self, key: str) -> dict[str, list[float]] | None:
-        """Return kept figures."""
+        """Return cached numbers."""
         path = self.folder / f"{key}.json"
         return json.loads(path.read_text()) if path.is_file() and not self.fresh else None
 
-    def keep_numbers(self, key: str, numbers: dict[str, list[float]]) -> None:
-        """Keep figures."""
+    def save_numbers(self, key: str, numbers: dict[str, list[float]]) -> None:
+        """Cache numbers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{key}.json").write_text(json.dumps(numbers))
 
 
-def key_of(data: list[Path], settings: tuple[object, ...]) -> str:
-    """Return the name of a cell: it changes with the data, the code and the settings."""
+def build_cache_key(data: list[Path], settings: tuple[object, ...]) -> str:
+    """Return a digest of the data, the code and the settings."""
     digest = hashlib.sha256(repr(settings).encode())
-    digest.update(_code())
+    digest.update(_digest_sources())
     for path in data:
         digest.update(path.name.encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:24]
 
 
-def _code() -> bytes:
-    """Return the state of the code that a cell depends on."""
+def _digest_sources() -> bytes:
+    """Return a digest of the code that predictions depend on."""
     digest = hashlib.sha256()
-    routing, learning = (Path(part.__path__[0]) for part in (sophia.routing, sophia.learning))
+    routing = Path(sophia.routing.__path__[0])
     paths = [
-        *(routing / name for name in READ),
-        *(routing / "policies").glob("*.py"),
-        *(learning / name for name in LEARNED),
+        *(path for part in CODE for path in (routing / part).rglob("*.py")),
+        *(path for part in LAB for path in (Path(lab.__path__[0]) / part).rglob("*.py")),
         routing / "data/embedding.npz",
-        *(
-            Path(bench.routing.__path__[0]) / name
-            for name in ("sources.py", "contestants.py", "online_agent.py", "online_stream.py")
-        ),
+        *(Path(bench.routing.__path__[0]) / name for name in BENCH),
     ]
     for path in sorted(paths):
         digest.update(path.read_bytes())

@@ -1,18 +1,22 @@
-"""Quality against cost of every policy, with the hull of single arms, the oracle and told-task."""
+"""Figures of quality against cost: policies, hull of single arms, oracle and true task."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sophia.learning.curves import Curve
-from sophia.learning.measures import Ground
+from lab.evaluation.curves import CostQualityCurve
+from lab.evaluation.measures import EvaluationBaseline
 
-LINES = {"oracle": ":", "told task": "--"}
+LINES = {"oracle": ":", "true task": "--"}
 
 
 def draw(
-    folder: Path, name: str, ground: Ground, curves: dict[str, Curve], arms: Sequence[str]
+    folder: Path,
+    name: str,
+    baseline: EvaluationBaseline,
+    curves: dict[str, CostQualityCurve],
+    arms: Sequence[str],
 ) -> list[Path]:
     """Write `<name>.png` and `<name>.svg`, and return their paths."""
     import matplotlib as mpl
@@ -22,8 +26,8 @@ def draw(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    line = ground.lines[0]
-    quality, cost = ground.quality.mean(axis=0), ground.cost.mean(axis=0)
+    line = baseline.single_arms[0]
+    quality, cost = baseline.quality.mean(axis=0), baseline.cost.mean(axis=0)
     axes.plot(line.hull.cost, line.hull.quality, color="0.6", label="hull of single arms")
     axes.scatter(cost, quality, color="0.6", s=12)
     axes.annotate(arms[line.best], (line.cost, line.quality), fontsize=7, color="0.3")

@@ -1,11 +1,12 @@
-"""A live run: simulated users ask a running Sophia, and score answers by a real table of outcomes.
+"""Live run: simulated users query a running Sophia and score answers by an outcome table.
 
     python -m bench.routing.live --data DIR [--source zeroeval] [--requests 1800] [--json FILE]
         [--figure FILE.svg]
 
-Sophia runs as users run it, `sophia serve` with the sandbox behind it, and knows nothing of the
-table: each of its models stands for one arm of it, whose recorded score is the user's feedback.
-After a third a better model joins, after two thirds the most used one loses 40 % of its quality.
+Sophia runs as `sophia serve` with the sandbox as upstream and has no access to the table. Each of
+its models maps to one arm of the table, whose recorded score is the user's feedback. After a third
+of the requests a better model is added; after two thirds the most used one loses 40 % of its
+quality.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import local
@@ -31,21 +32,21 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.routing.sources import read_source
-from sophia.catalogue.snapshot import bundled
-from sophia.learning.tables import OutcomeTable
+from lab.evaluation.tables import OutcomeTable
+from sophia.catalogue.snapshot import load_bundled
 
 DATA = Path(__file__).parents[2].parent / "shared/data/routing"
-NEWCOMER = "openai/gpt-4.1-mini"
-BROKEN_SHARE = 0.4
+NEW_MODEL = "openai/gpt-4.1-mini"
+FAULT_SHARE = 0.4
 BUDGET_USD = 3.0
-AT_ONCE = 4
+CONCURRENCY = 4
 WAIT_SECONDS = 30.0
 WINDOW = 60
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request of the run: who answered, by which policy, how well, for how much."""
+class AnsweredRequest:
+    """One answered request: model, policy, score and cost."""
 
     model: str
     policy: str
@@ -54,25 +55,24 @@ class Asked:
 
 
 @dataclass
-class World:
-    """What the users know: which arm of the table each model stands for, and who is broken."""
+class SimulatedUsers:
+    """Simulated users: the arm of each model, and the model that fails."""
 
     table: OutcomeTable
     arms: dict[str, int]
     generator: np.random.Generator
-    broken: str | None = None
-    lock: list[int] = field(default_factory=list)
+    faulty_model: str | None = None
 
     def score(self, row: int, model: str) -> float:
-        """Return the user's score of what `model` answered to question `row`."""
+        """Return the user's score of the answer of `model` to question `row`."""
         quality = float(self.table.quality[row, self.arms[model]])
-        if model == self.broken and self.generator.random() < BROKEN_SHARE:
+        if model == self.faulty_model and self.generator.random() < FAULT_SHARE:
             return 0.0
         return quality
 
 
 class Client:
-    """Talks to a running Sophia; a connection per thread."""
+    """Client of a running Sophia, with a connection per thread."""
 
     def __init__(self, port: int, key: str) -> None:
         self._port = port
@@ -90,8 +90,8 @@ class Client:
 
 
 @contextmanager
-def serving(folder: Path, models: Sequence[str]) -> Iterator[Client]:
-    """Run Sophia on `folder` with `models` besides its own, and stop it as one stops a service."""
+def run_server(folder: Path, models: Sequence[str]) -> Iterator[Client]:
+    """Run Sophia on `folder` with the additional `models`, and terminate it on exit."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,11 +103,23 @@ def serving(folder: Path, models: Sequence[str]) -> Iterator[Client]:
     environ = {name: value for name, value in os.environ.items() if "OPENROUTER" not in name}
     sophia = [sys.executable, "-m", "sophia.cli.main"]
     config = ["--config", str(folder / "sophia.yaml")]
-    made = subprocess.run(
-        [*sophia, "keys", "create", "--name", "users", "--json", *config, "--daily-budget-usd", str(BUDGET_USD)],
-        check=True, capture_output=True, env=environ,
+    created = subprocess.run(
+        [
+            *sophia,
+            "keys",
+            "create",
+            "--name",
+            "users",
+            "--json",
+            *config,
+            "--daily-budget-usd",
+            str(BUDGET_USD),
+        ],
+        check=True,
+        capture_output=True,
+        env=environ,
     )
-    key = json.loads(made.stdout)["key"] if not (folder / "key").exists() else ""
+    key = json.loads(created.stdout)["key"] if not (folder / "key").exists() else ""
     if key:
         (folder / "key").write_text(key)
     with (folder / "log").open("ab") as log:
@@ -121,23 +133,23 @@ def serving(folder: Path, models: Sequence[str]) -> Iterator[Client]:
 
 
 def run(data: Path, source: str, requests: int, seed: int, console: Console) -> dict[str, object]:
-    """Return what happened, stage by stage, and whether the ledger replays."""
+    """Return the results by stage, and the result of replaying the ledger."""
     generator = np.random.default_rng(seed)
     table = read_source(data, source)
-    world = World(table, {}, generator)
+    users = SimulatedUsers(table, {}, generator)
     rows = generator.permutation(len(table.questions))[:requests]
-    world.arms = _arms(table)
+    users.arms = _map_models_to_arms(table)
     third = len(rows) // 3
-    stages: list[list[Asked]] = []
-    with tempfile.TemporaryDirectory() as made, Progress(console=console) as progress:
-        folder = Path(made)
-        bar = progress.add_task("asking", total=len(rows))
-        for number, models in enumerate(((), (NEWCOMER,), (NEWCOMER,))):
+    stages: list[list[AnsweredRequest]] = []
+    with tempfile.TemporaryDirectory() as temporary, Progress(console=console) as progress:
+        folder = Path(temporary)
+        bar = progress.add_task("requests", total=len(rows))
+        for number, models in enumerate(((), (NEW_MODEL,), (NEW_MODEL,))):
             part = rows[number * third : (number + 1) * third]
             if number == 2:
-                world.broken = _favourite(stages[-1][-third // 2 :])
-            with serving(folder, models) as client:
-                stages.append(_ask(client, world, part, lambda: progress.advance(bar)))
+                users.faulty_model = _most_used_model(stages[-1][-third // 2 :])
+            with run_server(folder, models) as client:
+                stages.append(_send_requests(client, users, part, lambda: progress.advance(bar)))
         replayed = _replay(folder)
         spent = sum(one.cost_usd for stage in stages for one in stage)
     return {
@@ -146,11 +158,11 @@ def run(data: Path, source: str, requests: int, seed: int, console: Console) -> 
         "seed": seed,
         "first_learned": _first_learned(stages),
         "stages": [_summary(stage) for stage in stages],
-        "newcomer": {"model": NEWCOMER, "share_of_last_150": _share(stages[1][-150:], NEWCOMER)},
+        "newcomer": {"model": NEW_MODEL, "share_of_last_150": _share(stages[1][-150:], NEW_MODEL)},
         "broken": {
-            "model": world.broken,
-            "share_before": _share(stages[1][-150:], world.broken or ""),
-            "share_of_last_150": _share(stages[2][-150:], world.broken or ""),
+            "model": users.faulty_model,
+            "share_before": _share(stages[1][-150:], users.faulty_model or ""),
+            "share_of_last_150": _share(stages[2][-150:], users.faulty_model or ""),
         },
         "spent_usd": spent,
         "budget_usd": BUDGET_USD,
@@ -159,12 +171,12 @@ def run(data: Path, source: str, requests: int, seed: int, console: Console) -> 
     }
 
 
-def draw(told: dict, target: Path) -> None:
-    """Draw who answered and how well, request by request, as means over the latest ones."""
+def write_figure(results: dict, target: Path) -> None:
+    """Plot moving means of the score and of each model's share of requests."""
     from matplotlib.figure import Figure
 
-    models = [one[0] for one in told["trace"]]
-    scores = np.array([one[2] for one in told["trace"]])
+    models = [one[0] for one in results["trace"]]
+    scores = np.array([one[2] for one in results["trace"]])
     window = np.ones(WINDOW) / WINDOW
     figure = Figure(figsize=(8.5, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -178,8 +190,11 @@ def draw(told: dict, target: Path) -> None:
     below.set_xlabel("request")
     below.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     third = len(scores) // 3
-    marks = ((told["first_learned"] or 0, "the learned policy begins"),
-             (third, f"{told['newcomer']['model']} joins"), (2 * third, f"{told['broken']['model']} breaks"))
+    marks = (
+        (results["first_learned"] or 0, "the learned policy begins"),
+        (third, f"{results['newcomer']['model']} joins"),
+        (2 * third, f"{results['broken']['model']} breaks"),
+    )
     for axis in (above, below):
         axis.grid(visible=True, alpha=0.3)
         for at, _ in marks:
@@ -189,68 +204,88 @@ def draw(told: dict, target: Path) -> None:
     figure.savefig(target)
 
 
-def _arms(table: OutcomeTable) -> dict[str, int]:
-    """Return an arm of the table for each model, better ones for dearer ones, the best for the newcomer."""
+def _map_models_to_arms(table: OutcomeTable) -> dict[str, int]:
+    """Map models to arms, better ones to more expensive ones, and the best to the new model."""
     order = np.argsort(table.quality.mean(axis=0))
-    pool = sorted(bundled().profiles, key=lambda model: model.prices.tier(0).completion)
+    pool = sorted(
+        load_bundled().profiled_models, key=lambda model: model.prices.tier_for(0).completion
+    )
     spread = order[np.linspace(0, len(order) - 4, len(pool)).astype(int)].tolist()
-    return {**dict(zip([model.id for model in pool], spread, strict=True)), NEWCOMER: int(order[-1])}
+    return {
+        **dict(zip([model.id for model in pool], spread, strict=True)),
+        NEW_MODEL: int(order[-1]),
+    }
 
 
-def _ask(client: Client, world: World, rows: np.ndarray, tick: object) -> list[Asked]:
-    def one(row: int) -> Asked | None:
-        text = world.table.questions[row].text[:4000]
+def _send_requests(
+    client: Client, users: SimulatedUsers, rows: np.ndarray, on_answer: Callable[[], None]
+) -> list[AnsweredRequest]:
+    def one(row: int) -> AnsweredRequest | None:
+        text = users.table.questions[row].text[:4000]
         status, answer = client.post(
             "/v1/chat/completions",
-            {"model": "sophia/auto", "max_tokens": 64,
-             "messages": [{"role": "user", "content": text}]},
+            {
+                "model": "sophia/auto",
+                "max_tokens": 64,
+                "messages": [{"role": "user", "content": text}],
+            },
         )
         if status != 200:
             raise RuntimeError(f"HTTP {status}: {answer}")
-        told = answer["sophia"]
-        score = world.score(row, told["model"])
-        verdict = {"decision_id": told["decision_id"], "score": score}
-        client.post("/v1/feedback", verdict)
-        tick()
-        return Asked(told["model"], told["policy"], score, told["cost_usd"])
+        metadata = answer["sophia"]
+        score = users.score(row, metadata["model"])
+        feedback = {"decision_id": metadata["decision_id"], "score": score}
+        client.post("/v1/feedback", feedback)
+        on_answer()
+        return AnsweredRequest(metadata["model"], metadata["policy"], score, metadata["cost_usd"])
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         return list(pool.map(one, rows.tolist()))
 
 
-def _favourite(asked: Sequence[Asked]) -> str:
-    return Counter(one.model for one in asked).most_common(1)[0][0]
+def _most_used_model(answered: Sequence[AnsweredRequest]) -> str:
+    return Counter(one.model for one in answered).most_common(1)[0][0]
 
 
-def _share(asked: Sequence[Asked], model: str) -> float:
-    return sum(one.model == model for one in asked) / max(len(asked), 1)
+def _share(answered: Sequence[AnsweredRequest], model: str) -> float:
+    return sum(one.model == model for one in answered) / max(len(answered), 1)
 
 
-def _first_learned(stages: Sequence[Sequence[Asked]]) -> int | None:
+def _first_learned(stages: Sequence[Sequence[AnsweredRequest]]) -> int | None:
     policies = [one.policy for stage in stages for one in stage]
     return policies.index("hierarchical") if "hierarchical" in policies else None
 
 
-def _summary(asked: Sequence[Asked]) -> dict[str, object]:
+def _summary(answered: Sequence[AnsweredRequest]) -> dict[str, object]:
     by_policy: dict[str, list[float]] = {}
-    for one in asked:
+    for one in answered:
         by_policy.setdefault(one.policy, []).append(one.score)
     return {
-        "requests": len(asked),
-        "score": float(np.mean([one.score for one in asked])),
+        "requests": len(answered),
+        "score": float(np.mean([one.score for one in answered])),
         "by_policy": {
             name: {"requests": len(scores), "score": float(np.mean(scores))}
             for name, scores in by_policy.items()
         },
-        "shares": dict(Counter(one.model for one in asked).most_common()),
-        "cost_usd": sum(one.cost_usd for one in asked),
+        "shares": dict(Counter(one.model for one in answered).most_common()),
+        "cost_usd": sum(one.cost_usd for one in answered),
     }
 
 
 def _replay(folder: Path) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-m", "sophia.cli.main", "replay", "--json", "--config", str(folder / "sophia.yaml")],
-        check=False, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "sophia.cli.main",
+            "replay",
+            "--json",
+            "--config",
+            str(folder / "sophia.yaml"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     return json.loads(done.stdout) if done.stdout else {"error": done.stderr[-2000:]}
 
@@ -268,10 +303,10 @@ def _wait(port: int) -> None:
     raise TimeoutError("Sophia did not become ready")
 
 
-def _print(console: Console, told: dict) -> None:
+def _print(console: Console, results: dict) -> None:
     out = Table("stage", "requests", "score", "policies", "models")
-    names = ("as it starts", f"{NEWCOMER} joins", f"{told['broken']['model']} breaks")
-    for name, stage in zip(names, told["stages"], strict=True):
+    names = ("as it starts", f"{NEW_MODEL} joins", f"{results['broken']['model']} breaks")
+    for name, stage in zip(names, results["stages"], strict=True):
         policies = ", ".join(
             f"{policy} {facts['requests']} ({facts['score']:.2f})"
             for policy, facts in stage["by_policy"].items()
@@ -279,11 +314,16 @@ def _print(console: Console, told: dict) -> None:
         models = ", ".join(f"{model} {count}" for model, count in list(stage["shares"].items())[:4])
         out.add_row(name, str(stage["requests"]), f"{stage['score']:.3f}", policies, models)
     console.print(out)
-    console.print({key: told[key] for key in ("first_learned", "newcomer", "broken", "spent_usd", "replay")})
+    console.print(
+        {
+            key: results[key]
+            for key in ("first_learned", "newcomer", "broken", "spent_usd", "replay")
+        }
+    )
 
 
 def main() -> None:
-    """Run, print, and write JSON if asked."""
+    """Run, print, and write the JSON and the figure if requested."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--source", default="zeroeval")
@@ -291,14 +331,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     console = Console()
-    told = run(chosen.data, chosen.source, chosen.requests, chosen.seed, console)
-    _print(console, told)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(told) + "\n")
-    if chosen.figure:
-        draw(told, chosen.figure)
+    results = run(options.data, options.source, options.requests, options.seed, console)
+    _print(console, results)
+    if options.json:
+        options.json.write_text(json.dumps(results) + "\n")
+    if options.figure:
+        write_figure(results, options.figure)
 
 
 if __name__ == "__main__":

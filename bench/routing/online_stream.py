@@ -1,4 +1,4 @@
-"""A table of outcomes as a stream of requests: what a router sees, and what each arm would give."""
+"""A table of outcomes as a stream of requests with contexts and outcomes of every arm."""
 
 import json
 from collections.abc import Callable
@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sophia.learning.table_sights import fold_of, projection_of, read_texts
-from sophia.learning.tables import Matrix, OutcomeTable
-from sophia.routing.policies.hierarchical import Projection
-from sophia.routing.policies.policy import Prior, Sight
-from sophia.routing.policies.pooling import pooled
+from bench.routing.pooling import denoise_priors
+from lab.evaluation.tables import Matrix, OutcomeTable
+from lab.training.table_contexts import (
+    Projection,
+    TableContext,
+    build_fold,
+    encode_questions,
+    fit_projection,
+)
+from sophia.routing.bandit.policy import Prior
 
-Tell = Callable[[float], None]
+ReportProgress = Callable[[float], None]
 
 FOLDS = 5
 PRICE = 0.1
@@ -25,16 +30,16 @@ PRIOR_SD = 0.06
 
 @dataclass(frozen=True)
 class Stream:
-    """Requests with their sights, and by arm the score, the cost and the cost that is expected.
+    """Contexts of requests, and score, cost and expected cost by arm.
 
-    `informed` is what the router with all outcomes of all arms would take: for each question the
-    arm of the best utility under the task posterior, with means from the other folds.
+    `informed` is the choice of a router that knows the outcomes of all arms on the other folds: the
+    arm of the highest expected utility under each question's task posterior.
     """
 
     name: str
     arms: tuple[str, ...]
-    sights: tuple[Sight, ...]
-    codes: NDArray[np.intp]
+    contexts: tuple[TableContext, ...]
+    task_ids: NDArray[np.intp]
     quality: Matrix
     cost: Matrix
     expected_cost: Matrix
@@ -49,82 +54,83 @@ class Stream:
 
     @property
     def task_count(self) -> int:
-        return len(self.sights[0].tasks)
+        return len(self.contexts[0].task_probabilities)
 
     def task_means(self) -> Matrix:
         """Return each arm's mean score by true task, (A, T)."""
-        usual = self.quality.mean(axis=0)
-        kept = [self.quality[self.codes == task] for task in range(self.task_count)]
-        return np.stack([some.mean(axis=0) if len(some) else usual for some in kept], axis=1)
+        mean_by_arm = self.quality.mean(axis=0)
+        kept = [self.quality[self.task_ids == task] for task in range(self.task_count)]
+        return np.stack([some.mean(axis=0) if len(some) else mean_by_arm for some in kept], axis=1)
 
 
-def stream_of(table: OutcomeTable, tell: Tell = lambda share: None) -> Stream:
-    """Return the stream of a table, each request seen as by a gateway that learned the other folds.
+def build_stream(
+    table: OutcomeTable, report_progress: ReportProgress = lambda share: None
+) -> Stream:
+    """Return the stream of a table, with contexts and expected costs trained on the other folds.
 
-    What is learned there is the task's posterior and the arms' usual cost by task; without
-    recorded costs all arms cost the same. The projection is made of the texts alone.
+    Without recorded costs all arms cost the same. The projection is fitted to the texts alone.
     """
-    texts = read_texts(table)
-    folds = table.folds(FOLDS)
-    sights: dict[int, Sight] = {}
+    texts = encode_questions(table.questions)
+    folds = table.assign_folds(FOLDS)
+    contexts: dict[int, TableContext] = {}
     expected_cost = np.ones_like(table.quality)
     for number in range(FOLDS):
         there = folds == number
         if there.any() and not there.all():
-            fold = fold_of(table, texts, ~there)
-            sights.update((int(row), fold.sights[row]) for row in np.flatnonzero(there))
-            expected_cost[there] = fold.costs[there]
-        tell((number + 1) / FOLDS)
-    seen = tuple(sights[row] for row in range(len(folds)))
+            fold = build_fold(table, texts, ~there)
+            contexts.update((int(row), fold.contexts[row]) for row in np.flatnonzero(there))
+            expected_cost[there] = fold.expected_costs[there]
+        report_progress((number + 1) / FOLDS)
+    ordered = tuple(contexts[row] for row in range(len(folds)))
     cost = np.ones_like(table.quality) if table.cost is None else table.cost
     reference = float(cost[:, int(table.quality.mean(axis=0).argmax())].mean())
     utility = table.quality - PRICE * cost / reference
-    posterior = np.stack([sight.tasks for sight in seen])
+    posterior = np.stack([context.task_probabilities for context in ordered])
     return Stream(
         table.name,
         table.arms,
-        seen,
+        ordered,
         table.task_codes(),
         table.quality,
         cost,
         expected_cost,
         reference,
-        _by_task(utility, posterior, folds).argmax(axis=1),
-        projection_of(texts.embeddings),
+        _expect_by_task(utility, posterior, folds).argmax(axis=1),
+        fit_projection(texts.embeddings),
     )
 
 
-def priors_of(
+def build_priors(
     stream: Stream, kind: str, rng: np.random.Generator, folder: Path | None = None
 ) -> dict[str, Prior]:
     """Return priors: `noisy` (true task means ± 6 points), `flat`, or `real` (from benchmarks).
 
-    The noisy ones stand for a table of benchmark scores, and are pooled as such.
+    The noisy ones simulate a table of benchmark scores, and are denoised like one.
 
     Raises:
-        FileNotFoundError: there is no file of real priors for this stream.
+        FileNotFoundError: this stream has no file of real priors.
     """
     tasks = stream.task_count
     sd = np.full(tasks, PRIOR_SD)
     if kind == "flat":
         return {arm: Prior(np.full(tasks, 0.6), sd) for arm in stream.arms}
     if kind == "real":
-        if folder is None or not (path := real_priors(folder, stream.name)).is_file():
+        if folder is None or not (path := priors_path(folder, stream.name)).is_file():
             raise FileNotFoundError(f"no benchmark priors for {stream.name}")
         means = json.loads(path.read_text())
         return {arm: Prior(np.full(tasks, means[arm]), sd) for arm in stream.arms}
     truth = stream.task_means()
     guess = np.clip(truth + rng.normal(0.0, NOISE, truth.shape), 0.0, 1.0)
-    return pooled({arm: Prior(guess[row], sd) for row, arm in enumerate(stream.arms)})
+    return denoise_priors({arm: Prior(guess[row], sd) for row, arm in enumerate(stream.arms)})
 
 
-def real_priors(folder: Path, name: str) -> Path:
-    """Return where the benchmark means of a stream's arms would be."""
+def priors_path(folder: Path, name: str) -> Path:
+    """Return the path of the benchmark means of a stream's arms."""
     return folder / "priors" / f"{'mix2024' if name == 'mix' else name}.json"
 
 
-def _by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matrix:
-    """Return what to expect by the task posterior, from means of the other folds, (N, A)."""
+def _expect_by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matrix:
+    """Return expected values by task posterior from means of the other folds, (N, A)."""
     expected = np.empty_like(values)
     for fold in range(FOLDS):
         there = folds != fold

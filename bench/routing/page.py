@@ -1,4 +1,4 @@
-"""Writes the reference page of the routing bench from its JSON. `python -m bench.routing.page`."""
+"""Write the reference page of the routing bench from its JSON. `python -m bench.routing.page`."""
 
 import json
 from pathlib import Path
@@ -9,36 +9,40 @@ RESULTS = ROOT / "bench/results/routing.json"
 PAGE = ROOT / "docs/reference/routing-benchmark.md"
 HEAD = """# The routing benchmark
 
-What `make bench-routing` measured ([what is reached and what is not](../explanation/routing-results.md)). Policies are
-cross-fitted in {folds} folds; the price of money is set on the other folds. Intervals are 95 % bootstraps over questions.
+Measured by `make bench-routing`; [routing results](../explanation/routing-results.md) compares these numbers with the
+goals. Policies are cross-fitted in {folds} folds; the price of money is set on the other folds. Intervals are 95 %
+bootstraps over questions.
 
 - **gap**: share of the area between the hull of single models and the oracle that is recovered; *swept*: with the best
-  price of money in hindsight, as published figures are made.
+  price of money in hindsight, as in published figures.
 - **c100**: cost at which the best single model's quality is reached, as a share of its cost; – never.
-- **peak**: points of quality above the best single model. **q25**: quality at a quarter of its cost, against it.
+- **peak**: points of quality above the best single model. **q25**: quality at a quarter of its cost, as a share of its
+  quality.
 - **harm**: points below the hull at the worst price of money, swept.
-- **ECE**: expected calibration error per arm, and what chance alone would show.
-- **online**: share of the way from random to fully informed when only the chosen model's outcome is seen, over the
+- **ECE**: expected calibration error per arm; *chance*: the error of exact probabilities on as many questions.
+- **online**: share of the way from random to fully informed when only the chosen model's outcome is observed, over the
   whole stream and over the first 500 requests (two seeds: wide).
 
-`hierarchical_no_text` leaves the embedding out, `told task` is told the true task, `oracle` the answers.
+`hierarchical` is the policy in service, `true task` knows each question's task, `oracle` its best model.
 """
 
 
 def main() -> None:
     """Write the page."""
-    told = json.loads(RESULTS.read_text())
-    parts = [HEAD.format(folds=told["settings"]["folds"]), _means(told["multi_task_mean"])]
-    parts += [_source(name, source) for name, source in told["sources"].items()]
+    results = json.loads(RESULTS.read_text())
+    parts = [HEAD.format(folds=results["settings"]["folds"]), _means(results["multi_task_mean"])]
+    parts += [_source(name, source) for name, source in results["sources"].items()]
     PAGE.write_text("\n".join(parts))
 
 
 def _means(means: dict[str, dict[str, float]]) -> str:
     rows = [
-        [name, f"{one['gap']:.3f}", f"{one['gap_swept']:.3f}", f"{one['least_gap']:.3f}"]
-        for name, one in means.items()
+        [name, f"{mean['gap']:.3f}", f"{mean['gap_swept']:.3f}", f"{mean['least_gap']:.3f}"]
+        for name, mean in means.items()
     ]
-    return "## Mean of the six multi-task sources\n\n" + _table(["policy", "gap", "swept", "least"], rows)
+    return "## Mean of the six multi-task sources\n\n" + _table(
+        ["policy", "gap", "swept", "minimum"], rows
+    )
 
 
 def _source(name: str, source: dict[str, Any]) -> str:
@@ -47,25 +51,38 @@ def _source(name: str, source: dict[str, Any]) -> str:
         f"{source['best_single']}, quality {source['best_single_quality']:.3f}; oracle "
         f"{source['oracle_quality']:.3f}."
     )
-    rows = [[policy, *_cells(one)] for policy, one in source["policies"].items()]
-    head = ["policy", "gap", "95 %", "swept", "c100", "peak", "q25", "harm", "ECE", "chance", "online", "first 500"]
+    rows = [[name, *_cells(policy)] for name, policy in source["policies"].items()]
+    head = [
+        "policy",
+        "gap",
+        "95 %",
+        "swept",
+        "c100",
+        "peak",
+        "q25",
+        "harm",
+        "ECE",
+        "chance",
+        "online",
+        "first 500",
+    ]
     return f"## {name}\n\n{about}\n\n{_table(head, rows)}"
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
-    low, high = one["gap"]["interval"]
+def _cells(policy: dict[str, Any]) -> list[str]:
+    low, high = policy["gap"]["interval"]
     return [
-        _number(one["gap"]),
+        _number(policy["gap"]),
         f"{low:.2f} to {high:.2f}" if low is not None else "–",
-        _number(one["swept"]["gap"]),
-        _number(one["c100"], 2),
-        _number(one["peak_gain"], 2),
-        _number(one["quality_at_25pct_cost"]),
-        _number(one["swept"]["harm"], 2),
-        _number(one["ece"]),
-        "–" if one.get("ece_floor") is None else f"{one['ece_floor']:.3f}",
-        _number(one["online_headroom"], 2),
-        _number(one["first_500_headroom"], 2),
+        _number(policy["swept"]["gap"]),
+        _number(policy["c100"], 2),
+        _number(policy["peak_gain"], 2),
+        _number(policy["quality_at_25pct_cost"]),
+        _number(policy["swept"]["harm"], 2),
+        _number(policy["ece"]),
+        "–" if policy.get("ece_floor") is None else f"{policy['ece_floor']:.3f}",
+        _number(policy["online_headroom"], 2),
+        _number(policy["first_500_headroom"], 2),
     ]
 
 

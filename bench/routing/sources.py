@@ -1,17 +1,17 @@
-"""The folder of outcome tables: every source in it, and `mix`, which joins two of them."""
+"""Sources in a folder of outcome tables, and `mix`, which joins two of them."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sophia.learning.tables import OutcomeTable, Unreadable, is_table, join, read_table
+from lab.evaluation.tables import InvalidTable, OutcomeTable, is_table, join_tables, read_table
 
 MIX = "mix"
 MIX_PARTS = ("zeroeval", "bfcl")
 MULTI_TASK = (MIX, "zeroeval", "bfcl", "mmlu_pro", "routerbench_lite", "paretobandit")
-# The same model under another name in bfcl; of those that have a call mode, the one it was made for:
-# in the other, gpt-4o-2024-08-06 and Mistral Large answer every fourth question only.
+# Names of the same models in bfcl. Of models with and without native tool calls the native one is
+# used: otherwise gpt-4o-2024-08-06 and Mistral Large answer only every fourth question.
 MIX_NAMES = {
     "gemini-1.5-flash": "gemini-1.5-flash-preview-0514",
     "gemini-1.5-pro": "gemini-1.5-pro-preview-0514",
@@ -20,7 +20,7 @@ MIX_NAMES = {
 }
 
 
-def names_in(folder: Path) -> list[str]:
+def list_sources(folder: Path) -> list[str]:
     """Return the sources of a folder; the multi-task ones first."""
     found = [path.name for path in sorted(folder.iterdir()) if is_table(path)]
     if (folder / "priors/mix2024.json").is_file() and set(MIX_PARTS) <= set(found):
@@ -28,8 +28,8 @@ def names_in(folder: Path) -> list[str]:
     return [*(name for name in MULTI_TASK if name in found), *sorted(set(found) - set(MULTI_TASK))]
 
 
-def files_of(folder: Path, name: str) -> list[Path]:
-    """Return the files that a source is read from."""
+def list_files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a source."""
     parts: Sequence[str] = MIX_PARTS if name == MIX else (name,)
     return [path for part in parts for path in sorted((folder / part).iterdir()) if path.is_file()]
 
@@ -38,7 +38,7 @@ def read_source(folder: Path, name: str) -> OutcomeTable:
     """Read a source of a folder.
 
     Raises:
-        Unreadable: its arms cannot be compared.
+        InvalidTable: its arms cannot be compared.
     """
     if name != MIX:
         return read_table(folder / name)
@@ -48,5 +48,5 @@ def read_source(folder: Path, name: str) -> OutcomeTable:
     missing = [arm for arm in arms if arm not in first.arms]
     missing += [arm for arm in renamed if arm not in second.arms]
     if missing:
-        raise Unreadable(f"{MIX}: {', '.join(missing)} cannot be compared in both sources.")
-    return join(MIX, [first, replace(second.only(renamed), arms=arms)], arms)
+        raise InvalidTable(f"{MIX}: {', '.join(missing)} cannot be compared in both sources.")
+    return join_tables(MIX, [first, replace(second.select_arms(renamed), arms=arms)], arms)

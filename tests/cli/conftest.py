@@ -1,11 +1,15 @@
-"""The real command line in processes of its own, against a Sophia that really serves."""
+"""The command line, in this process or in one of its own, against a Sophia that serves."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from terminal import SOPHIA, Ran, Run, Served, clean_environment
+from typer.testing import CliRunner
+
+from sophia.cli.main import app
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +41,36 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         process.stdout.close()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run `sophia` with these arguments in an empty folder; keywords set variables."""
+def runner(folder: Path) -> Run:
+    """Return a function that runs `sophia` here, which spares the start of an interpreter.
+
+    Its arguments are those of the command; keywords set variables.
+    """
+
+    def runs(*arguments: str, **variables: str) -> Ran:
+        environment = clean_environment() | variables
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            done = CliRunner().invoke(app, arguments)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Ran(done.exit_code, done.stdout, done.stderr)
+
+    return runs
+
+
+def process_runner(folder: Path) -> Run:
+    """Return the same function, with a process for each run."""
 
     def runs(*arguments: str, **variables: str) -> Ran:
         done = subprocess.run(
             [*SOPHIA, *arguments],
             env=clean_environment() | variables,
-            cwd=tmp_path,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=40,
@@ -54,3 +79,21 @@ def run(tmp_path: Path) -> Run:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return runs
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `sophia` in an empty folder."""
+    return runner(tmp_path)
+
+
+@pytest.fixture
+def run_process(tmp_path: Path) -> Run:
+    """Run `sophia` as a shell does, with a cold start."""
+    return process_runner(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def run_session(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run `sophia` for fixtures of the whole session."""
+    return process_runner(tmp_path_factory.mktemp("session"))

@@ -1,4 +1,4 @@
-"""What a run of the command line is, in a process of its own."""
+"""What a run of the command line is, and what it is run with."""
 
 import os
 import sys

@@ -1,5 +1,6 @@
 """`sophia doctor`: every fault has its line and the way to mend it."""
 
+import json
 import re
 import socket
 from pathlib import Path
@@ -19,8 +20,8 @@ def test_a_running_sophia_is_well(served: Served, run: Run) -> None:
     ran = run("doctor", "--data-dir", str(served.data), SOPHIA_PORT=_port(served), COLUMNS="120")
     assert ran.code == 0, ran.out
     assert "✗" not in ran.out
-    assert "ledger: whole" in ran.out
-    assert "keys: 1 in force" in ran.out
+    assert "ledger: intact" in ran.out
+    assert "keys: 1 active" in ran.out
     assert "is ready" in ran.out
 
 
@@ -77,10 +78,7 @@ def test_the_key_is_tried_and_never_shown(run: Run) -> None:
     """A refused key is bad, a clock that disagrees is odd, and the key stays secret."""
     with answering(401, "application/json", b"{}") as url:
         ran = run(
-            "doctor",
-            SOPHIA_PORT="0",
-            OPENROUTER_API_KEY="sk-or-secret",
-            OPENROUTER_BASE_URL=url,
+            "doctor", SOPHIA_PORT="0", OPENROUTER_API_KEY="sk-or-secret", OPENROUTER_BASE_URL=url
         )
     assert ran.code == 1
     assert "the key is refused" in ran.out
@@ -104,6 +102,11 @@ def test_an_upstream_that_is_away_is_told(run: Run) -> None:
     assert "hidden" not in ran.out
 
 
-def test_the_version_is_a_flag_and_a_command(run: Run) -> None:
-    """Both ways that people try work."""
-    assert run("--version").out == run("version").out != ""
+def test_programs_get_the_findings_as_json(run: Run, run_process: Run) -> None:
+    """The exit code is the same, and every finding has its status and subject."""
+    ran = run_process("doctor", "--json", SOPHIA_PORT="0")
+    assert ran.code == 0, ran.err
+    findings = json.loads(ran.out)
+    assert {"ok"} <= {finding["status"] for finding in findings} <= {"ok", "warning"}
+    assert {"settings", "data folder", "SQLite", "port"} <= {row["subject"] for row in findings}
+    assert json.loads(run("doctor", "--json", SOPHIA_PORT="many").out)[0]["status"] == "error"

@@ -15,7 +15,7 @@ def _listing() -> dict[str, object]:
 
 def test_models_shows_the_profiles_first_and_how_many_there_are(run: Run) -> None:
     """The first table holds what Sophia chooses among; the rest is cut at 50."""
-    ran = run("models", COLUMNS="80")
+    ran = run("models", "list", COLUMNS="80")
     assert ran.code == 0
     assert ran.out.index("Sophia chooses among") < ran.out.index("asked for by name")
     assert "complex" in ran.out
@@ -26,14 +26,14 @@ def test_models_shows_the_profiles_first_and_how_many_there_are(run: Run) -> Non
 
 def test_models_leaves_no_folder_behind(run: Run, tmp_path: Path) -> None:
     """Looking makes nothing."""
-    assert run("models").code == 0
+    assert run("models", "list").code == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_filter_narrows_the_list(run: Run) -> None:
     """Filters are all true of every model that is shown."""
     filters = ["--max-price", "1", "--min-context", "100000", "--parameter", "tools"]
-    ran = run("models", "--json", "--search", "GPT", *filters)
+    ran = run("models", "list", "--json", "--search", "GPT", *filters)
     found = json.loads(ran.out)
     assert found
     for model in found:
@@ -45,22 +45,22 @@ def test_every_filter_narrows_the_list(run: Run) -> None:
 
 def test_a_role_finds_its_model_and_a_wrong_one_lists_the_roles(run: Run) -> None:
     """Roles are few; a mistyped one is answered with all of them."""
-    found = json.loads(run("models", "--json", "--role", "Fast").out)
+    found = json.loads(run("models", "list", "--json", "--role", "Fast").out)
     assert [model["role"] for model in found] == ["fast"]
-    ran = run("models", "--role", "fats")
+    ran = run("models", "list", "--role", "fats")
     assert ran.code == 2
     assert "complex reasoning, fast, code" in ran.err
 
 
 def test_models_that_nobody_fits_are_none(run: Run) -> None:
     """An empty list is no error."""
-    ran = run("models", "--search", "no such thing")
+    ran = run("models", "list", "--search", "no such thing")
     assert ran.code == 0
     assert "No model fits" in ran.out
 
 
 def test_refresh_keeps_the_listing_and_tells_what_changed(run: Run, tmp_path: Path) -> None:
-    """What was fetched is what `sophia models` shows from then on."""
+    """What was fetched is what `sophia models list` shows from then on."""
     listing = _listing()
     rows = listing["data"]
     assert isinstance(rows, list)
@@ -73,9 +73,9 @@ def test_refresh_keeps_the_listing_and_tells_what_changed(run: Run, tmp_path: Pa
     assert "1 added: new/model" in ran.out
     assert f"1 removed: {gone}" in ran.out
     assert "0 repriced" in ran.out
-    shown = json.loads(run("models", "--json", "--data-dir", "kept").out)
+    shown = json.loads(run("models", "list", "--json", "--data-dir", "kept").out)
     assert "new/model" in {model["id"] for model in shown}
-    assert "refreshed" in run("models", "--data-dir", "kept").out
+    assert "refreshed" in run("models", "list", "--data-dir", "kept").out
 
 
 def test_ids_are_shown_as_they_are(run: Run) -> None:
@@ -86,13 +86,13 @@ def test_ids_are_shown_as_they_are(run: Run) -> None:
     rows.append(rows[0] | {"id": "new/[bold]m[/x]:smile:"})
     with answering(200, "application/json", json.dumps(listing).encode()) as url:
         assert run("models", "refresh", "--data-dir", "kept", OPENROUTER_BASE_URL=url).code == 0
-    assert "new/[bold]m[/x]:smile:" in run("models", "--all", "--data-dir", "kept").out
+    assert "new/[bold]m[/x]:smile:" in run("models", "list", "--all", "--data-dir", "kept").out
 
 
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
-        (200, b'{"data":[]}', "no model"),
+        (200, b'{"data":[]}', "no row"),
         (200, b"<html>", "not a list of models"),
         (401, b'{"error":{"message":"No auth","code":401}}', "No auth"),
     ],

@@ -41,11 +41,15 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.stdout.close()
 
 
-def test_a_taken_port_leaves_the_first_start_to_the_next_one(run: Run, tmp_path: Path) -> None:
+def test_a_taken_port_leaves_the_first_start_to_the_next_one(
+    run_process: Run, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        ran = run("serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data), **QUICK)
+        ran = run_process(
+            "serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(data), **QUICK
+        )
     assert ran.code == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ran.err
     assert "`sophia serve --port N` takes another" in ran.err
@@ -69,7 +73,7 @@ def test_whoever_stops_it_loses_nothing_that_was_learned(
         post(f"{base}/v1/feedback", key, {"decision_id": decision, "score": 1.0})
         process.send_signal(how)
         assert process.wait(20) == 0
-    steps = json.loads(run("learn", "--list", "--json", "--data-dir", str(data)).out)
+    steps = json.loads(run("policy", "history", "--json", "--data-dir", str(data)).out)
     assert [(one["reason"], one["lessons"]) for one in steps][-1] == ("stopped", 1)
 
 

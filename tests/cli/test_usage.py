@@ -1,30 +1,39 @@
 """`sophia usage` over a ledger that a running Sophia wrote, and over one that is made up."""
 
+import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from terminal import Run, Served
 
-from sophia.adapters.store.report import used
+from sophia.adapters.store.report import GroupBy, UsageTotals, read_usage
 from sophia.adapters.store.sqlite import SqliteStore
-from sophia.cli.curve import curve
-from sophia.core.rows import Intent, KeyRow, Outcome
+from sophia.core.rows import AttemptIntent, AttemptOutcome, KeyRow
 from sophia.tenants.budget import day_window
 
 TODAY = day_window(time.time())
 
 
-def _intent(attempt: int, model: str, held: int, key: str = "k1") -> Intent:
-    return Intent(attempt, key, TODAY, model, "openrouter", held, 0)
+def _intent(attempt: int, model: str, held: int, key: str = "k1") -> AttemptIntent:
+    return AttemptIntent(
+        attempt_id=attempt,
+        key_id=key,
+        window=TODAY,
+        model=model,
+        upstream="openrouter",
+        held_nano=held,
+        at_ms=0,
+    )
 
 
 def _outcome(
     attempt: int, model: str, cost: int, state: str = "settled", failure: str | None = None
-) -> Outcome:
+) -> AttemptOutcome:
     tokens = (10, 20, 0, 0)
-    return Outcome(
+    return AttemptOutcome(
         attempt, "k1", TODAY, model, state, cost, "priced", cost, *tokens,  # type: ignore[arg-type]
         None, failure, None, None, None, 1.0, 0,
     )  # fmt: skip
@@ -43,9 +52,15 @@ async def ledger(tmp_path: Path) -> Path:
     return tmp_path / "sophia.db"
 
 
+def totals(path: Path, group_by: GroupBy, since: str = TODAY) -> Sequence[UsageTotals]:
+    report = read_usage(path, group_by, since)
+    assert report is not None
+    return report.rows
+
+
 async def test_the_report_adds_up_by_model(ledger: Path) -> None:
     """Failures leave out callers who left; what is not settled is held, not spent."""
-    rows = {row.name: row for row in used(ledger, "model", TODAY)}
+    rows = {row.name: row for row in totals(ledger, "model")}
     assert (rows["a"].requests, rows["a"].failures, rows["a"].cost_nano) == (1, 1, 0)
     assert (rows["b"].requests, rows["b"].failures, rows["b"].cost_nano) == (2, 0, 700)
     assert (rows["b"].open_holds, rows["b"].held_nano) == (1, 1000)
@@ -54,7 +69,7 @@ async def test_the_report_adds_up_by_model(ledger: Path) -> None:
 
 async def test_a_request_counts_once_for_its_key(ledger: Path) -> None:
     """Two attempts of one request are one request of the key, and of the day."""
-    (by_key,), (by_day,) = used(ledger, "key", TODAY), used(ledger, "day", TODAY)
+    (by_key,), (by_day,) = totals(ledger, "key"), totals(ledger, "day")
     assert by_key.requests == by_day.requests == 2
     assert by_key.attempts == 3
     assert by_key.open_holds == 2
@@ -62,15 +77,23 @@ async def test_a_request_counts_once_for_its_key(ledger: Path) -> None:
 
 async def test_days_before_the_first_are_left_out(ledger: Path) -> None:
     """`since` is the first day that counts."""
-    assert used(ledger, "model", "9999-01-01") == []
+    assert totals(ledger, "model", "9999-01-01") == []
 
 
-async def test_usage_tells_of_holds_within_80_columns(ledger: Path, run: Run) -> None:
+def test_usage_tells_of_holds_within_80_columns(ledger: Path, run_process: Run) -> None:
     """What is held is explained where it appears."""
-    ran = run("usage", "--data-dir", str(ledger.parent), COLUMNS="80")
+    ran = run_process("usage", "--data-dir", str(ledger.parent), COLUMNS="80")
     assert ran.code == 0
     assert "bill is not known yet" in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_every_day_has_a_bar_in_proportion_to_its_cost(ledger: Path, run: Run) -> None:
+    """The most expensive day fills the width; days without cost stay empty, and are listed."""
+    ran = run("usage", "--days", "3", "--data-dir", str(ledger.parent), COLUMNS="80")
+    *empty, today = ran.out.splitlines()[-3:]
+    assert TODAY in today and today.count("█") == 40
+    assert all("-" in line and "█" not in line for line in empty)
 
 
 async def test_names_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
@@ -79,11 +102,23 @@ async def test_names_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "sophia.db")
     await store.reserve(_intent(16, strange, 1000))
     store.settle(_outcome(16, strange, 700))
-    await store.add_key(KeyRow("k1", b"", "[red]:cat:", "inference", None, None, 0))
+    await store.add_key(
+        KeyRow(
+            id="k1",
+            digest=b"",
+            name="[red]:cat:",
+            scope="inference",
+            daily_budget_nano=None,
+            per_request_nano=None,
+            created_ms=0,
+        )
+    )
     await store.close()
     for by, name in (("model", strange), ("key", "[red]:cat: (k1)")):
-        assert name in run("usage", "--by", by, "--data-dir", str(tmp_path)).out
-    assert "[red]:cat:" in run("keys", "list", "--data-dir", str(tmp_path)).out
+        ran = await asyncio.to_thread(run, "usage", "--by", by, "--data-dir", str(tmp_path))
+        assert name in ran.out
+    ran = await asyncio.to_thread(run, "keys", "list", "--data-dir", str(tmp_path))
+    assert "[red]:cat:" in ran.out
 
 
 def test_usage_shows_what_was_asked(served: Served, run: Run) -> None:
@@ -94,7 +129,7 @@ def test_usage_shows_what_was_asked(served: Served, run: Run) -> None:
         ran = run("usage", "--by", by, "--data-dir", str(served.data))
         assert ran.code == 0, ran.err
         assert name in ran.out
-        assert "per day" in ran.out
+        assert "day (UTC)" in ran.out
     told = json.loads(run("usage", "--json", "--data-dir", str(served.data)).out)
     assert sum(row["requests"] for row in told["rows"]) >= 1
     assert sum(row["cost_usd"] for row in told["rows"]) == pytest.approx(
@@ -106,7 +141,7 @@ def test_usage_refuses_a_grouping_that_is_none(run: Run) -> None:
     """The three groupings are named."""
     ran = run("usage", "--by", "week")
     assert ran.code == 2
-    assert "model, key or day" in ran.err
+    assert "'model', 'key', 'day'" in " ".join(ran.err.replace("│", " ").split())
 
 
 def test_usage_without_a_ledger_says_so_and_makes_none(run: Run, tmp_path: Path) -> None:
@@ -124,11 +159,3 @@ def test_a_damaged_ledger_is_reported(run: Run, tmp_path: Path) -> None:
     assert ran.code == 1
     assert "sophia doctor" in ran.err
     assert "Traceback" not in ran.err
-
-
-def test_a_curve_fits_and_draws_whatever_is_not_zero() -> None:
-    """The highest value fills the height, the smallest still shows, zero does not."""
-    lines = curve([0, 0.001, 8], width=12, height=2)
-    assert lines == ["        ███", "    ▁▁▁ ███"]
-    assert all(len(line) <= 10 for line in curve(list(range(366)), width=10))
-    assert curve([0, 0], width=10, height=3) == ["", "", ""]

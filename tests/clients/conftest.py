@@ -1,4 +1,4 @@
-"""A running Sophia before a scripted upstream, and one long-lived program for each client library."""
+"""A running Sophia, its scripted upstream, and one long-lived program for each client library."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -11,7 +11,7 @@ from clients.servers import Gateway, Upstream
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip these tests unless they are asked for: they need the environments that `run` makes."""
+    """Skip these tests unless they are selected: they need the environments that `run` creates."""
     if "clients" in str(config.option.markexpr):
         return
     for item in items:

@@ -1,4 +1,4 @@
-"""The client libraries under test: how each is started, and the names it gives to errors."""
+"""The client libraries under test: their commands, and the names of their errors."""
 
 import json
 import os
@@ -18,10 +18,10 @@ PROMPT = "What does a router do?"
 
 @dataclass(frozen=True, eq=False)
 class Client:
-    """One library. `api` is the base path it is given.
+    """One library, used with the base path `api`.
 
-    `errors` maps what goes wrong to the library's own exception class. `hides_in_streams` names
-    what the library keeps from its user while it streams, though it shows it of whole answers.
+    `errors` maps each kind of failure to the library's own exception class. `hides_in_streams`
+    names fields that the library shows of whole answers only.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Client:
 
 
 class Program:
-    """A running client program, asked by one JSON line at a time (see python/talk.py)."""
+    """A running client program, which takes one JSON line per request (see python/talk.py)."""
 
     def __init__(self, client: Client, url: str, key: str) -> None:
         self.client = client
@@ -46,7 +46,7 @@ class Program:
         )
 
     def try_to(self, do: str, **ask: Any) -> dict[str, Any]:
-        """Return what the program saw, be it an answer or an error."""
+        """Return the answer or the error that the program received."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -58,13 +58,13 @@ class Program:
         return seen
 
     def get(self, do: str, **ask: Any) -> dict[str, Any]:
-        """Return what the program saw of an answer without any error."""
+        """Return the answer that the program received, without any error."""
         seen = self.try_to(do, **ask)
         assert not {"error", "chunk_error", "part_error"} & seen.keys(), seen
         return seen
 
     def shows(self, what: str, stream: bool) -> bool:
-        """Whether the library tells its user about `what`."""
+        """Return whether the library shows the field `what` to its user."""
         return not (stream and what in self.client.hides_in_streams)
 
     def close(self) -> None:

@@ -26,20 +26,20 @@ SOPHIA = Path(sys.executable).with_name("sophia")
 
 @dataclass(frozen=True)
 class Upstream:
-    """The scripted upstream, run by its control routes."""
+    """The scripted upstream, by its control routes."""
 
     base_url: str
 
     def script(self, *steps: dict[str, Any], times: int | None = None) -> None:
-        """Let the models play `steps` next, whichever is asked: `times` times, by default for ever."""
+        """Let every model play `steps` next, `times` times, by default for ever."""
         self._control("POST", "script", {"model": "*", "steps": steps, "times": times})
 
     def clear(self) -> None:
-        """Forget what was scripted."""
+        """Remove all scripts."""
         self._control("DELETE", "script")
 
     def last_body(self) -> dict[str, Any]:
-        """Return the decoded body of the request that came last."""
+        """Return the decoded body of the last request."""
         body = self._control("GET", "requests")["requests"][-1]["body"]
         decoded: dict[str, Any] = json.loads(body)
         return decoded
@@ -51,7 +51,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A Sophia that takes requests, and a key for it."""
+    """The address of a running Sophia, and a key for it."""
 
     url: str
     key: str
@@ -60,7 +60,7 @@ class Gateway:
 @contextmanager
 def upstream() -> Iterator[Upstream]:
     """Run the scripted upstream; its models answer at once."""
-    command = [sys.executable, "-m", "sophia.testing", "--no-local", "--speed", "0"]
+    command = [sys.executable, "-m", "sophia.sandbox", "--no-local", "--speed", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -77,14 +77,16 @@ def gateway(upstream: Upstream, data: Path) -> Iterator[Gateway]:
     (data / "sophia.yaml").write_text(SETTINGS.format(url=upstream.base_url))
     folder = ["--data-dir", str(data)]
     make_key = [str(SOPHIA), "keys", "create", "--name", "clients", "--json", *folder]
-    made = subprocess.run(make_key, env=environment, cwd=data, check=True, stdout=subprocess.PIPE)
+    created = subprocess.run(
+        make_key, env=environment, cwd=data, check=True, stdout=subprocess.PIPE
+    )
     port = free_port()
     serve = [str(SOPHIA), "serve", "--host", "127.0.0.1", "--port", str(port), *folder]
     with subprocess.Popen(serve, env=environment, cwd=data) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_for(f"{url}/health/ready")
-            yield Gateway(url, json.loads(made.stdout)["key"])
+            yield Gateway(url, json.loads(created.stdout)["key"])
         finally:
             process.terminate()
 

@@ -1,4 +1,4 @@
-"""Raw servers on loopback that play a script, and the few calls that every test of it makes."""
+"""Raw servers on loopback that play a script, and the calls that most tests of the client make."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sophia.adapters.upstreams.http1 import Limits, Origin, Pool
+from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
+from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.core.calls import Deadlines
 from sophia.core.failures import UpstreamFailure
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Deadlines(connect=5, content=5, stall=5, total=10)
+LIMIT = 64 * 1024 * 1024
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -22,11 +24,13 @@ class Server:
         self._script = script
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
+        self.accepted = asyncio.Event()
         self.ended = asyncio.Event()
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.accepted.set()
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -37,7 +41,7 @@ class Server:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         except RuntimeError:
-            # How uvloop says that a transport to write to is gone.
+            # uvloop's error for a write to a closed transport.
             assert writer.is_closing()
         finally:
             self._tasks.discard(task)
@@ -49,8 +53,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def origin(self) -> Origin:
-        return Origin.parse(f"http://127.0.0.1:{self.port}/v1")
+    def origin(self) -> HttpOrigin:
+        return HttpOrigin.parse(f"http://127.0.0.1:{self.port}/v1")
 
 
 @asynccontextmanager
@@ -66,15 +70,15 @@ async def serving(script: Script, **options: object) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def pooled(server: Server, limits: Limits | None = None) -> AsyncIterator[Pool]:
-    loop, accidents = asyncio.get_running_loop(), list[object]()
-    loop.set_exception_handler(lambda _, context: accidents.append(context))
-    pool = Pool(server.origin(), limits=limits or Limits())
+async def pooled(server: Server, limits: PoolLimits | None = None) -> AsyncIterator[ConnectionPool]:
+    loop, errors = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    pool = ConnectionPool(server.origin(), limits=limits or PoolLimits())
     try:
         yield pool
     finally:
         await pool.close()
-    assert not accidents, accidents
+    assert not errors, errors
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -100,9 +104,9 @@ def answering(*answers: bytes, close: bool = False) -> Script:
     return script
 
 
-async def post(pool: Pool, body: bytes = b"{}", deadlines: Deadlines = PATIENT) -> bytes:
+async def post(pool: ConnectionPool, body: bytes = b"{}", deadlines: Deadlines = PATIENT) -> bytes:
     answer = await pool.send(b"POST", b"/chat", body, deadlines)
-    return await answer.body()
+    return await answer.body(LIMIT)
 
 
 async def failing(work: Awaitable[object]) -> UpstreamFailure:

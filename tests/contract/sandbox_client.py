@@ -1,4 +1,4 @@
-"""A raw HTTP client that shows an answer as it came, broken or not, and a few models to ask."""
+"""A raw HTTP client that shows an answer as it came, broken or not, and a few models."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import httptools
 
-from sophia.testing import ScriptedUpstream
+from sophia.sandbox import ScriptedUpstream
 
 PLAIN = "acme/plain"
 THINKER = "acme/thinker"
@@ -45,7 +45,7 @@ def chat(model_id: str = PLAIN, text: str = "Why is the sky blue?", **more: Any)
 
 @dataclass
 class Answer:
-    """What came: `end` is complete, eof, reset or timeout; `broken` says that it was no HTTP."""
+    """A received answer: `end` is complete, eof, reset or timeout; `broken` means invalid HTTP."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Answer:
 
 
 class Client:
-    """Asks one sandbox, with a connection for each request."""
+    """Sends requests to one sandbox, with a connection for each."""
 
     def __init__(self, up: ScriptedUpstream, tls: ssl.SSLContext | None = None) -> None:
         self.up = up
@@ -120,7 +120,7 @@ class Client:
     async def connection(
         self, method: str, path: str, body: bytes, key: str | None = "any"
     ) -> AsyncIterator[asyncio.StreamReader]:
-        """Send one request; leave the rest to the caller, and close the connection after it."""
+        """Send one request; yield the reader, and close the connection afterwards."""
         up = self.up
         reader, writer = await asyncio.open_connection(up.host, up.port, ssl=self._tls)
         head = f"{method} {path} HTTP/1.1\r\nHost: sandbox\r\nContent-Length: {len(body)}\r\n"

@@ -6,33 +6,33 @@ import pytest
 
 from sophia.adapters.coordinator import LocalCoordinator
 from sophia.catalogue.model import Model
-from sophia.catalogue.prices import Prices, Tier
+from sophia.catalogue.prices import Prices, PriceTier
 from sophia.core.errors import BudgetExceeded, Unavailable
 from sophia.core.ports import Coordinator
-from sophia.core.rows import OpenHold, Spend
-from sophia.routing.nouns import Attempt
-from sophia.serving.tab import Bid, Books, Payer
+from sophia.core.rows import KeySpend, OpenHold
+from sophia.routing.types import Attempt
+from sophia.serving.attempts.reservation import AttemptSpec, BudgetScope, Ledger
 from sophia.testing.memory import MemoryStore
 
 
 @pytest.fixture(params=[LocalCoordinator])
 def coordinator(request: pytest.FixtureRequest) -> Coordinator:
-    made: Coordinator = request.param()
-    return made
+    coordinator: Coordinator = request.param()
+    return coordinator
 
 
 async def test_a_hold_counts_until_it_is_settled(coordinator: Coordinator) -> None:
     await coordinator.reserve("k", "d", 100, 60)
-    assert coordinator.standing("k", "d") == (0, 60)
+    assert coordinator.balance("k", "d") == (0, 60)
     coordinator.settle("k", "d", 60, 25)
-    assert coordinator.standing("k", "d") == (25, 0)
+    assert coordinator.balance("k", "d") == (25, 0)
 
 
 async def test_the_limit_is_exact_and_a_refusal_holds_nothing(coordinator: Coordinator) -> None:
     await coordinator.reserve("k", "d", 100, 100)
     with pytest.raises(BudgetExceeded, match="budget"):
         await coordinator.reserve("k", "d", 100, 1)
-    assert coordinator.standing("k", "d") == (0, 100)
+    assert coordinator.balance("k", "d") == (0, 100)
     await coordinator.reserve("k", "d", 100, 0)
 
 
@@ -41,35 +41,37 @@ async def test_keys_and_windows_are_apart(coordinator: Coordinator) -> None:
     await coordinator.reserve("k", "d2", 10, 10)
     await coordinator.reserve("other", "d1", 10, 10)
     coordinator.settle("k", "d1", 10, 3)
-    assert coordinator.standing("k", "d1") == (3, 0)
-    assert coordinator.standing("k", "d2") == coordinator.standing("other", "d1") == (0, 10)
+    assert coordinator.balance("k", "d1") == (3, 0)
+    assert coordinator.balance("k", "d2") == coordinator.balance("other", "d1") == (0, 10)
 
 
 async def test_no_limit_is_no_limit(coordinator: Coordinator) -> None:
     await coordinator.reserve("k", "d", None, 2**62)
-    assert coordinator.standing("k", "d") == (0, 2**62)
+    assert coordinator.balance("k", "d") == (0, 2**62)
 
 
 async def test_a_bill_above_its_hold_is_kept_in_full(coordinator: Coordinator) -> None:
     await coordinator.reserve("k", "d", 100, 100)
     coordinator.settle("k", "d", 100, 130)
-    assert coordinator.standing("k", "d") == (130, 0)
+    assert coordinator.balance("k", "d") == (130, 0)
     with pytest.raises(BudgetExceeded):
         await coordinator.reserve("k", "d", 100, 1)
 
 
-async def test_at_once_nobody_gets_more_than_there_is(coordinator: Coordinator) -> None:
-    asked = (coordinator.reserve("k", "d", 100, 7) for _ in range(50))
-    refused = [e for e in await asyncio.gather(*asked, return_exceptions=True) if e is not None]
+async def test_concurrent_reservations_stay_within_the_limit(coordinator: Coordinator) -> None:
+    reservations = (coordinator.reserve("k", "d", 100, 7) for _ in range(50))
+    refused = [
+        e for e in await asyncio.gather(*reservations, return_exceptions=True) if e is not None
+    ]
     assert len(refused) == 36 and all(isinstance(e, BudgetExceeded) for e in refused)
-    assert coordinator.standing("k", "d") == (0, 98)
+    assert coordinator.balance("k", "d") == (0, 98)
 
 
 async def test_it_starts_from_what_the_ledger_knows() -> None:
     coordinator = LocalCoordinator(
-        [Spend("k", "d", 30)], [OpenHold(1, "k", "d", 20), OpenHold(2, "k", "d", 5)]
+        [KeySpend("k", "d", 30)], [OpenHold(1, "k", "d", 20), OpenHold(2, "k", "d", 5)]
     )
-    assert coordinator.standing("k", "d") == (30, 25)
+    assert coordinator.balance("k", "d") == (30, 25)
 
 
 class StillClock:
@@ -85,11 +87,23 @@ class StillClock:
 async def test_a_hold_is_free_again_when_the_ledger_cannot_take_the_intent(
     coordinator: Coordinator,
 ) -> None:
-    books = Books(coordinator, MemoryStore(limit=0), StillClock())
-    prices = Prices((Tier(0, 1, 1),))
-    model = Model("m", "m", 100, None, prices, frozenset(), frozenset(), frozenset(), "chat")
-    bid = Bid(Attempt("m", "named", 1, 50), model, "up", 1)
-    payer = Payer("k", 100, "1970-01-01")
+    ledger = Ledger(coordinator=coordinator, store=MemoryStore(limit=0), clock=StillClock())
+    prices = Prices((PriceTier(min_prompt_tokens=0, prompt=1, completion=1),))
+    model = Model(
+        id="m",
+        name="m",
+        context_length=100,
+        max_output_tokens=None,
+        prices=prices,
+        input_modalities=frozenset(),
+        output_modalities=frozenset(),
+        supported_parameters=frozenset(),
+        kind="chat",
+    )
+    spec = AttemptSpec(
+        attempt=Attempt("m", "named", 1, 50), model=model, upstream="up", prompt_tokens=1
+    )
+    scope = BudgetScope("k", 100, "1970-01-01")
     with pytest.raises(Unavailable):
-        await books.open(payer, 16, 0, bid)
-    assert coordinator.standing("k", "1970-01-01") == (0, 0)
+        await ledger.reserve(scope, 16, 0, spec)
+    assert coordinator.balance("k", "1970-01-01") == (0, 0)

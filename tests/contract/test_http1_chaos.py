@@ -1,11 +1,12 @@
-"""The HTTP/1.1 client among upstreams that misbehave and callers that leave."""
+"""The HTTP/1.1 client with upstreams that misbehave and callers that disconnect."""
 
 import asyncio
 import random
 
-from http1_server import OK, Script, pooled, read_request, serving
+from http1_server import LIMIT, OK, Script, pooled, read_request, serving
 
-from sophia.adapters.upstreams.http1 import Limits, Pool
+from sophia.adapters.upstreams.http1.origin import PoolLimits
+from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.core.calls import Deadlines
 from sophia.core.failures import UpstreamFailure
 
@@ -24,7 +25,7 @@ BEHAVIOURS = [
 
 
 def misbehaving(source: random.Random) -> Script:
-    """Answer rightly, wrongly, partly, late or never, and close when it suits."""
+    """Answer correctly, wrongly, partly, late or never, and close at random."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
@@ -40,14 +41,14 @@ def misbehaving(source: random.Random) -> Script:
     return script
 
 
-async def _call(pool: Pool, source: random.Random) -> bytes | None:
+async def _call(pool: ConnectionPool, source: random.Random) -> bytes | None:
     body = bytes(source.choice([0, 10, 200_000]))
     deadlines = Deadlines(content=source.choice([0.01, 0.1]), total=0.1)
     answer = await pool.send(b"POST", b"/", body, deadlines)
     if source.random() < 0.2:
         answer.close()
         return None
-    return await answer.body()
+    return await answer.body(LIMIT)
 
 
 async def test_every_slot_is_free_after_chaos() -> None:
@@ -55,16 +56,16 @@ async def test_every_slot_is_free_after_chaos() -> None:
     source = random.Random(11)
     async with (
         serving(misbehaving(source)) as server,
-        pooled(server, Limits(max_connections=SLOTS, max_idle=3)) as pool,
+        pooled(server, PoolLimits(max_connections=SLOTS, max_idle=3)) as pool,
     ):
         for _ in range(25):
             calls = [asyncio.create_task(_call(pool, source)) for _ in range(SLOTS)]
             await asyncio.sleep(source.choice([0, 0.001, 0.003]))
             for call in source.sample(calls, 2):
                 call.cancel()
-            for seen in await asyncio.gather(*calls, return_exceptions=True):
-                if isinstance(seen, BaseException):
-                    assert isinstance(seen, (UpstreamFailure, asyncio.CancelledError))
-                    assert "busy" not in str(seen)
+            for result in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    assert isinstance(result, (UpstreamFailure, asyncio.CancelledError))
+                    assert "busy" not in str(result)
                 else:
-                    assert seen in {None, b"ok", b"to the end", b""}
+                    assert result in {None, b"ok", b"to the end", b""}

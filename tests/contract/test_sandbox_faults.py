@@ -1,4 +1,4 @@
-"""The sandbox fails exactly as it is told to, seen by a client that reads bytes."""
+"""The sandbox fails exactly as scripted, as a client sees that reads bytes."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sandbox_client import MODELS, PLAIN, THINKER, Answer, Client, chat
 
-from sophia.testing import Pace, ScriptedUpstream, Step
+from sophia.sandbox import BilledGeneration, ScriptedUpstream, ScriptStep
 
 GOOD_CHUNKS = 2  # the role-only chunk, and the one text chunk before an event at 1
 
@@ -19,9 +19,20 @@ async def client() -> AsyncIterator[Client]:
         yield Client(up)
 
 
-async def play(client: Client, step: Step, *, stream: bool = True, patience: float = 5.0) -> Answer:
+async def play(
+    client: Client, step: ScriptStep, *, stream: bool = True, patience: float = 5.0
+) -> Answer:
     client.up.script(PLAIN, step)
     return await client.post(chat(stream=stream), patience=patience)
+
+
+async def booked(client: Client, count: int = 1) -> BilledGeneration:
+    """Return the last of `count` rows of the bill once they are there."""
+    async with asyncio.timeout(5):
+        while len(client.up.bill.rows) < count:
+            await asyncio.sleep(0)
+    assert len(client.up.bill.rows) == count
+    return client.up.bill.rows[-1]
 
 
 def finishes(answer: Answer) -> list[str]:
@@ -42,14 +53,14 @@ def finishes(answer: Answer) -> list[str]:
 async def test_an_error_status_is_typed(
     client: Client, status: int, kind: str, stream: bool
 ) -> None:
-    answer = await play(client, Step(status=status), stream=stream)
+    answer = await play(client, ScriptStep(status=status), stream=stream)
     error = answer.json["error"]
     assert (answer.status, error["code"], error["metadata"]["error_type"]) == (status, status, kind)
     assert not client.up.bill.rows
 
 
 async def test_an_error_can_be_spelled_out(client: Client) -> None:
-    step = Step(
+    step = ScriptStep(
         status=429,
         error_type="rate_limit_exceeded",
         message="free-models-per-day",
@@ -65,33 +76,37 @@ async def test_an_error_can_be_spelled_out(client: Client) -> None:
 @pytest.mark.parametrize("form", ["2", "0.5", "Wed, 21 Oct 2026 07:28:00 GMT", "soon"])
 async def test_retry_after_stands_as_given(client: Client, form: str) -> None:
     answer = await play(
-        client, Step(status=429, retry_after=form, headers={"retry-after-ms": "250"})
+        client, ScriptStep(status=429, retry_after=form, headers={"retry-after-ms": "250"})
     )
     assert answer.headers["retry-after"] == form
     assert answer.headers["retry-after-ms"] == "250"
 
 
 async def test_a_200_may_carry_an_error_or_html_or_nothing(client: Client) -> None:
-    error = await play(client, Step(body={"error": {"code": 502, "message": "no"}}), stream=False)
+    error = await play(
+        client, ScriptStep(body={"error": {"code": 502, "message": "no"}}), stream=False
+    )
     assert (error.status, error.json) == (200, {"error": {"code": 502, "message": "no"}})
-    page = await play(client, Step(body="<html>", headers={"Content-Type": "text/html"}))
+    page = await play(client, ScriptStep(body="<html>", headers={"Content-Type": "text/html"}))
     assert (page.status, page.body, page.headers["content-type"]) == (200, b"<html>", "text/html")
-    gateway = await play(client, Step(status=502, body=b"\xff\xfe"))
+    gateway = await play(client, ScriptStep(status=502, body=b"\xff\xfe"))
     assert (gateway.status, gateway.body) == (502, b"\xff\xfe")
 
 
 async def test_a_whole_answer_can_be_bent(client: Client) -> None:
-    padded = await play(client, Step(leading=b"\n\n \n"), stream=False)
+    padded = await play(client, ScriptStep(leading=b"\n\n \n"), stream=False)
     assert padded.body.startswith(b"\n\n \n{")
-    nothing = await play(client, Step(extra={"choices": None}), stream=False)
+    nothing = await play(client, ScriptStep(extra={"choices": None}), stream=False)
     assert nothing.json["choices"] is None
-    empty = await play(client, Step(text=""), stream=False)
+    empty = await play(client, ScriptStep(text=""), stream=False)
     assert empty.json["choices"][0]["message"]["content"] == ""
     assert empty.json["usage"]["completion_tokens"] == 0
-    odd = await play(client, Step(finish_reason="tired", native_finish_reason="nap"), stream=False)
+    odd = await play(
+        client, ScriptStep(finish_reason="tired", native_finish_reason="nap"), stream=False
+    )
     assert odd.json["choices"][0]["finish_reason"] == "tired"
     assert odd.json["choices"][0]["native_finish_reason"] == "nap"
-    gaps = Step(
+    gaps = ScriptStep(
         drop=["provider", "choices.finish_reason", "choices.message.role"], extra={"new": 1}
     )
     answer = (await play(client, gaps, stream=False)).json
@@ -101,24 +116,26 @@ async def test_a_whole_answer_can_be_bent(client: Client) -> None:
     assert answer["new"] == 1
 
 
-async def test_usage_may_lie_or_lack_while_the_bill_tells_the_truth(client: Client) -> None:
+async def test_usage_may_be_wrong_or_missing_while_the_bill_is_right(client: Client) -> None:
     for stream in (False, True):
-        lie = await play(client, Step(usage={"completion_tokens": 9, "cost": 99.0}), stream=stream)
-        usage = (lie.chunks[-1] if stream else lie.json)["usage"]
+        wrong = await play(
+            client, ScriptStep(usage={"completion_tokens": 9, "cost": 99.0}), stream=stream
+        )
+        usage = (wrong.chunks[-1] if stream else wrong.json)["usage"]
         assert (usage["completion_tokens"], usage["cost"]) == (9, 99.0)
         assert client.up.bill.rows[-1].completion_tokens > 9
-    assert "usage" not in (await play(client, Step(no_usage=True), stream=False)).json
-    stream_without = await play(client, Step(no_usage=True))
+    assert "usage" not in (await play(client, ScriptStep(no_usage=True), stream=False)).json
+    stream_without = await play(client, ScriptStep(no_usage=True))
     assert all("usage" not in chunk for chunk in stream_without.chunks)
     assert stream_without.data[-1] == "[DONE]"
-    old = await play(client, Step(usage_choice=True))
+    old = await play(client, ScriptStep(usage_choice=True))
     assert old.chunks[-1]["choices"][0]["finish_reason"] is None
 
 
-async def test_said_text_reasoning_and_arguments_can_be_given(client: Client) -> None:
-    step = Step(text="  Two  words\n", reasoning="Hm.")
+async def test_text_reasoning_and_arguments_can_be_scripted(client: Client) -> None:
+    step = ScriptStep(text="  Two  words\n", reasoning="Hm.")
     assert (await play(client, step)).text == "  Two  words\n"
-    client.up.script(PLAIN, Step(tool_arguments='{"broken'))
+    client.up.script(PLAIN, ScriptStep(tool_arguments='{"broken'))
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     answer = await client.post(chat(tools=[tool], tool_choice="required"))
     assert (
@@ -128,22 +145,27 @@ async def test_said_text_reasoning_and_arguments_can_be_given(client: Client) ->
 
 @pytest.mark.parametrize(
     ("step", "end"),
-    [(Step(cut_after=1), "eof"), (Step(reset_after=1), "reset"), (Step(stall_after=1), "timeout")],
+    [
+        (ScriptStep(cut_after=1), "eof"),
+        (ScriptStep(reset_after=1), "reset"),
+        (ScriptStep(stall_after=1), "timeout"),
+    ],
 )
-async def test_a_stream_breaks_after_so_many_events(client: Client, step: Step, end: str) -> None:
+async def test_a_stream_breaks_after_so_many_events(
+    client: Client, step: ScriptStep, end: str
+) -> None:
     answer = await play(client, step, patience=0.1 if end == "timeout" else 5)
     assert answer.end == end
     assert len(answer.chunks) == GOOD_CHUNKS
     assert not finishes(answer)
-    await asyncio.sleep(0.01)
-    row = client.up.bill.rows[-1]
+    row = await booked(client)
     assert row.finish_reason is None
     assert row.completion_tokens == 1
     assert row.cost > 0
 
 
 async def test_a_break_before_any_content_costs_nothing(client: Client) -> None:
-    answer = await play(client, Step(cut_after=0))
+    answer = await play(client, ScriptStep(cut_after=0))
     assert [chunk["choices"][0]["delta"]["content"] for chunk in answer.chunks] == [""]
     (row,) = client.up.bill.rows
     assert (row.completion_tokens, row.cost, row.finish_reason) == (0, 0, None)
@@ -152,13 +174,13 @@ async def test_a_break_before_any_content_costs_nothing(client: Client) -> None:
 @pytest.mark.parametrize(
     ("step", "end"),
     [
-        (Step(cut_after=30), "eof"),
-        (Step(reset_after=30), "reset"),
-        (Step(stall_after=30), "timeout"),
+        (ScriptStep(cut_after=30), "eof"),
+        (ScriptStep(reset_after=30), "reset"),
+        (ScriptStep(stall_after=30), "timeout"),
     ],
 )
 async def test_a_whole_answer_breaks_after_so_many_bytes(
-    client: Client, step: Step, end: str
+    client: Client, step: ScriptStep, end: str
 ) -> None:
     answer = await play(client, step, stream=False, patience=0.1 if end == "timeout" else 5)
     assert answer.end == end
@@ -167,7 +189,7 @@ async def test_a_whole_answer_breaks_after_so_many_bytes(
 
 
 async def test_malformed_events_lie_between_good_ones(client: Client) -> None:
-    answer = await play(client, Step(malformed_at=1, text="one two"))
+    answer = await play(client, ScriptStep(malformed_at=1, text="one two"))
     broken = [data for data in answer.data if not data.endswith(("}", "[DONE]"))]
     assert len(broken) == 1
     assert answer.data[-1] == "[DONE]"
@@ -175,7 +197,7 @@ async def test_malformed_events_lie_between_good_ones(client: Client) -> None:
 
 @pytest.mark.parametrize("choices", [True, False])
 async def test_an_error_chunk_ends_the_stream(client: Client, choices: bool) -> None:
-    step = Step(error_at=1, error_choices=choices, status=429, message="Too many")
+    step = ScriptStep(error_at=1, error_choices=choices, status=429, message="Too many")
     answer = await play(client, step)
     assert (answer.status, answer.end) == (200, "complete")
     last = answer.chunks[-1]
@@ -183,26 +205,30 @@ async def test_an_error_chunk_ends_the_stream(client: Client, choices: bool) -> 
     assert last["error"]["metadata"]["error_type"] == "rate_limit_exceeded"
     assert finishes(answer) == (["error"] if choices else [])
     assert "[DONE]" not in answer.data
-    assert (await play(client, Step(error_at=0))).chunks[-1]["error"]["code"] == 502
+    assert (await play(client, ScriptStep(error_at=0))).chunks[-1]["error"]["code"] == 502
 
 
 async def test_the_end_of_a_stream_can_be_odd(client: Client) -> None:
-    assert (await play(client, Step(no_done=True))).data[-1] != "[DONE]"
-    assert finishes(await play(client, Step(double_finish=True))) == ["stop", "stop"]
-    assert finishes(await play(client, Step(finish_reason="content_filter"))) == ["content_filter"]
-    empty = await play(client, Step(text=""))
+    assert (await play(client, ScriptStep(no_done=True))).data[-1] != "[DONE]"
+    assert finishes(await play(client, ScriptStep(double_finish=True))) == ["stop", "stop"]
+    assert finishes(await play(client, ScriptStep(finish_reason="content_filter"))) == [
+        "content_filter"
+    ]
+    empty = await play(client, ScriptStep(text=""))
     assert (empty.text, finishes(empty)) == ("", ["stop"])
 
 
 async def test_comments_alone_may_come_for_ever(client: Client) -> None:
-    answer = await play(client, Step(comments_after=0, comment_every=0.005), patience=0.1)
+    answer = await play(client, ScriptStep(comments_after=0, comment_every=0.005), patience=0.1)
     assert answer.end == "timeout"
     assert len(answer.chunks) == 1
     assert answer.lines.count(": OPENROUTER PROCESSING") > 3
 
 
 async def test_fields_can_be_missing_from_chunks(client: Client) -> None:
-    answer = await play(client, Step(drop=["created", "choices.index"], extra={"surprise": [1]}))
+    answer = await play(
+        client, ScriptStep(drop=["created", "choices.index"], extra={"surprise": [1]})
+    )
     for chunk in answer.chunks:
         assert "created" not in chunk
         assert chunk["surprise"] == [1]
@@ -210,7 +236,7 @@ async def test_fields_can_be_missing_from_chunks(client: Client) -> None:
 
 
 async def test_a_bad_chunk_size_is_no_http(client: Client) -> None:
-    answer = await play(client, Step(bad_chunk_at=1))
+    answer = await play(client, ScriptStep(bad_chunk_at=1))
     assert answer.broken
     assert len(answer.chunks) == GOOD_CHUNKS
 
@@ -218,14 +244,14 @@ async def test_a_bad_chunk_size_is_no_http(client: Client) -> None:
 async def test_a_wrong_content_length_leaves_the_client_waiting_for_the_rest(
     client: Client,
 ) -> None:
-    long = await play(client, Step(content_length=100_000), stream=False)
+    long = await play(client, ScriptStep(content_length=100_000), stream=False)
     assert long.end == "eof"
-    short = await play(client, Step(content_length=10), stream=False)
+    short = await play(client, ScriptStep(content_length=10), stream=False)
     assert len(short.body) == 10
 
 
 async def test_a_dribble_comes_in_many_small_reads(client: Client) -> None:
-    answer = await play(client, Step(dribble=7, text="a few words"))
+    answer = await play(client, ScriptStep(dribble=7, text="a few words"))
     assert answer.text == "a few words"
     assert len(answer.reads) > 50
 
@@ -234,14 +260,18 @@ async def test_a_dribble_comes_in_many_small_reads(client: Client) -> None:
     ("how", "end"), [("close", "eof"), ("reset", "reset"), ("hang", "timeout")]
 )
 async def test_there_may_be_no_answer_at_all(client: Client, how: Any, end: str) -> None:
-    answer = await play(client, Step(no_answer=how), patience=0.1 if end == "timeout" else 5)
+    answer = await play(client, ScriptStep(no_answer=how), patience=0.1 if end == "timeout" else 5)
     assert (answer.end, answer.reads) == (end, [])
     assert not client.up.bill.rows
 
 
 async def test_waits_are_real(client: Client) -> None:
     loop = asyncio.get_running_loop()
-    for step in (Step(delay=0.05), Step(first_delay=0.05), Step(chunk_delay=0.05, text="one two")):
+    for step in (
+        ScriptStep(delay=0.05),
+        ScriptStep(first_delay=0.05),
+        ScriptStep(chunk_delay=0.05, text="one two"),
+    ):
         start = loop.time()
         await play(client, step)
         assert 0.04 < loop.time() - start < 1
@@ -249,35 +279,33 @@ async def test_waits_are_real(client: Client) -> None:
 
 @pytest.mark.parametrize(("last", "end"), [("fin", "eof"), ("rst", "reset"), ("half_close", "eof")])
 async def test_raw_bytes_are_written_as_they_are(client: Client, last: Any, end: str) -> None:
-    step = Step(
+    step = ScriptStep(
         raw=(b"HTTP/1.1 200 OK\r\nContent-", ("sleep", 0.001), b"Length: 9\r\n\r\nhalf", last)
     )
     answer = await play(client, step)
     assert (answer.status, answer.body, answer.end) == (200, b"half", end)
-    assert (await play(client, Step(raw=[b"\x16\x03\x01nonsense"]))).broken
+    assert (await play(client, ScriptStep(raw=[b"\x16\x03\x01nonsense"]))).broken
 
 
-async def test_the_pace_follows_the_model_and_the_speed() -> None:
-    pace = {"acme/*": Pace(first_token=0.2, tokens_per_second=100)}
-    async with ScriptedUpstream(models=MODELS, speed=4, paces=pace) as up:
+async def test_the_speed_follows_the_model_and_the_factor() -> None:
+    async with ScriptedUpstream(models=MODELS, speed=8) as up:
         start = asyncio.get_running_loop().time()
         await Client(up).post(chat(max_tokens=8))
         assert 0.06 < asyncio.get_running_loop().time() - start < 1
 
 
 @pytest.mark.parametrize(
-    "step", [Step(chunk_delay=0.01), Step(stall_after=3), Step(comments_after=3)]
+    "step", [ScriptStep(chunk_delay=0.01), ScriptStep(stall_after=3), ScriptStep(comments_after=3)]
 )
 async def test_a_client_that_leaves_a_stream_is_billed_for_what_it_got(
-    client: Client, step: Step
+    client: Client, step: ScriptStep
 ) -> None:
     client.up.script(PLAIN, step)
     body = json.dumps(chat(stream=True)).encode()
     async with client.connection("POST", "/v1/chat/completions", body) as reader:
         while b'"content":"Th' not in await reader.readuntil(b"\n\n"):
             pass
-    await asyncio.sleep(0.05)
-    (row,) = client.up.bill.rows
+    row = await booked(client)
     assert row.aborted
     assert 1 <= row.completion_tokens < 10
     assert row.cost == row.prompt_tokens * 150 + row.completion_tokens * 600
@@ -286,23 +314,22 @@ async def test_a_client_that_leaves_a_stream_is_billed_for_what_it_got(
 
 async def test_a_whole_answer_is_billed_in_full_when_the_client_leaves(client: Client) -> None:
     whole = await client.post(chat())
-    client.up.paces = {"*": Pace(5, 10)}
     client.up.speed = 1
     body = json.dumps(chat()).encode()
     async with client.connection("POST", "/v1/chat/completions", body):
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.02)
-    row = client.up.bill.rows[-1]
+        while len(client.up.requests) < 2:
+            await asyncio.sleep(0)
+    row = await booked(client, 2)
     assert row.aborted
     assert row.completion_tokens == whole.json["usage"]["completion_tokens"]
 
 
 async def test_scripts_queue_for_each_model_and_then_all_is_well(client: Client) -> None:
-    client.up.script(PLAIN, Step(status=500), Step(status=503), times=2)
-    client.up.script(PLAIN, Step(status=429))
-    client.up.script("*", Step(status=404), times=None)
-    told = [(await client.post(chat())).status for _ in range(6)]
-    assert told == [500, 503, 500, 503, 429, 404]
+    client.up.script(PLAIN, ScriptStep(status=500), ScriptStep(status=503), times=2)
+    client.up.script(PLAIN, ScriptStep(status=429))
+    client.up.script("*", ScriptStep(status=404), times=None)
+    statuses = [(await client.post(chat())).status for _ in range(6)]
+    assert statuses == [500, 503, 500, 503, 429, 404]
     assert (await client.post(chat(THINKER))).status == 404
     assert (await client.get("/v1/models")).status == 200
     client.up.scripts.clear()
@@ -310,10 +337,10 @@ async def test_scripts_queue_for_each_model_and_then_all_is_well(client: Client)
 
 
 async def test_pages_and_embeddings_can_fail_too(client: Client) -> None:
-    client.up.script("/v1/models", Step(status=503), Step(body="<html>"))
+    client.up.script("/v1/models", ScriptStep(status=503), ScriptStep(body="<html>"))
     assert (await client.get("/api/v1/models")).status == 503
     assert (await client.get("/api/v1/models")).body == b"<html>"
-    client.up.script("acme/embed", Step(status=429))
+    client.up.script("acme/embed", ScriptStep(status=429))
     body = {"model": "acme/embed", "input": "text"}
     assert (await client.post(body, "/v1/embeddings")).status == 429
     assert not client.up.bill.rows

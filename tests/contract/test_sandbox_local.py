@@ -6,18 +6,20 @@ from pathlib import Path
 import pytest
 from sandbox_client import MODELS, PLAIN, THINKER, Client, chat
 
-from sophia.testing import ScriptedUpstream, Step
-from sophia.testing.local import FINGERPRINT, SmallModel, find_weights
-from sophia.testing.text import NOTICE
+from sophia.sandbox import ScriptedUpstream, ScriptStep
+from sophia.sandbox.text.local_model import FINGERPRINT, SmallModel, find_model_file
+from sophia.sandbox.text.template import NOTICE
 
-needs_engine = pytest.mark.skipif(find_weights() is None, reason="the local extra is not installed")
+needs_engine = pytest.mark.skipif(
+    find_model_file() is None, reason="the local extra is not installed"
+)
 
 
 async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
     weights = tmp_path / "broken.gguf"
     weights.write_bytes(b"GGUF and then nothing of use")
     model = SmallModel(weights)
-    async with ScriptedUpstream(models=MODELS, local=model) as up:
+    async with ScriptedUpstream(models=MODELS, local_model=model) as up:
         model.start()
         answer = (await Client(up).post(chat())).json
         assert answer["choices"][0]["message"]["content"].startswith(NOTICE)
@@ -26,10 +28,10 @@ async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
 
 @needs_engine
 async def test_plain_text_is_generated_and_marked() -> None:
-    weights = find_weights()
+    weights = find_model_file()
     assert weights is not None
     model = SmallModel(weights)
-    async with ScriptedUpstream(models=MODELS, local=model) as up:
+    async with ScriptedUpstream(models=MODELS, local_model=model) as up:
         model.start()
         client = Client(up)
         body = chat(text="Name three fruits.", max_tokens=12, temperature=0)
@@ -51,7 +53,7 @@ async def test_plain_text_is_generated_and_marked() -> None:
         thinking = await client.post({**body, "model": THINKER, "reasoning": {}}, patience=30)
         assert thinking.json["choices"][0]["message"]["content"]
 
-        up.script(PLAIN, Step(cut_after=2))
+        up.script(PLAIN, ScriptStep(cut_after=2))
         cut = await client.post({**body, "stream": True}, patience=30)
         assert cut.end == "eof"
         data = json.dumps({**body, "max_tokens": 200, "stream": True}).encode()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway import SHORT
+from gateway import SHORT, Start
 
 
 def pytest_asyncio_loop_factories(
@@ -17,7 +17,7 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-async def gateway(start: Any) -> Any:
+async def gateway(start: Start) -> Any:
     """A gateway whose clocks run out soon."""
     async with start(deadlines=SHORT) as running:
         yield running

@@ -4,8 +4,8 @@ from typing import Any
 
 from gateway import MINI, NEMO, Answer, Gateway
 from shapes import check_stream, check_whole
-from sophia.core.rows import Outcome
-from sophia.testing import Step
+from sophia.core.rows import AttemptOutcome
+from sophia.sandbox import ScriptStep
 
 HTML = {"Content-Type": "text/html"}
 SSE = {"Content-Type": "text/event-stream"}
@@ -14,9 +14,9 @@ SSE = {"Content-Type": "text/event-stream"}
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
-def sse(*payloads: str) -> Step:
+def sse(*payloads: str) -> ScriptStep:
     body = "".join(f"data: {payload}\n\n" for payload in payloads)
-    return Step(body=body, headers=SSE)
+    return ScriptStep(body=body, headers=SSE)
 
 
 async def asked(gateway: Gateway, stream: bool, **more: Any) -> Answer:
@@ -40,7 +40,7 @@ def check_clean(answer: Answer, model: str = NEMO, attempts: int = 2) -> None:
     assert answer.headers["x-sophia-attempts"] == str(attempts)
 
 
-async def check_books(gateway: Gateway, *states: str) -> list[Outcome]:
+async def check_books(gateway: Gateway, *states: str) -> list[AttemptOutcome]:
     """One row for each attempt, and only what is in doubt stays held."""
     rows = await gateway.settled(len(states))
     assert [row.state for row in rows] == list(states)

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from stage import SSE_HEAD, asked, check_books, check_clean, sse
 
-from gateway import MINI, NEMO, Gateway, chat
+from gateway import MINI, NEMO, Gateway, Start, chat
 from shapes import check_chunk
-from sophia.testing import Step
+from sophia.sandbox import ScriptStep
 
 MIDSTREAM = {
-    "cut": (Step(cut_after=3), "cut"),
-    "rst": (Step(reset_after=3), "cut"),
-    "stall": (Step(stall_after=3), "stall"),
-    "only-comments": (Step(comments_after=3, comment_every=0.02), "stall"),
-    "error": (Step(error_at=3, status=503, message="Overloaded"), "in_band"),
-    "error-without-choices": (Step(error_at=3, error_choices=False), "in_band"),
-    "bad-chunk": (Step(bad_chunk_at=3), "malformed"),
+    "cut": (ScriptStep(cut_after=3), "cut"),
+    "rst": (ScriptStep(reset_after=3), "cut"),
+    "stall": (ScriptStep(stall_after=3), "stall"),
+    "only-comments": (ScriptStep(comments_after=3, comment_every=0.02), "stall"),
+    "error": (ScriptStep(error_at=3, status=503, message="Overloaded"), "in_band"),
+    "error-without-choices": (ScriptStep(error_at=3, error_choices=False), "in_band"),
+    "bad-chunk": (ScriptStep(bad_chunk_at=3), "malformed"),
 }
 
 
@@ -51,7 +51,8 @@ async def test_a_second_malformed_event_ends_the_stream(gateway: Gateway) -> Non
     one = f"data: {json.dumps(good)}\n\n".encode()
     later = ("sleep", 0.02)
     gateway.up.script(
-        MINI, Step(raw=(SSE_HEAD, one, later, b"data: {bad\n\n" + one, later, b"data: {bad\n\n"))
+        MINI,
+        ScriptStep(raw=(SSE_HEAD, one, later, b"data: {bad\n\n" + one, later, b"data: {bad\n\n")),
     )
     answer = await asked(gateway, True)
     assert answer.text == "HiHi" and not answer.done
@@ -68,31 +69,33 @@ def event(text: str | None, reason: str | None = None, index: int = 0) -> bytes:
 
 async def test_what_came_together_with_an_error_is_given_before_it(gateway: Gateway) -> None:
     error = b'data: {"error":{"code":502,"message":"gone"},"choices":[]}\n\n'
-    gateway.up.script(MINI, Step(raw=(SSE_HEAD, event("a"), ("sleep", 0.02), event("b") + error)))
+    gateway.up.script(
+        MINI, ScriptStep(raw=(SSE_HEAD, event("a"), ("sleep", 0.02), event("b") + error))
+    )
     answer = await asked(gateway, True)
     assert answer.text == "ab" and not answer.done
     assert answer.chunks[-1]["error"]["metadata"]["cause"] == "in_band"
 
 
-@pytest.mark.parametrize("end", ["rst", "fin", "half_close", ("sleep", 1.0)])
+@pytest.mark.parametrize("end", ["rst", "fin", "half_close", ("sleep", 0.5)])
 async def test_a_stream_is_complete_with_its_finish_reason(gateway: Gateway, end: Any) -> None:
     """Whatever the connection does after it."""
     head = SSE_HEAD.replace(b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n")
     said = event("a") + event(None, "stop")
     chunk = b"%x\r\n%b\r\n" % (len(said), said)
-    gateway.up.script(MINI, Step(raw=(head, chunk, ("sleep", 0.02), end)))
+    gateway.up.script(MINI, ScriptStep(raw=(head, chunk, ("sleep", 0.02), end)))
     check_clean(await asked(gateway, True), MINI, 1)
 
 
 async def test_a_stream_of_two_choices_is_complete_with_both_ends(gateway: Gateway) -> None:
     said = event("a") + event("b", index=1) + event(None, "stop")
-    gateway.up.script(MINI, Step(raw=(SSE_HEAD, said)))
+    gateway.up.script(MINI, ScriptStep(raw=(SSE_HEAD, said)))
     answer = await asked(gateway, True, n=2)
     assert not answer.done and answer.chunks[-1]["error"]["metadata"]["cause"] == "cut"
 
 
 async def test_a_legacy_stream_that_breaks_off_says_so(gateway: Gateway) -> None:
-    gateway.up.script(MINI, Step(cut_after=3))
+    gateway.up.script(MINI, ScriptStep(cut_after=3))
     body = {"model": MINI, "prompt": "Once", "stream": True}
     answer = await gateway.client.post("/v1/completions", body)
     assert not answer.done
@@ -104,7 +107,7 @@ async def test_a_legacy_stream_that_breaks_off_says_so(gateway: Gateway) -> None
 @pytest.mark.parametrize("stream", [False, True])
 async def test_missing_usage_is_estimated(gateway: Gateway, stream: bool) -> None:
     """Row 27."""
-    gateway.up.script(MINI, Step(no_usage=True))
+    gateway.up.script(MINI, ScriptStep(no_usage=True))
     check_clean(await asked(gateway, stream), MINI, 1)
     (row,) = await check_books(gateway, "settled")
     assert row.cost_source == "estimated" and row.cost_nano > 0 and row.completion_tokens > 0
@@ -124,7 +127,7 @@ async def test_a_client_that_hangs_up_stops_the_upstream_and_pays_its_bill(
     gateway: Gateway, after: int
 ) -> None:
     """Row 29."""
-    gateway.up.script(MINI, Step(chunk_delay=0.004))
+    gateway.up.script(MINI, ScriptStep(chunk_delay=0.004))
     await hang_up(gateway, after)
     (row,) = await gateway.settled(1)
     (seen,) = [seen for seen in gateway.up.requests if seen.method == "POST"]
@@ -141,7 +144,7 @@ async def test_a_client_that_hangs_up_stops_the_upstream_and_pays_its_bill(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_before_content(gateway: Gateway, stream: bool) -> None:
-    gateway.up.script(MINI, Step(delay=0.1) if not stream else Step(first_delay=0.2))
+    gateway.up.script(MINI, ScriptStep(delay=0.1) if not stream else ScriptStep(first_delay=0.2))
     async with gateway.client.connection(gateway.client.request(chat(stream=stream))):
         while not gateway.up.requests:
             await asyncio.sleep(0.002)
@@ -158,10 +161,8 @@ async def test_a_client_that_hangs_up_before_content(gateway: Gateway, stream: b
 
 
 async def test_a_client_that_hangs_up_between_attempts_stops_the_walk(gateway: Gateway) -> None:
-    gateway.up.script(MINI, Step(status=503, delay=0.05))
-    async with gateway.client.connection(
-        gateway.client.request(chat(models=[MINI, NEMO]))
-    ):
+    gateway.up.script(MINI, ScriptStep(status=503, delay=0.05))
+    async with gateway.client.connection(gateway.client.request(chat(models=[MINI, NEMO]))):
         while not gateway.up.requests:
             await asyncio.sleep(0.002)
     await gateway.settled(1)
@@ -183,7 +184,7 @@ async def test_a_slow_reader_slows_the_upstream_down(gateway: Gateway) -> None:
             sent += len(event)
             yield event
 
-    gateway.up.script(MINI, Step(raw=pieces()))  # type: ignore[arg-type]  # read once, lazily
+    gateway.up.script(MINI, ScriptStep(raw=pieces()))  # type: ignore[arg-type]  # read once, lazily
     request = gateway.client.request(chat(stream=True))
     async with gateway.client.connection(request) as reader:
         await reader.readexactly(1000)
@@ -196,12 +197,12 @@ async def test_a_slow_reader_slows_the_upstream_down(gateway: Gateway) -> None:
     assert row.failure in ("client_gone", "stall")
 
 
-async def test_a_request_has_one_deadline_over_all_attempts(start: Any) -> None:
-    from sophia.config import Clocks
+async def test_a_request_has_one_deadline_over_all_attempts(start: Start) -> None:
+    from sophia.config import DeadlineSettings
 
-    clocks = Clocks(content_s=5, request_s=0.2)
+    clocks = DeadlineSettings(content_s=5, request_s=0.2)
     async with start(deadlines=clocks) as gateway:
-        gateway.up.script("*", Step(no_answer="hang"), times=None)
+        gateway.up.script("*", ScriptStep(no_answer="hang"), times=None)
         begun = asyncio.get_running_loop().time()
         answer = await asked(gateway, False)
         assert answer.status == 504

@@ -1,4 +1,4 @@
-"""A short run of the HTTP/1.1 fuzzer, the way a person would start it."""
+"""A short run of the HTTP/1.1 fuzzer."""
 
 import subprocess
 import sys

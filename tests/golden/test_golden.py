@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+from traffic import observe
 
 from gateway import prepare
-from sophia.testing import ScriptedUpstream
-from traffic import observe
+from sophia.sandbox import ScriptedUpstream
 
 FOLDER = Path(__file__).parent / "recorded"
 

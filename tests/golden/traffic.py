@@ -5,19 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from feedback_traffic import replayed
 from gateway import CODER, MINI, NEMO, NO_TIMERS, Gateway, chat, running
-from sophia.config import Learning, Routing, Settings
-from sophia.testing import ScriptedUpstream, Step
+from sophia.config import LearningSettings, RoutingSettings, Settings
+from sophia.sandbox import ScriptedUpstream, ScriptStep
 from sophia.testing.clock import ManualClock
-from teaching import replayed
 
-LEARNING = Learning(after=5)
-RULES = """
-rules:
-  - name: french
-    when: {language: fr}
-    prefer: [mistralai/mistral-nemo]
-"""
+LEARNING = LearningSettings(after=5)
 PYTHON = "Write a Python function that merges two sorted lists, with type hints and a test."
 MATHS = "Prove that the square root of two is irrational, step by step, using contradiction."
 TOOL = {
@@ -55,19 +49,22 @@ BODIES: tuple[dict[str, Any], ...] = (
     chat(AUTO, sophia={"max_latency_ms": 900, "session_id": "one"}),
     chat(AUTO, "word " * 4000),
     chat(NEMO, models=[CODER, MINI]),
-    {**chat(AUTO, "And now?"), "messages": [
-        {"role": "system", "content": "You review contracts."},
-        {"role": "user", "content": "Is this clause enforceable?"},
-        {"role": "assistant", "content": "It depends."},
-        {"role": "user", "content": "On what?"},
-    ]},
+    {
+        **chat(AUTO, "And now?"),
+        "messages": [
+            {"role": "system", "content": "You review contracts."},
+            {"role": "user", "content": "Is this clause enforceable?"},
+            {"role": "assistant", "content": "It depends."},
+            {"role": "user", "content": "On what?"},
+        ],
+    },
 )
 
 
 async def observe(folder: Path, up: ScriptedUpstream) -> dict[str, Any]:
     """Serve the fixed traffic and return what can be seen of it, by kind."""
     settings = Settings(
-        data_dir=str(folder), catalogue=NO_TIMERS, learning=LEARNING, routing=Routing()
+        data_dir=str(folder), catalogue=NO_TIMERS, learning=LEARNING, routing=RoutingSettings()
     )
     clock = ManualClock(1_795_600_000.0)
     seen: dict[str, Any] = {}
@@ -81,7 +78,7 @@ async def observe(folder: Path, up: ScriptedUpstream) -> dict[str, Any]:
         page = (await gateway.client.get("/metrics")).body.decode().splitlines()
         seen["metrics"] = [line for line in page if "block_seconds " not in line]
         result = await replayed(gateway, LEARNING)
-        seen["replay"] = [result.same, len(result.different)]
+        seen["replay"] = [result.identical, len(result.different)]
         key_id = gateway.client.key.split("-")[2]
     return dict(_plain(json.loads(json.dumps(seen).replace(key_id, "KEY"))))
 
@@ -103,7 +100,11 @@ async def _answers(gateway: Gateway, clock: ManualClock) -> list[Any]:
         clock.advance(0.05)
         answer = await gateway.client.post("/v1/chat/completions", {**body, "stream": True})
         told.append([answer.status, answer.text, answer.chunks[0], answer.chunks[-1]])
-    for step in (Step(status=503), Step(status=429, retry_after="7"), Step(cut_after=2)):
+    for step in (
+        ScriptStep(status=503),
+        ScriptStep(status=429, retry_after="7"),
+        ScriptStep(cut_after=2),
+    ):
         gateway.up.script(MINI, step)
         clock.advance(0.05)
         answer = await gateway.client.post(
@@ -143,7 +144,7 @@ async def _ledger(gateway: Gateway) -> dict[str, Any]:
     return tables
 
 
-_VARYING = re.compile(r"gen-[0-9a-zA-Z-]+|(?<=.created.:)[0-9]+|(?<=[0-9a-f]{16})[+][0-9]+$")
+_VARYING = re.compile(r"gen-[0-9a-zA-Z-]+|(?<=.created.:)[0-9]+|^[0-9a-f]{16}[+][0-9]+$")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where a mistake of our own must stop: the request and the job."""
+"""The borders that stop our own mistakes: the request and the job."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ import pytest
 
 from gateway import Gateway
 from sophia.core.events import Settled
-from sophia.jobs.timer import every
+from sophia.jobs.timer import run_every
 
 
 class _Broken:
@@ -19,16 +19,16 @@ async def test_our_own_mistake_is_a_clean_500_and_a_full_log(
     sophia: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The caller gets an id to report, the log the traceback, and the next request its answer."""
-    desk = sophia.sophia.front.desk
-    sinks, desk.sinks = desk.sinks, (_Broken(),)
+    runtime = sophia.sophia.app.runtime
+    sinks, runtime.sinks = runtime.sinks, (_Broken(),)
     answer = await sophia.client.chat()
     assert answer.status == 500 and answer.error["metadata"]["fault"] == "sophia"
-    told = answer.error["metadata"]["request_id"]
-    (record,) = [one for one in caplog.records if one.name == "sophia.http"]
+    request_id = answer.error["metadata"]["request_id"]
+    (record,) = [record for record in caplog.records if record.name == "sophia.http"]
     assert record.levelno == logging.ERROR and record.exc_info is not None
-    assert vars(record)["request_id"] == told
+    assert vars(record)["request_id"] == request_id
     assert "no sink" not in answer.body.decode()
-    desk.sinks = sinks
+    runtime.sinks = sinks
     assert (await sophia.client.chat()).status == 200
 
 
@@ -43,7 +43,7 @@ async def test_a_job_that_fails_comes_again(caplog: pytest.LogCaptureFixture) ->
         if len(done) == 1:
             raise RuntimeError("not today")
 
-    timer = asyncio.create_task(every(0.001, "the job", work))
+    timer = asyncio.create_task(run_every(0.001, "the job", work))
     assert [await turns.get(), await turns.get()] == [1, 2]
     timer.cancel()
     await asyncio.gather(timer, return_exceptions=True)

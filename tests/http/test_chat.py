@@ -1,4 +1,4 @@
-"""Chat completions, whole and streamed: every field that some client insists on."""
+"""Chat completions, whole and streamed: every field that a client depends on."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from gateway import CODER, FLASH, MINI, NEMO, Answer, Gateway, chat
 from shapes import check_stream, check_whole
-from sophia.testing import Step
+from sophia.sandbox import ScriptStep
 
 TOOL = {
     "type": "function",
@@ -49,50 +49,69 @@ async def test_an_answer_has_the_shape_that_every_client_reads(
 @pytest.mark.parametrize(
     "drop",
     [
-        ("system_fingerprint",), ("provider",), ("created",), ("id",), ("model",), ("object",),
-        ("choices.index",), ("choices.native_finish_reason",), ("choices.logprobs",),
+        ("system_fingerprint",),
+        ("provider",),
+        ("created",),
+        ("id",),
+        ("model",),
+        ("object",),
+        ("choices.index",),
+        ("choices.native_finish_reason",),
+        ("choices.logprobs",),
         ("id", "created", "object", "model", "provider", "choices.index"),
     ],
 )
-async def test_what_an_upstream_leaves_out_is_made_good(
+async def test_fields_that_an_upstream_leaves_out_are_filled_in(
     sophia: Gateway, drop: tuple[str, ...], stream: bool
 ) -> None:
     """An upstream's body never passes raw: a missing field is an exception in some client."""
-    sophia.up.script(MINI, Step(drop=drop))
+    sophia.up.script(MINI, ScriptStep(drop=drop))
     check(await sophia.client.chat(stream=stream))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("said", "told"),
-    [("end_turn", "stop"), ("eos", "stop"), ("max_tokens", "length"), ("tool_use", "tool_calls"),
-     ("safety", "content_filter"), ("something_new", "stop")],
+    ("reason", "expected"),
+    [
+        ("end_turn", "stop"),
+        ("eos", "stop"),
+        ("max_tokens", "length"),
+        ("tool_use", "tool_calls"),
+        ("safety", "content_filter"),
+        ("something_new", "stop"),
+    ],
 )
 async def test_finish_reasons_are_one_of_five(
-    sophia: Gateway, said: str, told: str, stream: bool
+    sophia: Gateway, reason: str, expected: str, stream: bool
 ) -> None:
-    sophia.up.script(MINI, Step(finish_reason=said))
+    sophia.up.script(MINI, ScriptStep(finish_reason=reason))
     answer = await sophia.client.chat(stream=stream)
     check(answer)
     bodies = answer.chunks if stream else [answer.json]
     reasons = [c["finish_reason"] for body in bodies for c in body["choices"] if c["finish_reason"]]
-    assert reasons == [told]
+    assert reasons == [expected]
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_odd_values_of_an_upstream_do_not_reach_the_client(
     sophia: Gateway, stream: bool
 ) -> None:
-    sophia.up.script(MINI, Step(extra={"created": 1.5e9, "system_fingerprint": None}))
+    sophia.up.script(MINI, ScriptStep(extra={"created": 1.5e9, "system_fingerprint": None}))
     answer = await sophia.client.chat(stream=stream)
     check(answer)
 
 
-@pytest.mark.parametrize("step", [
-    Step(usage_choice=True), Step(double_finish=True), Step(no_done=True), Step(dribble=7),
-    Step(usage_choice=True, double_finish=True, no_done=True),
-])
-async def test_a_stream_in_any_dialect_ends_once(sophia: Gateway, step: Step) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        ScriptStep(usage_choice=True),
+        ScriptStep(double_finish=True),
+        ScriptStep(no_done=True),
+        ScriptStep(dribble=7),
+        ScriptStep(usage_choice=True, double_finish=True, no_done=True),
+    ],
+)
+async def test_a_stream_in_any_dialect_ends_once(sophia: Gateway, step: ScriptStep) -> None:
     sophia.up.script(MINI, step)
     check(await sophia.client.chat(stream=True))
 
@@ -104,7 +123,7 @@ async def test_a_whole_and_a_streamed_answer_say_and_cost_the_same(sophia: Gatew
 
 
 async def test_keep_alive_newlines_before_a_whole_answer_are_dropped(sophia: Gateway) -> None:
-    sophia.up.script(MINI, Step(leading=b"\n  \n\n\n"))
+    sophia.up.script(MINI, ScriptStep(leading=b"\n  \n\n\n"))
     check(await sophia.client.chat())
 
 
@@ -125,7 +144,9 @@ async def test_unknown_fields_reach_the_upstream_byte_for_byte(
     more = b",".join(b'"%b":%b' % item for item in odd.items())
     flag = b"true" if stream else b"false"
     body = b'{"model":"%b","stream":%b,%b,"messages":[{"role":"user","content":"a\\u0062c"}]}' % (
-        MINI.encode(), flag, more,
+        MINI.encode(),
+        flag,
+        more,
     )
     assert (await sophia.client.post("/v1/chat/completions", body)).status == 200
     sent = msgspec.json.decode(sophia.up.requests[-1].body, type=dict[str, msgspec.Raw])
@@ -236,21 +257,21 @@ async def test_reasoning_passes(sophia: Gateway, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_answers_say_which_model_why_and_for_how_much(
+async def test_answers_name_their_model_the_reason_and_the_cost(
     sophia: Gateway, stream: bool
 ) -> None:
     answer = await sophia.client.chat("sophia/auto", stream=stream)
-    told = (answer.chunks[-1] if stream else answer.json)["sophia"]
-    assert told["decision_id"] == answer.headers["x-sophia-decision-id"]
-    assert told["model"] == answer.headers["x-sophia-model"]
-    assert told["policy"] == answer.headers["x-sophia-policy"]
-    assert told["reason"] and told["attempts"] == 1 and told["saved_usd"] >= 0
+    annotation = (answer.chunks[-1] if stream else answer.json)["sophia"]
+    assert annotation["decision_id"] == answer.headers["x-sophia-decision-id"]
+    assert annotation["model"] == answer.headers["x-sophia-model"]
+    assert annotation["policy"] == answer.headers["x-sophia-policy"]
+    assert annotation["reason"] and annotation["attempts"] == 1 and annotation["saved_usd"] >= 0
     assert answer.headers["x-sophia-attempts"] == "1"
-    assert answer.headers["x-request-id"].removeprefix("req-") == told["decision_id"][4:]
+    assert answer.headers["x-request-id"].removeprefix("req-") == annotation["decision_id"][4:]
     (row,) = sophia.up.bill.rows
-    assert round(told["cost_usd"] * 1e9) == row.cost
+    assert round(annotation["cost_usd"] * 1e9) == row.cost
     if not stream:
-        assert float(answer.headers["x-sophia-cost-usd"]) == told["cost_usd"]
+        assert float(answer.headers["x-sophia-cost-usd"]) == annotation["cost_usd"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -267,8 +288,8 @@ async def test_sophias_account_can_be_left_out(sophia: Gateway, by: str, stream:
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [(None, True), ({"include_usage": True}, True),
-                              ({}, True), ({"include_usage": False}, False)],
+    ("options", "expected"),
+    [(None, True), ({"include_usage": True}, True), ({}, True), ({"include_usage": False}, False)],
 )
 async def test_the_usage_chunk_comes_unless_it_is_refused(
     sophia: Gateway, options: dict[str, bool] | None, expected: bool
@@ -310,9 +331,7 @@ async def test_a_request_may_come_in_pieces(sophia: Gateway, split: int) -> None
     await writer.wait_closed()
 
 
-async def test_expect_continue_and_head_and_chunked_bodies_are_understood(
-    sophia: Gateway,
-) -> None:
+async def test_expect_continue_and_head_and_chunked_bodies_are_understood(sophia: Gateway) -> None:
     body = json.dumps(chat()).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer {sophia.client.key}\r\n"
     chunked = head.encode() + b"Transfer-Encoding: chunked\r\n\r\n"

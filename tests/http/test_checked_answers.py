@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway import FLASH, MINI, NEMO, SONNET, Answer, Gateway
-from sophia.config import Budget, CascadeSettings, Clocks, Routing
-from sophia.testing import Step
+from gateway import FLASH, MINI, NEMO, SONNET, Answer, Gateway, Start
+from sophia.config import BudgetSettings, CascadeSettings, DeadlineSettings, RoutingSettings
+from sophia.sandbox import ScriptStep
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 FORM = {"type": "json_schema", "json_schema": {"name": "count", "schema": SCHEMA}}
@@ -23,9 +23,9 @@ TOOL = {
         },
     },
 }
-GOOD = Step(text='{"n": 3}')
-BAD = Step(text="There are three.")
-SORRY = Step(text="I'm sorry, but I can't help with that.")
+GOOD = ScriptStep(text='{"n": 3}')
+BAD = ScriptStep(text="There are three.")
+SORRY = ScriptStep(text="I'm sorry, but I can't help with that.")
 
 
 async def ask(gateway: Gateway, cascade: str | None = "check", **fields: Any) -> Answer:
@@ -56,15 +56,13 @@ async def check_escalated(gateway: Gateway, answer: Answer, check: str) -> None:
 
 async def verdicts(gateway: Gateway, answer: Answer) -> list[tuple[str, float, str]]:
     """Return what is kept of the checks: channel, score and label."""
-    await gateway.sophia.front.desk.checking.verdicts.close()  # type: ignore[union-attr]
+    await gateway.sophia.app.runtime.cascade.feedback.close()  # type: ignore[union-attr]
     id = answer.headers["x-sophia-decision-id"]
     told = (await gateway.client.get(f"/v1/decisions/{id}")).json
     return [(one["channel"], one["score"], one["label"]) for one in told["feedback"]]
 
 
-async def test_an_answer_that_misses_its_schema_is_asked_of_a_better_model(
-    sophia: Gateway,
-) -> None:
+async def test_an_answer_that_misses_its_schema_is_asked_of_a_better_model(sophia: Gateway) -> None:
     sophia.up.script(MINI, BAD)
     sophia.up.script(SONNET, GOOD)
     answer = await ask(sophia, response_format=FORM)
@@ -102,8 +100,8 @@ async def test_nothing_is_checked_that_was_not_asked_for(
 async def test_a_tool_call_that_cannot_be_made_is_asked_of_a_better_model(
     sophia: Gateway, arguments: str
 ) -> None:
-    sophia.up.script(MINI, Step(tool_arguments=arguments))
-    sophia.up.script(SONNET, Step(tool_arguments='{"city": "Ulm"}'))
+    sophia.up.script(MINI, ScriptStep(tool_arguments=arguments))
+    sophia.up.script(SONNET, ScriptStep(tool_arguments='{"city": "Ulm"}'))
     answer = await ask(sophia, tools=[TOOL], tool_choice="required")
     (call,) = answer.json["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"city": "Ulm"}
@@ -119,7 +117,7 @@ async def test_a_refusal_is_asked_of_a_better_model(sophia: Gateway) -> None:
 
 async def test_an_answer_that_was_cut_off_is_asked_of_a_better_model(sophia: Gateway) -> None:
     """Unless the caller set the length."""
-    sophia.up.script(MINI, Step(finish_reason="length"), times=2)
+    sophia.up.script(MINI, ScriptStep(finish_reason="length"), times=2)
     kept = await ask(sophia)
     assert kept.headers["x-sophia-model"] == MINI
     await sophia.settled(1)
@@ -148,9 +146,9 @@ async def test_a_keys_own_limits_hold_for_all_attempts_together(
     assert len(sophia.up.requests) == 1
 
 
-async def test_a_better_model_answers_shorter_when_the_purse_is_small(start: Any) -> None:
+async def test_a_better_model_answers_shorter_when_the_purse_is_small(start: Start) -> None:
     """What is left after the first answer clamps the second."""
-    async with start(budget=Budget(per_request_usd=0.01)) as gateway:
+    async with start(budget=BudgetSettings(per_request_usd=0.01)) as gateway:
         gateway.up.script(MINI, SORRY)
         answer = await ask(gateway, max_tokens=None)
         assert answer.headers["x-sophia-model"] == SONNET
@@ -160,7 +158,7 @@ async def test_a_better_model_answers_shorter_when_the_purse_is_small(start: Any
         assert first.cost_nano + intents[1]["held_nano"] <= 10_000_000
 
 
-async def test_an_escalation_that_does_not_pay_is_left(start: Any) -> None:
+async def test_an_escalation_that_does_not_pay_is_left(start: Start) -> None:
     """The gain at the value of a good answer must be over the cost of the next."""
     async with start(cascade=CascadeSettings(value_usd=0.000001)) as gateway:
         gateway.up.script(MINI, SORRY)
@@ -171,16 +169,17 @@ async def test_an_escalation_that_does_not_pay_is_left(start: Any) -> None:
 
 
 async def test_a_worse_model_is_never_asked(sophia: Gateway) -> None:
-    sophia.up.script(MINI, Step(text='{"n": "three"}'))
+    sophia.up.script(MINI, ScriptStep(text='{"n": "three"}'))
     answer = await ask(sophia, models=[MINI, NEMO], response_format=FORM)
     assert answer.status == 200 and len(sophia.up.requests) <= 2
 
 
 @pytest.mark.parametrize(
-    "step", [Step(status=503), Step(status=400, message="bad"), Step(no_answer="close")]
+    "step",
+    [ScriptStep(status=503), ScriptStep(status=400, message="bad"), ScriptStep(no_answer="close")],
 )
 async def test_the_first_answer_is_given_when_the_better_model_fails(
-    sophia: Gateway, step: Step
+    sophia: Gateway, step: ScriptStep
 ) -> None:
     sophia.up.script(MINI, SORRY)
     sophia.up.script(SONNET, step, times=2)
@@ -203,17 +202,19 @@ async def test_the_last_answer_is_given_when_none_passes(sophia: Gateway) -> Non
     assert [row.failure for row in await sophia.settled(2)] == ["check:refusal", None]
 
 
-async def test_sophia_checks_its_own_choices_when_it_is_told_to(start: Any) -> None:
-    async with start(routing=Routing(cascade="auto")) as gateway:
+async def test_sophia_checks_its_own_choices_when_it_is_told_to(start: Start) -> None:
+    async with start(routing=RoutingSettings(cascade="auto")) as gateway:
         gateway.up.script("*", SORRY, times=1)
         answer = await gateway.client.chat("sophia/auto")
         assert answer.headers["x-sophia-attempts"] == "2" and "sorry" not in answer.text
         gateway.up.script("*", SORRY, times=3)
-        for fields in ({"model": MINI}, {"model": "sophia/auto", "stream": True},
-                       {"model": "sophia/auto", "sophia": {"cascade": "off"}}):
+        for fields in (
+            {"model": MINI},
+            {"model": "sophia/auto", "stream": True},
+            {"model": "sophia/auto", "sophia": {"cascade": "off"}},
+        ):
             answer = await gateway.client.post(
-                "/v1/chat/completions",
-                {"messages": [{"role": "user", "content": "Why?"}]} | fields,
+                "/v1/chat/completions", {"messages": [{"role": "user", "content": "Why?"}]} | fields
             )
             assert answer.headers["x-sophia-attempts"] == "1"
 
@@ -237,7 +238,7 @@ async def test_a_strict_stream_that_breaks_off_goes_to_another_model(
     sophia: Gateway, how: str
 ) -> None:
     """Nothing of it was given out, so nobody sees the break."""
-    sophia.up.script(MINI, Step(**{how: 3}))
+    sophia.up.script(MINI, ScriptStep(**{how: 3}))
     answer = await ask(sophia, "strict", stream=True)
     assert answer.done and answer.headers["x-sophia-model"] == SONNET
     first, second = await sophia.settled(2)
@@ -245,10 +246,8 @@ async def test_a_strict_stream_that_breaks_off_goes_to_another_model(
     assert second.failure is None
 
 
-async def test_a_strict_stream_of_which_every_model_breaks_off_is_an_error(
-    sophia: Gateway,
-) -> None:
-    sophia.up.script("*", Step(cut_after=3), times=None)
+async def test_a_strict_stream_of_which_every_model_breaks_off_is_an_error(sophia: Gateway) -> None:
+    sophia.up.script("*", ScriptStep(cut_after=3), times=None)
     answer = await ask(sophia, "strict", stream=True)
     assert answer.status == 502
     assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [MINI, SONNET]
@@ -259,7 +258,7 @@ async def test_a_strict_stream_gives_the_first_answer_when_the_better_model_fail
     sophia: Gateway,
 ) -> None:
     sophia.up.script(MINI, SORRY)
-    sophia.up.script(SONNET, Step(status=503))
+    sophia.up.script(SONNET, ScriptStep(status=503))
     answer = await ask(sophia, "strict", stream=True)
     assert answer.done and "sorry" in answer.text
     assert answer.headers["x-sophia-model"] == MINI
@@ -267,13 +266,16 @@ async def test_a_strict_stream_gives_the_first_answer_when_the_better_model_fail
     assert answer.chunks[-1]["sophia"]["attempts"] == 2
 
 
-async def test_a_caller_who_leaves_a_held_stream_pays_for_what_was_made(
-    sophia: Gateway,
-) -> None:
+async def test_a_caller_who_leaves_a_held_stream_pays_for_what_was_made(sophia: Gateway) -> None:
     """The upstream's connection is closed at once, and the bill is settled."""
-    sophia.up.script(MINI, Step(stall_after=2))
-    body = {"model": MINI, "stream": True, "sophia": {"cascade": "strict"}, "max_tokens": 500,
-            "messages": [{"role": "user", "content": "Why?"}]}
+    sophia.up.script(MINI, ScriptStep(stall_after=2))
+    body = {
+        "model": MINI,
+        "stream": True,
+        "sophia": {"cascade": "strict"},
+        "max_tokens": 500,
+        "messages": [{"role": "user", "content": "Why?"}],
+    }
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await sophia.client.post("/v1/chat/completions", body)
@@ -284,7 +286,7 @@ async def test_a_caller_who_leaves_a_held_stream_pays_for_what_was_made(
 async def test_an_answer_too_long_to_hold_is_given_unchecked(sophia: Gateway) -> None:
     message = {"role": "assistant", "content": "long " * 2_000_000}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    sophia.up.script(MINI, Step(body={"id": "gen-x", "choices": [choice]}))
+    sophia.up.script(MINI, ScriptStep(body={"id": "gen-x", "choices": [choice]}))
     answer = await ask(sophia, response_format={"type": "json_object"})
     assert answer.status == 200 and answer.headers["x-sophia-model"] == MINI
     assert len(answer.text) == 10_000_000
@@ -305,41 +307,41 @@ async def test_what_is_held_for_the_first_answer_is_free_for_the_second(sophia: 
     assert sophia.up.requests[-1].json()["max_tokens"] == 500
 
 
-async def test_no_more_models_are_asked_than_the_settings_allow(start: Any) -> None:
-    async with start(routing=Routing(cascade="auto", max_attempts=1)) as gateway:
+async def test_no_more_models_are_asked_than_the_settings_allow(start: Start) -> None:
+    async with start(routing=RoutingSettings(cascade="auto", max_attempts=1)) as gateway:
         gateway.up.script("*", SORRY, times=None)
         answer = await gateway.client.chat("sophia/auto")
         assert answer.status == 200 and len(gateway.up.requests) == 1
 
 
-async def test_no_model_is_asked_when_time_is_short(start: Any) -> None:
-    clocks = Clocks(whole_s=1.3, total_s=1.3, request_s=1.3)
+async def test_no_model_is_asked_when_time_is_short(start: Start) -> None:
+    clocks = DeadlineSettings(whole_s=1.3, total_s=1.3, request_s=1.3)
     async with start(deadlines=clocks) as gateway:
-        gateway.up.script(MINI, Step(text=SORRY.text, delay=0.4))
+        gateway.up.script(MINI, ScriptStep(text=SORRY.text, delay=0.4))
         answer = await ask(gateway)
         assert answer.headers["x-sophia-model"] == MINI and "sorry" in answer.text
 
 
-async def test_what_broke_off_is_replaced_at_any_price(start: Any) -> None:
+async def test_what_broke_off_is_replaced_at_any_price(start: Start) -> None:
     """There is no answer to keep, so this is a failover like any other."""
     async with start(cascade=CascadeSettings(value_usd=0.000001)) as gateway:
-        gateway.up.script(MINI, Step(cut_after=3))
+        gateway.up.script(MINI, ScriptStep(cut_after=3))
         answer = await ask(gateway, "strict", stream=True)
         assert answer.done and answer.headers["x-sophia-model"] == SONNET
 
 
 async def test_the_latest_whole_answer_is_kept(sophia: Gateway) -> None:
-    for model, step in ((MINI, SORRY), (SONNET, SORRY), (FLASH, Step(status=503))):
+    for model, step in ((MINI, SORRY), (FLASH, SORRY), (SONNET, ScriptStep(status=503))):
         sophia.up.script(model, step)
     answer = await ask(sophia, models=[MINI, FLASH, SONNET])
-    assert answer.headers["x-sophia-model"] == SONNET and "sorry" in answer.text
+    assert answer.headers["x-sophia-model"] == FLASH and "sorry" in answer.text
     failures = [row.failure for row in await sophia.settled(3)]
     assert failures == ["check:refusal", "check:refusal", "status:503"]
 
 
 async def test_a_verdict_is_about_the_model_that_was_decided_on(sophia: Gateway) -> None:
     """What a stand-in answers says nothing of the decision's own model."""
-    sophia.up.script(MINI, Step(status=503))
+    sophia.up.script(MINI, ScriptStep(status=503))
     sophia.up.script(SONNET, SORRY)
     answer = await ask(sophia)
     assert answer.headers["x-sophia-model"] == SONNET

@@ -1,17 +1,19 @@
-"""What the client's own HTTP can do: the old version of it, and several requests at a time."""
+"""HTTP features of the client: HTTP/1.0, and several requests at a time."""
 
 import asyncio
 
 import pytest
 
 from gateway import MINI, NEMO, Gateway, chat
-from sophia.testing import Step
+from sophia.sandbox import ScriptStep
 
 
 @pytest.mark.parametrize("server", ["native"])
 async def test_an_http_1_0_client_gets_its_stream_without_chunks(sophia: Gateway) -> None:
     """It knows no chunked framing: the end of the connection is the end of the answer."""
-    request = sophia.client.request(chat(stream=True)).replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
+    request = sophia.client.request(chat(stream=True)).replace(
+        b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1
+    )
     async with sophia.client.connection(request) as reader:
         async with asyncio.timeout(3):
             head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
@@ -22,9 +24,9 @@ async def test_an_http_1_0_client_gets_its_stream_without_chunks(sophia: Gateway
 
 async def test_a_request_in_line_does_not_keep_the_first_one_alive(sophia: Gateway) -> None:
     """The client leaves while its first answer streams and its second request waits."""
-    accidents: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: accidents.append(told))
-    sophia.up.script(MINI, Step(chunk_delay=0.01, text="word " * 300))
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    sophia.up.script(MINI, ScriptStep(chunk_delay=0.01, text="word " * 300))
     first, second = (sophia.client.request(chat(model, stream=True)) for model in (MINI, NEMO))
     async with sophia.client.connection(first + second) as reader:
         await reader.readuntil(b"data: ")
@@ -35,4 +37,4 @@ async def test_a_request_in_line_does_not_keep_the_first_one_alive(sophia: Gatew
     (row,) = await sophia.settled(1)
     assert row.failure == "client_gone"
     models = [seen.json()["model"] for seen in sophia.up.requests if seen.method == "POST"]
-    assert models == [MINI] and not accidents
+    assert models == [MINI] and not errors

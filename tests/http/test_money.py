@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, chat
-from sophia.config import Budget
-from sophia.core.rows import Intent
+from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, Start, chat
+from sophia.config import BudgetSettings
+from sophia.core.rows import AttemptIntent
+from sophia.sandbox import ScriptStep
 from sophia.tenants.budget import day_window
-from sophia.testing import Step
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_per_request_limit_clamps_the_answer(
-    start: Any, field: str, stream: bool
+    start: Start, field: str, stream: bool
 ) -> None:
-    async with start(budget=Budget(per_request_usd=0.001)) as gateway:
+    async with start(budget=BudgetSettings(per_request_usd=0.001)) as gateway:
         answer = await gateway.client.chat(SONNET, stream=stream, **{field: 60_000})
         assert answer.status == 200
         sent = gateway.up.requests[-1].json()
@@ -36,8 +36,8 @@ async def test_an_answer_that_the_purse_pays_is_not_clamped(sophia: Gateway) -> 
     assert "max_tokens" not in sophia.up.requests[-1].json()
 
 
-async def test_a_request_that_the_limit_cannot_pay_is_refused(start: Any) -> None:
-    async with start(budget=Budget(per_request_usd=0.0001)) as gateway:
+async def test_a_request_that_the_limit_cannot_pay_is_refused(start: Start) -> None:
+    async with start(budget=BudgetSettings(per_request_usd=0.0001)) as gateway:
         answer = await gateway.client.chat(SONNET)
         assert answer.status == 402 and answer.error["metadata"]["fault"] == "policy"
         assert await gateway.untouched()
@@ -68,14 +68,25 @@ async def test_the_callers_own_ceiling_and_preferences_stay(sophia: Gateway) -> 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_spent_budget_refuses_before_anything_is_sent(start: Any, stream: bool) -> None:
-    async with start(budget=Budget(daily_usd=0.0)) as gateway:
+async def test_a_spent_budget_refuses_before_anything_is_sent(start: Start, stream: bool) -> None:
+    async with start(budget=BudgetSettings(daily_usd=0.0)) as gateway:
         answer = await gateway.client.chat(stream=stream)
         assert answer.status == 402
         error = answer.error
         assert error["type"] == "insufficient_quota" and error["metadata"]["fault"] == "policy"
         assert error["metadata"]["error_type"] == "payment_required"
         assert await gateway.untouched()
+
+
+async def test_a_spent_daily_budget_says_when_to_retry(start: Start) -> None:
+    """Waiting for the next day helps against the daily budget, not against the other limits."""
+    async with start(budget=BudgetSettings(daily_usd=0.0001)) as gateway:
+        for path in ("/v1/chat/completions", "/v1/route"):
+            answer = await gateway.client.post(path, chat(SONNET))
+            assert answer.status == 402 and 0 < int(answer.headers["retry-after"]) <= 86_401
+    async with start(budget=BudgetSettings(per_request_usd=0.0001)) as gateway:
+        answer = await gateway.client.chat(SONNET)
+        assert answer.status == 402 and "retry-after" not in answer.headers
 
 
 async def test_a_key_has_its_own_budget_and_limit(sophia: Gateway) -> None:
@@ -90,17 +101,17 @@ async def test_a_key_has_its_own_budget_and_limit(sophia: Gateway) -> None:
     assert (data["limit"], data["usage"], data["limit_remaining"]) == (0.0, 0.0, 0.0)
 
 
-async def test_a_free_model_needs_no_budget(start: Any) -> None:
-    async with start(budget=Budget(daily_usd=0.0)) as gateway:
+async def test_a_free_model_needs_no_budget(start: Start) -> None:
+    async with start(budget=BudgetSettings(daily_usd=0.0)) as gateway:
         assert (await gateway.client.chat("google/gemma-4-31b-it:free")).status == 200
         assert await gateway.standing() == (0.0, 0.0)
 
 
-async def test_parallel_requests_never_overspend_the_last_cent(start: Any) -> None:
+async def test_parallel_requests_never_overspend_the_last_cent(start: Start) -> None:
     """Fifty at once against a budget that pays for a few: `spent + held <= limit` throughout."""
     limit = 0.0004
-    async with start(budget=Budget(daily_usd=limit)) as gateway:
-        gateway.up.script("*", Step(delay=0.02), times=None)
+    async with start(budget=BudgetSettings(daily_usd=limit)) as gateway:
+        gateway.up.script("*", ScriptStep(delay=0.02), times=None)
         answers = asyncio.gather(
             *(gateway.client.chat(max_tokens=100, stream=bool(n % 2)) for n in range(50))
         )
@@ -115,10 +126,16 @@ async def test_parallel_requests_never_overspend_the_last_cent(start: Any) -> No
         assert (round(spent * 1e9), held) == (gateway.up.bill.total, 0.0)
 
 
-async def test_the_ledger_adds_up_to_the_upstreams_bill(start: Any) -> None:
+async def test_the_ledger_adds_up_to_the_upstreams_bill(start: Start) -> None:
     async with start(deadlines=SHORT) as gateway:
-        gateway.up.script(FLASH, Step(status=503), Step(cut_after=4), Step(error_at=2), Step())
-        gateway.up.script(NEMO, Step(), Step(text=""), Step(no_usage=False))
+        gateway.up.script(
+            FLASH,
+            ScriptStep(status=503),
+            ScriptStep(cut_after=4),
+            ScriptStep(error_at=2),
+            ScriptStep(),
+        )
+        gateway.up.script(NEMO, ScriptStep(), ScriptStep(text=""), ScriptStep(no_usage=False))
         work = []
         for model in (MINI, NEMO, FLASH, "sophia/auto", SONNET) * 4:
             body = {"models": [model, MINI, NEMO]} if not model.startswith("sophia") else {}
@@ -140,10 +157,10 @@ async def test_the_ledger_adds_up_to_the_upstreams_bill(start: Any) -> None:
         assert told == pytest.approx(gateway.up.bill.total / 1e9, abs=1e-12)
 
 
-async def test_a_restart_remembers_what_was_spent_and_what_is_in_doubt(start: Any) -> None:
+async def test_a_restart_remembers_what_was_spent_and_what_is_in_doubt(start: Start) -> None:
     async with start(deadlines=SHORT) as gateway:
         await gateway.client.chat()
-        gateway.up.script(MINI, Step(no_answer="hang"))
+        gateway.up.script(MINI, ScriptStep(no_answer="hang"))
         assert (await gateway.client.chat()).status == 504
         before = await gateway.standing()
         assert before[0] > 0 and before[1] > 0
@@ -155,13 +172,21 @@ async def test_a_restart_remembers_what_was_spent_and_what_is_in_doubt(start: An
         assert f'openrouter_cost_dollars{{model="{MINI}"}}' in page
 
 
-async def test_an_intent_without_an_outcome_stays_held_after_a_crash(start: Any) -> None:
+async def test_an_intent_without_an_outcome_stays_held_after_a_crash(start: Start) -> None:
     async with start() as gateway:
         (key,) = await gateway.rows("keys")
         await gateway.sophia.store.reserve(
-            Intent(1 << 40, key["id"], day_window(time.time()), MINI, "openrouter", 5_000_000, 1)
+            AttemptIntent(
+                attempt_id=1 << 40,
+                key_id=key["id"],
+                window=day_window(time.time()),
+                model=MINI,
+                upstream="openrouter",
+                held_nano=5_000_000,
+                at_ms=1,
+            )
         )
-    async with start(budget=Budget(daily_usd=0.0051)) as gateway:
+    async with start(budget=BudgetSettings(daily_usd=0.0051)) as gateway:
         assert await gateway.standing() == (0.0, 0.005)
         answer = await gateway.client.chat(SONNET, max_tokens=100)
         assert answer.status == 402
@@ -213,10 +238,10 @@ async def test_neither_prompts_nor_keys_are_written_down(sophia: Gateway) -> Non
 TWO = [SONNET, MINI]
 
 
-async def test_the_per_request_limit_spans_all_attempts(start: Any) -> None:
+async def test_the_per_request_limit_spans_all_attempts(start: Start) -> None:
     """What is in doubt counts: a substitute that does not fit beside it is not asked."""
-    async with start(deadlines=SHORT, budget=Budget(per_request_usd=0.001)) as gateway:
-        gateway.up.script(SONNET, Step(no_answer="hang"))
+    async with start(deadlines=SHORT, budget=BudgetSettings(per_request_usd=0.001)) as gateway:
+        gateway.up.script(SONNET, ScriptStep(no_answer="hang"))
         answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
         assert answer.status == 504
         assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [SONNET]
@@ -225,17 +250,19 @@ async def test_the_per_request_limit_spans_all_attempts(start: Any) -> None:
         assert await gateway.standing() == (0.0, row["held_nano"] / 1e9)
 
 
-async def test_an_attempt_that_cost_nothing_leaves_the_per_request_limit_whole(start: Any) -> None:
-    async with start(deadlines=SHORT, budget=Budget(per_request_usd=0.001)) as gateway:
-        gateway.up.script(SONNET, Step(status=503))
+async def test_an_attempt_that_cost_nothing_leaves_the_per_request_limit_whole(
+    start: Start,
+) -> None:
+    async with start(deadlines=SHORT, budget=BudgetSettings(per_request_usd=0.001)) as gateway:
+        gateway.up.script(SONNET, ScriptStep(status=503))
         answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
         assert answer.status == 200 and answer.json["model"] == MINI
 
 
-async def test_running_out_of_budget_in_mid_failover_is_the_upstreams_failure(start: Any) -> None:
-    budget = Budget(daily_usd=0.001, per_request_usd=None)
+async def test_running_out_of_budget_in_mid_failover_is_the_upstreams_failure(start: Start) -> None:
+    budget = BudgetSettings(daily_usd=0.001, per_request_usd=None)
     async with start(deadlines=SHORT, budget=budget) as gateway:
-        gateway.up.script(SONNET, Step(no_answer="hang"))
+        gateway.up.script(SONNET, ScriptStep(no_answer="hang"))
         answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
         assert answer.status == 504 and answer.error["metadata"]["fault"] == "upstream"
         assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [SONNET]
@@ -281,8 +308,8 @@ async def test_the_hold_covers_every_candidate_of_best_of(sophia: Gateway) -> No
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_both_names_of_the_answers_length_are_clamped(start: Any, stream: bool) -> None:
-    async with start(budget=Budget(per_request_usd=0.001)) as gateway:
+async def test_both_names_of_the_answers_length_are_clamped(start: Start, stream: bool) -> None:
+    async with start(budget=BudgetSettings(per_request_usd=0.001)) as gateway:
         lengths = {"max_tokens": 50_000, "max_completion_tokens": 60_000}
         assert (await gateway.client.chat(SONNET, stream=stream, **lengths)).status == 200
         sent = gateway.up.requests[-1].json()

@@ -13,12 +13,14 @@ from schemathesis.checks import CHECKS as KNOWN
 from schemathesis.checks import load_all_checks
 
 from gateway import NO_TIMERS, prepare, running
-from sophia.config import Budget, Settings
-from sophia.http.v1.openapi import document
-from sophia.testing import ScriptedUpstream
+from sophia.config import BudgetSettings, Settings
+from sophia.http.routes import DATA_PLANE, OPERATIONS
+from sophia.http.v1.openapi import build_openapi_document
+from sophia.sandbox import ScriptedUpstream
 
-SCHEMA = schemathesis.openapi.from_dict(document())
-OPERATIONS = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}
+DOCUMENT = build_openapi_document(DATA_PLANE, OPERATIONS)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+BY_LABEL = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}
 load_all_checks()
 CHECKS = KNOWN.get_by_names(
     ["not_a_server_error", "status_code_conformance", "response_schema_conformance"]
@@ -39,10 +41,13 @@ class Running(threading.Thread):
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        wanted = Settings(
-            data_dir=str(self._folder), catalogue=NO_TIMERS, budget=Budget(daily_usd=None)
+        options = Settings(
+            data_dir=str(self._folder), catalogue=NO_TIMERS, budget=BudgetSettings(daily_usd=None)
         )
-        async with ScriptedUpstream() as up, running(self._folder, "native", wanted, up) as gateway:
+        async with (
+            ScriptedUpstream() as up,
+            running(self._folder, "native", options, up) as gateway,
+        ):
             self.base_url = f"http://127.0.0.1:{gateway.client.port}"
             self.key = gateway.client.key
             self.ready.set()
@@ -74,22 +79,24 @@ def session() -> Iterator[requests.Session]:
 def test_the_served_document_is_the_one_that_is_fuzzed(
     server: Running, session: requests.Session
 ) -> None:
-    assert session.get(f"{server.base_url}/openapi.json", timeout=5).json() == document()
+    assert session.get(f"{server.base_url}/openapi.json", timeout=5).json() == DOCUMENT
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize("label", OPERATIONS)
+@pytest.mark.parametrize("label", BY_LABEL)
 def test_no_request_makes_the_server_fail(
     server: Running, session: requests.Session, label: str, mode: schemathesis.GenerationMode
 ) -> None:
-    operation = OPERATIONS[label]
+    operation = BY_LABEL[label]
     negative = mode is schemathesis.GenerationMode.NEGATIVE
     if negative and operation.method == "get" and not list(operation.iter_parameters()):
         pytest.skip("there is nothing to get wrong")
     headers = {"Authorization": f"Bearer {server.key}"}
 
     @seed(1)
-    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(operation.as_strategy(generation_mode=mode))
     def attempt(case: schemathesis.Case) -> None:
         response = case.call(server.base_url, session=session, headers=headers, timeout=10)

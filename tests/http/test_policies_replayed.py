@@ -1,24 +1,22 @@
 """What another policy would have done is told of what a running Sophia really decided."""
 
 import time
-from typing import Any
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
 
-from gateway import Gateway, ServerKind
-from sophia.compose import catalogue_of
-from sophia.compose.learning import history_of, read_plan
-from sophia.compose.what_if import Wish, told
-from sophia.config import Judging, Settings
-from sophia.core.ids import JUDGING, decode
-from sophia.jobs.reload import pool_of
-from sophia.learning.ledger_report import NothingLogged
-from sophia.learning.logged import decisions_of
-from sophia.learning.off_policy import Refused
-from sophia.learning.targets import tabled
-from sophia.learning.what_if import WhatIf
-from teaching import SOON, taught
+from feedback_traffic import SOON, read_history, taught
+from gateway import Gateway, ServerKind, Start
+from sophia.adapters.store.report import read_request_costs
+from sophia.compose.offline import load_knowledge, open_data_folder
+from sophia.config import JudgeSettings, Settings
+from sophia.core.ids import JUDGE_ATTEMPT, decode_id
+from sophia.learning.evaluation.compare import CounterfactualReport, NothingLogged
+from sophia.learning.evaluation.logged import read_decisions
+from sophia.learning.evaluation.off_policy import InsufficientData
+from sophia.learning.evaluation.targets import heuristic_propensities
+from sophia.learning.operations.compare import ComparisonRequest, compare_policies
 
 
 @pytest.fixture
@@ -40,84 +38,97 @@ def settings_of(gateway: Gateway) -> Settings:
     return Settings(data_dir=str(gateway.folder), learning=SOON)
 
 
-async def what_if_of(gateway: Gateway, *policies: str, since_ms: int = 0) -> WhatIf:
+async def what_if_of(gateway: Gateway, *policies: str, since_ms: int = 0) -> CounterfactualReport:
     settings = settings_of(gateway)
-    wish = Wish(policies, since_ms)
-    return await told(settings, catalogue_of(settings), wish, lambda step, share: None)
+    request = ComparisonRequest(policies=policies, since_ms=since_ms)
+    async with open_data_folder(settings) as folder:
+        pool = load_knowledge(settings).pool
+        return await compare_policies(
+            folder.archive,
+            folder.store,
+            pool,
+            request,
+            partial(read_request_costs, gateway.folder / "sophia.db"),
+            lambda step: None,
+        )
 
 
-async def test_the_table_is_made_again_as_it_decides(start: Any) -> None:
+async def test_the_table_is_made_again_as_it_decides(start: Start) -> None:
     """For whatever was asked, cheap or best or as usual, it names the model that `route` names."""
     async with start(learning=SOON) as gateway:
         await taught(gateway, 22, other=0.8)
         asked = []
         for suffix in ("", ":cheap", ":best"):
             for text in TEXTS:
-                chosen = (await gateway.client.chat(f"sophia/auto{suffix}", text=text)).json["sophia"]
+                chosen = (await gateway.client.chat(f"sophia/auto{suffix}", text=text)).json[
+                    "sophia"
+                ]
                 if chosen["policy"] == "hierarchical":
                     policy = f"sophia/{suffix[1:] or 'heuristic'}"
                     body = {"model": policy, "messages": [{"role": "user", "content": text}]}
                     plain = (await gateway.client.post("/v1/route", body)).json
                     asked.append((chosen["decision_id"], plain["attempts"][0]["model"]))
         store = gateway.sophia.store
-        found = await decisions_of(store, read_plan, 0, shared=False)
-        pool = pool_of(catalogue_of(settings_of(gateway)), ())
-        known = {one.id: one for one in found.decisions}
+        decisions, _ = await read_decisions(store, 0, shared=False)
+        pool = load_knowledge(settings_of(gateway)).pool
+        known = {one.id: one for one in decisions}
         assert len(asked) >= 10
         for id, model in asked:
-            one = known[decode("dec", id)]
-            assert one.arms[int(tabled(one, pool).argmax())] == model
+            one = known[decode_id("dec", id)]
+            assert one.arms[int(heuristic_propensities(one, pool).argmax())] == model
         assert len({model for _, model in asked}) >= 4
 
 
-async def test_a_snapshot_is_judged_by_what_came_after_it(start: Any) -> None:
+async def test_a_snapshot_is_judged_by_what_came_after_it(start: Start) -> None:
     async with start(learning=SOON) as gateway:
         await taught(gateway, 40, google=0.2, other=0.9)
-    first = history_of(gateway.folder)[-1]
+    first = read_history(gateway)[-1]
     async with start(learning=SOON) as gateway:
         await taught(gateway, 30, google=0.2, other=0.9)
         found = await what_if_of(gateway, first.id[:12], "learned", "hierarchical", "heuristic")
         as_it_was, snapshot, learned, anew, table = found.policies
-        assert found.judged >= 35
+        assert found.evaluated >= 35
         since = first.at_ms + 1
-        after = await decisions_of(gateway.sophia.store, read_plan, since, shared=False)
-        assert snapshot.whole.decisions == len(after.decisions) < found.judged
+        after, _ = await read_decisions(gateway.sophia.store, since, shared=False)
+        assert snapshot.overall.decisions == len(after) < found.evaluated
         assert "left out" in snapshot.note
         # By the ratings and the taste of then nothing would have been done otherwise.
-        assert learned.whole.cost_usd == pytest.approx(as_it_was.whole.cost_usd)
-        assert learned.agrees == pytest.approx(as_it_was.agrees)
-        assert anew.whole.cost_usd > 0 and table.whole.cost_usd > 0
+        assert learned.overall.cost_usd == pytest.approx(as_it_was.overall.cost_usd)
+        assert learned.agreement == pytest.approx(as_it_was.agreement)
+        assert anew.overall.cost_usd > 0 and table.overall.cost_usd > 0
         billed = sum(row.cost_nano for row in await gateway.outcomes()) / 1e9
-        assert found.billed_usd + found.others_billed_usd == pytest.approx(billed)
-        assert found.judged + found.others == 70
+        assert found.billed_usd + found.deterministic_billed_usd == pytest.approx(billed)
+        assert found.evaluated + found.deterministic == 70
 
 
-async def test_what_judging_cost_is_no_part_of_what_answers_were_billed(start: Any) -> None:
-    judge = Judging(share=1.0, models=("amazon/nova-lite-v1",))
+async def test_what_judging_cost_is_no_part_of_what_answers_were_billed(start: Start) -> None:
+    judge = JudgeSettings(share=1.0, models=("amazon/nova-lite-v1",))
     async with start(learning=replace(SOON, judge=judge)) as gateway:
         await taught(gateway, 25, other=0.9)
         await gateway.sophia.judge.close()
         rows = await gateway.settled(50)
-        answers = [row.cost_nano for row in rows if row.attempt_id & 15 != JUDGING]
+        answers = [row.cost_nano for row in rows if row.attempt_id & 15 != JUDGE_ATTEMPT]
         assert sum(row.cost_nano for row in rows) > sum(answers)
         found = await what_if_of(gateway, "learned")
-        assert found.billed_usd + found.others_billed_usd == pytest.approx(sum(answers) / 1e9)
+        assert found.billed_usd + found.deterministic_billed_usd == pytest.approx(
+            sum(answers) / 1e9
+        )
 
 
-async def test_a_snapshot_that_nothing_came_after_is_told_to_be_so(start: Any) -> None:
+async def test_a_snapshot_that_nothing_came_after_is_told_to_be_so(start: Start) -> None:
     async with start(learning=SOON) as gateway:
         await taught(gateway, 40, other=0.9)
-    last = history_of(gateway.folder)[-1]
+    last = read_history(gateway)[-1]
     async with start(learning=SOON) as gateway:
         _, snapshot = (await what_if_of(gateway, last.id[:12])).policies
-        assert isinstance(snapshot.whole.verdict, Refused)
-        assert snapshot.whole.verdict.reason == "there are no decisions to judge it by"
+        assert isinstance(snapshot.overall.estimate, InsufficientData)
+        assert snapshot.overall.estimate.reason == "there are no decisions to estimate from"
 
 
-async def test_days_without_learned_decisions_tell_nothing(start: Any) -> None:
+async def test_days_without_learned_decisions_tell_nothing(start: Start) -> None:
     async with start(learning=SOON) as gateway:
         await taught(gateway, 5, other=0.9)
-        with pytest.raises(NothingLogged, match="5 were taken by the table"):
+        with pytest.raises(NothingLogged, match="5 were made by the heuristic"):
             await what_if_of(gateway, "learned")
         with pytest.raises(NothingLogged):
             await what_if_of(gateway, "learned", since_ms=int(time.time() * 1000) + 1000)

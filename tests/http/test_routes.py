@@ -1,4 +1,4 @@
-"""Every route beside chat: what it answers, for whom, and under both prefixes."""
+"""Every route besides chat, under both prefixes."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway import FLASH, MINI, NEMO, SONNET, Gateway, chat
+from gateway import FLASH, MINI, NEMO, SONNET, Gateway, Start, chat
 from shapes import check_stream, check_usage, check_whole
-from sophia.config import LocalModel, Routing, UpstreamSettings
-from sophia.testing import ScriptedUpstream, Step
+from sophia.config import RoutingSettings, UpstreamModelSettings, UpstreamSettings
+from sophia.sandbox import ScriptedUpstream, ScriptStep
 
 EMBEDDER = "local/embedder"
 
@@ -30,28 +30,30 @@ async def test_legacy_completions(sophia: Gateway, prefix: str, stream: bool) ->
 
 
 @pytest.fixture
-async def embedding(start: Any, up: ScriptedUpstream) -> Any:
-    model = LocalModel(
-        EMBEDDER, served_as="openai/text-embedding-3-small", kind="embedding",
+async def embedding(start: Start, up: ScriptedUpstream) -> Any:
+    model = UpstreamModelSettings(
+        id=EMBEDDER,
+        served_as="openai/text-embedding-3-small",
+        kind="embedding",
         prompt_usd_per_mtok=0.02,
     )
-    place = UpstreamSettings("vectors", base_url=up.base_url, api_key="local", models=(model,))
+    place = UpstreamSettings(name="vectors", base_url=up.base_url, api_key="local", models=(model,))
     async with start(upstreams=(place,)) as gateway:
         yield gateway
 
 
 @pytest.mark.parametrize("given", ["hello", ["hello", "world"], [1, 2, 3], [[1, 2], [3]]])
 @pytest.mark.parametrize("form", ["float", "base64"])
-async def test_embeddings_come_from_an_upstream_of_ones_own(
+async def test_embeddings_come_from_a_configured_upstream(
     embedding: Gateway, given: object, form: str
 ) -> None:
     body = {"model": EMBEDDER, "input": given, "encoding_format": form, "dimensions": 8}
     answer = await embedding.client.post("/v1/embeddings", body)
     assert answer.status == 200
-    told = answer.json
-    assert told["object"] == "list" and told["model"] and told["provider"]
-    assert [row["index"] for row in told["data"]] == list(range(len(told["data"])))
-    assert told["usage"]["prompt_tokens"] == told["usage"]["total_tokens"] > 0
+    reply = answer.json
+    assert reply["object"] == "list" and reply["model"] and reply["provider"]
+    assert [row["index"] for row in reply["data"]] == list(range(len(reply["data"])))
+    assert reply["usage"]["prompt_tokens"] == reply["usage"]["total_tokens"] > 0
     sent = embedding.up.requests[-1]
     assert sent.headers["authorization"] == "Bearer local"
     assert sent.json()["model"] == "openai/text-embedding-3-small"
@@ -62,17 +64,17 @@ async def test_embeddings_come_from_an_upstream_of_ones_own(
 
 
 async def test_a_failed_embedding_costs_nothing(embedding: Gateway) -> None:
-    embedding.up.script("*", Step(status=503))
+    embedding.up.script("*", ScriptStep(status=503))
     answer = await embedding.client.post("/v1/embeddings", {"model": EMBEDDER, "input": "a"})
     assert answer.status == 429 and answer.error["metadata"]["attempts"]
     assert await embedding.standing() == (0.0, 0.0)
 
 
 async def test_an_openai_compatible_upstream_is_asked_for_usage(
-    start: Any, up: ScriptedUpstream
+    start: Start, up: ScriptedUpstream
 ) -> None:
-    model = LocalModel("local/chat", served_as=MINI, completion_usd_per_mtok=1.0)
-    place = UpstreamSettings("own", base_url=up.base_url, api_key="local", models=(model,))
+    model = UpstreamModelSettings(id="local/chat", served_as=MINI, completion_usd_per_mtok=1.0)
+    place = UpstreamSettings(name="own", base_url=up.base_url, api_key="local", models=(model,))
     async with start(upstreams=(place,)) as gateway:
         answer = await gateway.client.chat("local/chat", stream=True, provider={"order": ["x"]})
         check_stream(answer.chunks)
@@ -88,7 +90,21 @@ async def test_models_are_listed_in_openrouters_shape(sophia: Gateway, prefix: s
     body = (await sophia.client.get(f"{prefix}/models")).json
     rows = body["data"]
     assert body["total_count"] == len(rows) > 400 and "links" in body
-    required = ["id", "canonical_slug", "name", "created", "pricing", "context_length", "architecture", "top_provider", "per_request_limits", "supported_parameters", "default_parameters", "supported_voices", "links"]
+    required = [
+        "id",
+        "canonical_slug",
+        "name",
+        "created",
+        "pricing",
+        "context_length",
+        "architecture",
+        "top_provider",
+        "per_request_limits",
+        "supported_parameters",
+        "default_parameters",
+        "supported_voices",
+        "links",
+    ]
     for row in rows:
         assert all(name in row for name in required), row["id"]
         assert row["object"] == "model" and row["owned_by"] and row["links"]["details"]
@@ -101,9 +117,16 @@ async def test_models_are_listed_in_openrouters_shape(sophia: Gateway, prefix: s
     ids = [row["id"] for row in rows]
     assert len(set(ids)) == len(ids) and {MINI, FLASH, SONNET, NEMO} <= set(ids)
     own = {id for id in ids if id.startswith("sophia/")}
-    assert {"sophia/auto", "sophia/auto:cheap", "sophia/auto:fast", "sophia/auto:best",
-            "sophia/heuristic", "sophia/code-generation", "sophia/quick-response",
-            "sophia/complex-analysis"} <= own
+    assert {
+        "sophia/auto",
+        "sophia/auto:cheap",
+        "sophia/auto:fast",
+        "sophia/auto:best",
+        "sophia/heuristic",
+        "sophia/code-generation",
+        "sophia/quick-response",
+        "sophia/complex-analysis",
+    } <= own
 
 
 async def test_pages_of_models_make_up_the_list(sophia: Gateway) -> None:
@@ -119,8 +142,13 @@ async def test_pages_of_models_make_up_the_list(sophia: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("name", "id"),
-    [(MINI, MINI), ("sophia/auto", "sophia/auto"), ("sophia/auto:cheap", "sophia/auto:cheap"),
-     ("openai%2Fgpt-4o-mini", MINI), ("anthropic/claude-3.5-sonnet", SONNET)],
+    [
+        (MINI, MINI),
+        ("sophia/auto", "sophia/auto"),
+        ("sophia/auto:cheap", "sophia/auto:cheap"),
+        ("openai%2Fgpt-4o-mini", MINI),
+        ("anthropic/claude-3.5-sonnet", SONNET),
+    ],
 )
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
 async def test_one_model_is_described(sophia: Gateway, prefix: str, name: str, id: str) -> None:
@@ -145,7 +173,7 @@ async def test_every_listed_name_can_be_asked_for(sophia: Gateway) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
-async def test_the_key_tells_its_limits(sophia: Gateway, prefix: str) -> None:
+async def test_the_key_shows_its_limits(sophia: Gateway, prefix: str) -> None:
     await sophia.client.chat()
     data = (await sophia.client.get(f"{prefix}/key")).json["data"]
     (row,) = sophia.up.bill.rows
@@ -158,7 +186,7 @@ async def test_the_key_tells_its_limits(sophia: Gateway, prefix: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("by", ["id", "req", "dec"])
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
-async def test_a_generation_tells_what_it_cost(
+async def test_a_generation_shows_its_cost(
     sophia: Gateway, prefix: str, by: str, stream: bool
 ) -> None:
     answer = await sophia.client.chat(stream=stream)
@@ -179,8 +207,8 @@ async def test_a_generation_of_another_key_does_not_exist(sophia: Gateway) -> No
     id = (await sophia.client.chat()).json["id"]
     other = await sophia.new_key()
     await sophia.catch_up()
-    for wanted in (id, "gen-none", "req-0000000000000"):
-        assert (await sophia.client.get(f"/v1/generation?id={wanted}", key=other)).status == 404
+    for unknown in (id, "gen-none", "req-0000000000000"):
+        assert (await sophia.client.get(f"/v1/generation?id={unknown}", key=other)).status == 404
     missing = await sophia.client.get("/v1/generation")
     assert missing.status == 400 and missing.error["param"] == "id"
 
@@ -188,35 +216,37 @@ async def test_a_generation_of_another_key_does_not_exist(sophia: Gateway) -> No
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
 async def test_a_route_is_explained_without_a_call(sophia: Gateway, prefix: str) -> None:
     answer = await sophia.client.post(f"{prefix}/route", chat("sophia/auto"))
-    told = answer.json
-    assert told["object"] == "sophia.route" and told["requested_model"] == "sophia/auto"
-    assert told["attempts"][0]["model"] == told["model"] and told["reason"] and told["sentence"]
-    assert len(told["candidates"]) >= 5 and told["features"]["task_type"]
-    assert all("expected_usd" in candidate for candidate in told["candidates"])
+    decision = answer.json
+    assert decision["object"] == "sophia.route" and decision["requested_model"] == "sophia/auto"
+    assert (
+        decision["attempts"][0]["model"] == decision["model"]
+        and decision["reason"]
+        and decision["sentence"]
+    )
+    assert len(decision["candidates"]) >= 5 and decision["features"]["task_type"]
+    assert all("expected_usd" in candidate for candidate in decision["candidates"])
     assert await sophia.untouched()
     served = (await sophia.client.chat("sophia/auto")).json["sophia"]["model"]
-    assert served == told["model"]
+    assert served == decision["model"]
 
 
-async def test_a_route_names_what_excluded_whom(sophia: Gateway) -> None:
+async def test_a_route_names_the_excluded_models_and_causes(sophia: Gateway) -> None:
     content = [{"type": "image_url", "image_url": {"url": "data:,"}}]
     body = chat("sophia/auto") | {"messages": [{"role": "user", "content": content}]}
-    told = (await sophia.client.post("/v1/route", body)).json
-    assert {"model", "cause", "code"} <= set(told["excluded"][0])
-    assert NEMO in {one["model"] for one in told["excluded"]}
+    decision = (await sophia.client.post("/v1/route", body)).json
+    assert {"model", "cause", "code"} <= set(decision["excluded"][0])
+    assert NEMO in {row["model"] for row in decision["excluded"]}
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
-async def test_a_decision_can_be_read_later_with_its_outcome(
-    sophia: Gateway, prefix: str
-) -> None:
+async def test_a_decision_can_be_read_later_with_its_outcome(sophia: Gateway, prefix: str) -> None:
     answer = await sophia.client.chat("sophia/auto")
-    told = answer.json["sophia"]
-    row = (await sophia.client.get(f"{prefix}/decisions/{told['decision_id']}")).json
-    assert row["id"] == told["decision_id"] and row["served_by"] == told["model"]
-    assert row["reason"] == told["reason"] and row["feedback"] == []
+    annotation = answer.json["sophia"]
+    row = (await sophia.client.get(f"{prefix}/decisions/{annotation['decision_id']}")).json
+    assert row["id"] == annotation["decision_id"] and row["served_by"] == annotation["model"]
+    assert row["reason"] == annotation["reason"] and row["feedback"] == []
     (attempt,) = row["attempts_made"]
-    assert attempt["cost_usd"] == told["cost_usd"] and attempt["state"] == "settled"
+    assert attempt["cost_usd"] == annotation["cost_usd"] and attempt["state"] == "settled"
     assert "Why is the sky blue" not in str(row)
 
 
@@ -229,26 +259,26 @@ async def test_feedback_is_kept_once(sophia: Gateway) -> None:
     fresh = {"decision_id": id, "score": 0.5, "idempotency_key": "2", "label": "dull"}
     assert (await sophia.client.post("/api/v1/feedback", fresh)).json["stored"]
     row = (await sophia.client.get(f"/v1/decisions/{id}")).json
-    assert sorted(one["score"] for one in row["feedback"]) == [0.5, 1.0]
+    assert sorted(feedback["score"] for feedback in row["feedback"]) == [0.5, 1.0]
     page = (await sophia.client.get("/metrics", headers={})).body.decode()
     assert f'openrouter_quality_score{{model="{MINI}"}} 0.75' in page
 
 
-async def test_anothers_decision_does_not_exist(sophia: Gateway) -> None:
+async def test_the_decision_of_another_key_does_not_exist(sophia: Gateway) -> None:
     id = (await sophia.client.chat()).json["sophia"]["decision_id"]
     other = await sophia.new_key()
     await sophia.catch_up()
     assert (await sophia.client.get(f"/v1/decisions/{id}", key=other)).status == 404
-    judged = await sophia.client.post("/v1/feedback", {"decision_id": id, "score": 0}, key=other)
-    assert judged.status == 404 and not await sophia.rows("feedback")
+    rated = await sophia.client.post("/v1/feedback", {"decision_id": id, "score": 0}, key=other)
+    assert rated.status == 404 and not await sophia.rows("feedback")
     for wrong in ("dec-0000000000000", "dec-x", "x", "req-0000000000000", "dec-zzzzzzzzzzzzz"):
         assert (await sophia.client.get(f"/v1/decisions/{wrong}")).status == 404
 
 
-async def test_health_tells_whether_requests_are_taken(sophia: Gateway) -> None:
+async def test_health_shows_whether_requests_are_accepted(sophia: Gateway) -> None:
     assert (await sophia.client.get("/health/live", headers={})).json == {"status": "live"}
     assert (await sophia.client.get("/health/ready", headers={})).json == {"status": "ready"}
-    sophia.sophia.front.ready = lambda: "Sophia is shutting down."
+    sophia.sophia.app.not_ready_reason = lambda: "Sophia is shutting down."
     answer = await sophia.client.get("/health/ready", headers={})
     assert answer.status == 503 and answer.headers["retry-after"] == "1"
     assert "shutting down" in answer.error["message"]
@@ -269,8 +299,8 @@ async def test_metrics_have_the_promised_names(sophia: Gateway) -> None:
     page = answer.body.decode()
     cost = sophia.up.bill.total / 1e9
     assert f'openrouter_requests_total{{model="{MINI}",status="200"}} 1.0' in page
-    found = re.search(rf'^openrouter_cost_dollars{{model="{MINI}"}} (\S+)$', page, re.MULTILINE)
-    assert found is not None and float(found[1]) == cost
+    cost_line = re.search(rf'^openrouter_cost_dollars{{model="{MINI}"}} (\S+)$', page, re.MULTILINE)
+    assert cost_line is not None and float(cost_line[1]) == cost
     assert f'openrouter_response_duration_seconds_bucket{{le="300.0",model="{MINI}"}} 1.0' in page
     assert f'openrouter_quality_score{{model="{MINI}"}} 1.0' in page
 
@@ -279,9 +309,21 @@ async def test_the_openapi_document_names_every_route(sophia: Gateway) -> None:
     body = (await sophia.client.get("/openapi.json", headers={})).json
     assert body["openapi"].startswith("3.1")
     expected = {
-        "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models",
-        "/v1/models/{id}", "/v1/key", "/v1/generation", "/v1/route", "/v1/decisions/{id}",
-        "/v1/feedback", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/v1/key",
+        "/v1/generation",
+        "/v1/route",
+        "/v1/decisions/{id}",
+        "/v1/feedback",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/openapi.json",
+        "/",
     }
     assert set(body["paths"]) == expected
     assert (await sophia.client.get("/", headers={})).json["base_url"] == "/v1"
@@ -314,19 +356,21 @@ async def test_a_list_of_models_bounds_the_choice(sophia: Gateway) -> None:
 @pytest.mark.parametrize(
     ("name", "check"),
     [
-        ("sophia/auto:best", lambda told: told["model"] == SONNET),
-        ("sophia/auto:fast", lambda told: told["model"] == FLASH),
-        ("sophia/auto:cheap", lambda told: told["cost_usd"] < 0.0001),
-        ("sophia/heuristic", lambda told: told["policy"] == "heuristic"),
-        ("sophia/quick-response", lambda told: told["policy"] == "quick-response"
-         and told["model"] == FLASH),
-        ("sophia/complex-analysis", lambda told: told["model"] == SONNET),
-        ("sophia/code-generation", lambda told: told["model"] == "deepseek/deepseek-v3.2"),
+        ("sophia/auto:best", lambda answer: "highest expected quality" in answer["reason"]),
+        ("sophia/auto:fast", lambda answer: answer["model"] == FLASH),
+        ("sophia/auto:cheap", lambda answer: answer["cost_usd"] < 0.0001),
+        ("sophia/heuristic", lambda answer: answer["policy"] == "heuristic"),
+        (
+            "sophia/quick-response",
+            lambda answer: answer["policy"] == "quick-response" and answer["model"] == FLASH,
+        ),
+        ("sophia/complex-analysis", lambda answer: answer["model"] == SONNET),
+        ("sophia/code-generation", lambda answer: answer["model"] == "deepseek/deepseek-v3.2"),
     ],
 )
 async def test_sophias_names_choose_as_they_say(sophia: Gateway, name: str, check: Any) -> None:
-    told = (await sophia.client.chat(name)).json["sophia"]
-    assert check(told), told
+    annotation = (await sophia.client.chat(name)).json["sophia"]
+    assert check(annotation), annotation
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -338,8 +382,8 @@ async def test_no_model_at_all_means_sophia_chooses(sophia: Gateway, stream: boo
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_list_of_models_is_walked(sophia: Gateway, stream: bool) -> None:
-    sophia.up.script(MINI, Step(status=503))
+async def test_the_list_of_models_is_tried_in_order(sophia: Gateway, stream: bool) -> None:
+    sophia.up.script(MINI, ScriptStep(status=503))
     answer = await sophia.client.chat(models=[MINI, NEMO], stream=stream)
     assert answer.status == 200 and answer.headers["x-sophia-model"] == NEMO
     assert answer.headers["x-sophia-attempts"] == "2"
@@ -360,25 +404,25 @@ async def test_a_retired_name_is_served_by_its_successor_with_a_warning(
     answer = await sophia.client.chat("anthropic/claude-3.5-sonnet", stream=stream)
     assert answer.status == 200
     assert SONNET in answer.headers["x-sophia-warning"]
-    told = (answer.chunks[-1] if stream else answer.json)["sophia"]
-    assert told["model"] == SONNET and "claude-3.5-sonnet" in told["warning"]
+    annotation = (answer.chunks[-1] if stream else answer.json)["sophia"]
+    assert annotation["model"] == SONNET and "claude-3.5-sonnet" in annotation["warning"]
     assert sophia.up.requests[-1].json()["model"] == SONNET
 
 
-async def test_a_rule_of_ones_own_is_a_name(start: Any, tmp_path: Path) -> None:
+async def test_a_configured_rule_is_a_model_name(start: Start, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(
         "rules:\n  - name: mine\n    conditions: {language: de}\n"
         f"    preferred_models: [{NEMO}]\n    fallback: {MINI}\n"
     )
-    async with start(routing=Routing(rules=str(rules))) as gateway:
+    async with start(routing=RoutingSettings(rules=str(rules))) as gateway:
         assert (await gateway.client.chat("sophia/mine")).json["sophia"]["model"] == NEMO
         ids = [row["id"] for row in (await gateway.client.get("/v1/models")).json["data"]]
         assert "sophia/mine" in ids and "sophia/code-generation" not in ids
 
 
 async def test_usage_of_a_whole_answer_that_reports_none_is_estimated(sophia: Gateway) -> None:
-    sophia.up.script(MINI, Step(no_usage=True))
+    sophia.up.script(MINI, ScriptStep(no_usage=True))
     answer = await sophia.client.chat()
     check_usage(answer.json["usage"])
     (row,) = await sophia.outcomes()

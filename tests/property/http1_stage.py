@@ -1,16 +1,17 @@
-"""Plays a byte stream to a connection without sockets or a running loop, as fast as parsing."""
+"""A connection that is fed a byte stream without sockets or a running loop."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sophia.adapters.upstreams.http1 import Connection, Limits, Response
+from sophia.adapters.upstreams.http1.exchange import HttpConnection, HttpResponse
+from sophia.adapters.upstreams.http1.origin import PoolLimits
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 
 class SilentTransport(asyncio.Transport):
-    """Takes what is written and remembers what it was told."""
+    """A transport that records everything and sends nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,8 +39,8 @@ class SilentTransport(asyncio.Transport):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a caller of the client would have seen of one answer."""
+class PlayedAnswer:
+    """One answer as a caller of the client would have seen it."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -54,16 +55,15 @@ def play(
     segments: Sequence[bytes],
     *,
     ended: bool = False,
-    method: bytes = b"POST",
-    limits: Limits | None = None,
-) -> Outcome:
+    limits: PoolLimits | None = None,
+) -> PlayedAnswer:
     """Answer one request with `segments`, then end the connection if `ended`."""
-    limits = limits or Limits()
-    freed: list[Connection] = []
-    connection = Connection(limits, freed.append, lambda _: None)
+    limits = limits or PoolLimits()
+    freed: list[HttpConnection] = []
+    connection = HttpConnection(limits, freed.append, lambda _: None)
     connection.connection_made(SilentTransport())
-    answer = Response(loop, limits, float("inf"), float("inf"))
-    asking = connection.exchange(answer, method + b" / HTTP/1.1\r\n\r\n", None)
+    answer = HttpResponse(loop=loop, content_at=float("inf"), total_at=float("inf"))
+    asking = connection.exchange(answer, b"POST / HTTP/1.1\r\n\r\n", None)
     head: asyncio.Future[None] = asking.send(None)
     for segment in segments:
         if connection.closed:
@@ -75,11 +75,13 @@ def play(
         connection.connection_lost(None)
     if not head.done():
         asking.close()
-        return Outcome(0, (), b"", False, None, reusable)
+        return PlayedAnswer(
+            status=0, headers=(), body=b"", complete=False, failure=None, reusable=reusable
+        )
     return _seen(answer, asking, reusable)
 
 
-def _seen(answer: Response, asking: Coroutine[Any, Any, None], reusable: bool) -> Outcome:
+def _seen(answer: HttpResponse, asking: Coroutine[Any, Any, None], reusable: bool) -> PlayedAnswer:
     body, complete, failure = b"", False, None
     try:
         _step(asking)
@@ -89,7 +91,14 @@ def _seen(answer: Response, asking: Coroutine[Any, Any, None], reusable: bool) -
     except UpstreamFailure as error:
         failure = error.kind
     headers = tuple(answer.headers) if answer.status else ()
-    return Outcome(answer.status, headers, body, complete, failure, reusable)
+    return PlayedAnswer(
+        status=answer.status,
+        headers=headers,
+        body=body,
+        complete=complete,
+        failure=failure,
+        reusable=reusable,
+    )
 
 
 _PENDING = object()

@@ -9,8 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from sophia.adapters.coordinator import LocalCoordinator
 from sophia.core.errors import BudgetExceeded
-from sophia.core.rows import OpenHold, Spend
-from sophia.tenants.budget import Account, day_window, seconds_to_next_day
+from sophia.core.rows import KeySpend, OpenHold
+from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
 
 AMOUNTS = st.integers(0, 2**53)
 
@@ -19,7 +19,7 @@ AMOUNTS = st.integers(0, 2**53)
 def test_a_hold_fits_or_changes_nothing(
     spent: int, held: int, amount: int, limit: int | None
 ) -> None:
-    account = Account(spent, held)
+    account = BudgetBalance(spent, held)
     after = account.reserve(amount, limit)
     if after is None:
         assert limit is not None and spent + held + amount > limit
@@ -30,19 +30,19 @@ def test_a_hold_fits_or_changes_nothing(
 
 @given(AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS)
 def test_settling_gives_the_difference_back(spent: int, held: int, amount: int, cost: int) -> None:
-    account = Account(spent, held + amount)
-    assert account.settle(amount, cost) == Account(spent + cost, held)
+    account = BudgetBalance(spent, held + amount)
+    assert account.settle(amount, cost) == BudgetBalance(spent + cost, held)
 
 
 @given(AMOUNTS, AMOUNTS, AMOUNTS)
 def test_what_is_left_can_be_held_and_no_more(spent: int, held: int, limit: int) -> None:
-    account = Account(spent, held)
-    left = account.left(limit)
+    account = BudgetBalance(spent, held)
+    left = account.remaining(limit)
     assert left is not None and left >= 0
     if spent + held <= limit:
         assert account.reserve(left, limit) is not None
         assert account.reserve(left + 1, limit) is None
-    assert account.left(None) is None
+    assert account.remaining(None) is None
 
 
 @given(st.floats(0, 4e9))
@@ -71,12 +71,12 @@ class Budgets(RuleBasedStateMachine):
         amount=st.integers(0, 700),
     )
     def reserve(self, key: str, window: str, amount: int) -> tuple[str, str, int] | None:
-        before = self.coordinator.standing(key, window)
+        before = self.coordinator.balance(key, window)
         try:
             asyncio.run(self.coordinator.reserve(key, window, self.LIMIT, amount))
         except BudgetExceeded as refused:
             assert sum(before) + amount > self.LIMIT
-            assert self.coordinator.standing(key, window) == before
+            assert self.coordinator.balance(key, window) == before
             assert refused.status == 402
             return None
         hold = (key, window, amount)
@@ -96,7 +96,7 @@ class Budgets(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.coordinator = LocalCoordinator(
-            [Spend(key, window, nano) for (key, window), nano in self.spent.items()],
+            [KeySpend(key, window, nano) for (key, window), nano in self.spent.items()],
             [OpenHold(n, key, window, nano) for n, (key, window, nano) in enumerate(self.open)],
         )
 
@@ -104,7 +104,7 @@ class Budgets(RuleBasedStateMachine):
     def nothing_is_lost_and_nothing_is_overspent(self) -> None:
         for key in "ab":
             for window in ("d1", "d2"):
-                spent, held = self.coordinator.standing(key, window)
+                spent, held = self.coordinator.balance(key, window)
                 assert spent == self.spent.get((key, window), 0)
                 assert held == sum(n for k, w, n in self.open if (k, w) == (key, window))
                 assert spent + held <= self.LIMIT

@@ -1,4 +1,4 @@
-"""Any body is either understood or the caller's mistake; nothing else ever comes of it."""
+"""Any body is either parsed or refused as the caller's mistake; nothing else happens."""
 
 import json
 from typing import Any
@@ -6,12 +6,20 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sophia.core.calls import Endpoint
 from sophia.core.errors import BadRequest
 from sophia.http.v1 import decode
+from sophia.http.wire import Headers, HttpRequest
+from sophia.serving.request import Request
+from sophia.tenants.keys import Principal
 
 TEXT = st.text(max_size=8)
 JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -24,15 +32,47 @@ MESSAGE = st.fixed_dictionaries(
     optional={"content": TEXT | st.lists(PART, max_size=3) | JSON, "tool_calls": JSON},
 )
 HINTS = st.dictionaries(
-    st.sampled_from(["task_type", "complexity", "max_latency_ms", "cost_sensitive", "min_quality",
-                     "max_cost_usd", "models", "session_id", "annotate"]),
+    st.sampled_from(
+        [
+            "task_type",
+            "complexity",
+            "max_latency_ms",
+            "cost_sensitive",
+            "min_quality",
+            "max_cost_usd",
+            "quality_bias",
+            "models",
+            "session_id",
+            "annotate",
+        ]
+    ),
     JSON | st.sampled_from(["coding", 0.5, 100, True]),
     max_size=3,
 )
 FIELD = st.sampled_from(
-    ["model", "models", "stream", "max_tokens", "max_completion_tokens", "n", "temperature",
-     "top_p", "tools", "response_format", "logprobs", "reasoning", "reasoning_effort", "user",
-     "stream_options", "session_id", "seed", "prompt", "input", "dimensions", "provider"]
+    [
+        "model",
+        "models",
+        "stream",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "temperature",
+        "top_p",
+        "tools",
+        "response_format",
+        "logprobs",
+        "reasoning",
+        "reasoning_effort",
+        "user",
+        "stream_options",
+        "session_id",
+        "seed",
+        "prompt",
+        "input",
+        "dimensions",
+        "provider",
+    ]
 )
 BODY = st.builds(
     lambda fields, messages, hints: fields | {"messages": messages} | hints,
@@ -40,57 +80,84 @@ BODY = st.builds(
     st.lists(MESSAGE, max_size=3) | JSON,
     st.just({}) | HINTS.map(lambda hints: {"sophia": hints}),
 )
-READERS = st.sampled_from([decode.chat, decode.completion, decode.embedding])
+ENDPOINTS: st.SearchStrategy[Endpoint] = st.sampled_from(
+    ["chat/completions", "completions", "embeddings"]
+)
+PRINCIPAL = Principal(
+    key_id="k", name="n", scope="inference", daily_budget_nano=None, per_request_nano=None
+)
 
 
-def understood(read: Any, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+def parse(endpoint: Endpoint, body: bytes, headers: Headers) -> Request:
+    incoming = HttpRequest(method=b"POST", path="/", query=b"", headers=headers, body=body)
+    return decode.parse_request(endpoint, incoming, 1, PRINCIPAL, 0.0)
+
+
+def check_parsed_or_refused(endpoint: Endpoint, body: bytes, headers: Headers) -> None:
     try:
-        told = read(body, headers)
-    except BadRequest as refused:
-        assert refused.message and refused.status in (400, 404, 413)
+        request = parse(endpoint, body, headers)
+    except BadRequest as error:
+        assert error.message and error.status in (400, 404, 413)
         return
-    assert told.model and isinstance(told.stream, bool)
-    assert told.prompt.chars >= 0 and told.prompt.utf8_bytes >= 0
-    assert len(told.prompt.text) <= decode.TEXT_CHARS
-    assert not {"model", "models", "route", "stream", "sophia"} & set(told.fields)
+    assert request.model and isinstance(request.stream, bool)
+    assert request.prompt.chars >= 0 and request.prompt.utf8_bytes >= 0
+    assert len(request.prompt.text) <= decode.MAX_TEXT_CHARS
+    assert not {"model", "models", "route", "stream", "sophia"} & set(request.fields)
 
 
 @settings(max_examples=500)
-@given(READERS, BODY)
-def test_a_body_is_understood_or_refused(read: Any, body: dict[str, Any]) -> None:
-    understood(read, json.dumps(body).encode(), [])
+@given(ENDPOINTS, BODY)
+def test_a_body_is_parsed_or_refused(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    check_parsed_or_refused(endpoint, json.dumps(body).encode(), [])
 
 
-@given(READERS, JSON)
-def test_any_json_is_understood_or_refused(read: Any, body: Any) -> None:
-    understood(read, json.dumps(body).encode(), [])
+@given(ENDPOINTS, JSON)
+def test_any_json_is_parsed_or_refused(endpoint: Endpoint, body: Any) -> None:
+    check_parsed_or_refused(endpoint, json.dumps(body).encode(), [])
 
 
-@given(READERS, st.binary(max_size=100))
-def test_any_bytes_are_understood_or_refused(read: Any, body: bytes) -> None:
-    understood(read, body, [])
+@given(ENDPOINTS, st.binary(max_size=100))
+def test_any_bytes_are_parsed_or_refused(endpoint: Endpoint, body: bytes) -> None:
+    check_parsed_or_refused(endpoint, body, [])
 
 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["task-type", "complexity", "max-latency-ms", "cost-sensitive",
-                             "min-quality", "max-cost-usd", "models", "session-id", "annotate",
-                             "future"]).map(lambda name: f"x-sophia-{name}".encode()),
-            st.text(st.characters(max_codepoint=255), max_size=12).map(lambda t: t.encode("latin-1"))
+            st.sampled_from(
+                [
+                    "task-type",
+                    "complexity",
+                    "max-latency-ms",
+                    "cost-sensitive",
+                    "min-quality",
+                    "max-cost-usd",
+                    "quality-bias",
+                    "models",
+                    "session-id",
+                    "annotate",
+                    "future",
+                ]
+            ).map(lambda name: f"x-sophia-{name}".encode()),
+            st.text(st.characters(max_codepoint=255), max_size=12).map(
+                lambda t: t.encode("latin-1")
+            )
             | st.sampled_from([b"coding", b"0.5", b"true", b"1e400", b"nan", b"inf", b"-0"]),
         ),
         max_size=4,
     )
 )
-def test_any_hint_headers_are_understood_or_refused(headers: list[tuple[bytes, bytes]]) -> None:
-    understood(decode.chat, b'{"messages":[{"role":"user","content":"hi"}]}', headers)
+def test_any_hint_headers_are_parsed_or_refused(headers: Headers) -> None:
+    body = b'{"messages":[{"role":"user","content":"hi"}]}'
+    check_parsed_or_refused("chat/completions", body, headers)
 
 
-@given(st.dictionaries(TEXT.filter(lambda name: name not in decode._NOT_FORWARDED), JSON, max_size=4))
-def test_fields_that_nobody_knows_keep_their_bytes(fields: dict[str, Any]) -> None:
+@given(
+    st.dictionaries(TEXT.filter(lambda name: name not in decode._NOT_FORWARDED), JSON, max_size=4)
+)
+def test_unknown_fields_keep_their_bytes(fields: dict[str, Any]) -> None:
     known = {"messages": [{"role": "user", "content": "hi"}]}
     extra = {f"x_{name}": value for name, value in fields.items()}
-    told = decode.chat(json.dumps(known | extra).encode(), [])
+    request = parse("chat/completions", json.dumps(known | extra).encode(), [])
     for name, value in extra.items():
-        assert bytes(told.fields[name]) == json.dumps(value).encode()  # type: ignore[call-overload]
+        assert bytes(request.fields[name]) == json.dumps(value).encode()  # type: ignore[call-overload]

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.adapters.upstreams.http1 import Origin, Proxy, header_lines, proxy_for
+from sophia.adapters.upstreams.http1.heads import header_lines
+from sophia.adapters.upstreams.http1.origin import HttpOrigin
+from sophia.adapters.upstreams.http1.proxy import Proxy, find_proxy
 
 
 @pytest.mark.parametrize(
@@ -12,18 +14,18 @@ from sophia.adapters.upstreams.http1 import Origin, Proxy, header_lines, proxy_f
     [
         (
             "https://openrouter.ai/api/v1",
-            Origin("https", "openrouter.ai", 443, "/api/v1"),
+            HttpOrigin("https", "openrouter.ai", 443, "/api/v1"),
             "openrouter.ai",
         ),
-        ("http://localhost:8080/", Origin("http", "localhost", 8080, ""), "localhost:8080"),
-        ("HTTPS://Example.org:443", Origin("https", "example.org", 443, ""), "example.org"),
-        ("http://[::1]:9/v1/", Origin("http", "::1", 9, "/v1"), "[::1]:9"),
-        ("https://bücher.example", Origin("https", "xn--bcher-kva.example", 443, ""), None),
+        ("http://localhost:8080/", HttpOrigin("http", "localhost", 8080, ""), "localhost:8080"),
+        ("HTTPS://Example.org:443", HttpOrigin("https", "example.org", 443, ""), "example.org"),
+        ("http://[::1]:9/v1/", HttpOrigin("http", "::1", 9, "/v1"), "[::1]:9"),
+        ("https://bücher.example", HttpOrigin("https", "xn--bcher-kva.example", 443, ""), None),
     ],
 )
-def test_a_base_url_is_taken_apart(url: str, origin: Origin, authority: str | None) -> None:
+def test_a_base_url_is_taken_apart(url: str, origin: HttpOrigin, authority: str | None) -> None:
     """The port is the scheme's own unless it is named."""
-    assert Origin.parse(url) == origin
+    assert HttpOrigin.parse(url) == origin
     assert authority is None or origin.authority == authority
 
 
@@ -45,7 +47,7 @@ def test_a_base_url_is_taken_apart(url: str, origin: Origin, authority: str | No
 def test_a_wrong_base_url_says_what_to_change(url: str, hint: str) -> None:
     """The sentence names the part and never repeats a secret."""
     with pytest.raises(ValueError, match=hint) as caught:
-        Origin.parse(url)
+        HttpOrigin.parse(url)
     assert "secret" not in str(caught.value)
 
 
@@ -78,8 +80,8 @@ def test_the_environment_names_the_proxy(
     url: str, environ: dict[str, str], host: str | None
 ) -> None:
     """The usual variables, lower case first, and NO_PROXY's usual entries."""
-    found = proxy_for(url, environ)
-    assert (found.host if found else None) == host
+    proxy = find_proxy(url, environ)
+    assert (proxy.host if proxy else None) == host
 
 
 def test_a_proxy_keeps_its_password_to_itself() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.core.ids import MAX_ATTEMPTS, Ids, attempt_id, decode, encode
+from sophia.core.ids import MAX_ATTEMPTS, IdGenerator, decode_id, encode_id
 
 NUMBERS = st.integers(0, 2**63 - 1)
 CLOCKS = st.lists(st.integers(0, 2**44), min_size=1, max_size=30)
@@ -12,7 +12,7 @@ CLOCKS = st.lists(st.integers(0, 2**44), min_size=1, max_size=30)
 @given(CLOCKS)
 def test_ids_grow_even_when_the_clock_steps_back(times: list[int]) -> None:
     clock = iter(times)
-    ids = Ids(lambda: next(clock))
+    ids = IdGenerator(lambda: next(clock))
     made = [ids.next() for _ in times]
     assert made == sorted(set(made)) and all(id & MAX_ATTEMPTS == 0 for id in made)
     assert made[0] >> 18 == times[0]
@@ -21,26 +21,28 @@ def test_ids_grow_even_when_the_clock_steps_back(times: list[int]) -> None:
 @given(CLOCKS)
 def test_attempts_stay_below_the_next_request(times: list[int]) -> None:
     clock = iter(times)
-    ids = Ids(lambda: next(clock))
+    ids = IdGenerator(lambda: next(clock))
     made = [ids.next() for _ in times]
-    attempts = [attempt_id(id, number) for id in made for number in range(MAX_ATTEMPTS + 1)]
+    attempts = [id | number for id in made for number in range(MAX_ATTEMPTS + 1)]
     assert attempts == sorted(set(attempts))
 
 
 @given(NUMBERS, st.sampled_from(["req", "dec"]))
 def test_text_and_number_are_one(number: int, prefix: str) -> None:
-    text = encode(prefix, number)
-    assert decode(prefix, text) == number
-    assert decode("other", text) is None
+    text = encode_id(prefix, number)
+    assert decode_id(prefix, text) == number
+    assert decode_id("other", text) is None
 
 
 @given(NUMBERS, NUMBERS)
 def test_texts_sort_as_numbers_do(one: int, other: int) -> None:
-    assert (encode("req", one) < encode("req", other)) is (one < other)
+    assert (encode_id("req", one) < encode_id("req", other)) is (one < other)
 
 
-@given(st.text(max_size=24) | st.text("0123456789abcdefghjk", min_size=13, max_size=16).map(
-    lambda tail: f"req-{tail}"))
+@given(
+    st.text(max_size=24)
+    | st.text("0123456789abcdefghjk", min_size=13, max_size=16).map(lambda tail: f"req-{tail}")
+)
 def test_any_text_is_an_id_or_none(text: str) -> None:
-    number = decode("req", text)
-    assert number is None or encode("req", number) == text
+    number = decode_id("req", text)
+    assert number is None or encode_id("req", number) == text

@@ -1,4 +1,4 @@
-"""Laws of the decision that hold for every request, catalogue and purse."""
+"""Laws of the decision that hold for every request, catalogue and budget."""
 
 import sys
 from pathlib import Path
@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from routing_world import EVERYTHING, MODELS, TODAY, ask
+from routing_world import EVERYTHING, MODELS, QUALITY, TODAY, ask
 
-from sophia.catalogue.model import Model, Profile
-from sophia.catalogue.prices import Prices, Tier
+from sophia.catalogue.model import Model, ModelProfile
+from sophia.catalogue.prices import Prices, PriceTier
 from sophia.core.errors import SophiaError
-from sophia.routing.nouns import TASK_TYPES, Hints, Prompt
-from sophia.routing.optimizer import purse_of
-from sophia.routing.plan import Limits, RouteRequest, plan, plan_named
-from sophia.routing.rulebook import RuleBookError, parse
-from sophia.routing.rules import Condition, Rule, RuleBook
+from sophia.routing.plan import build_plan, plan_named
+from sophia.routing.pool import PoolModel
+from sophia.routing.quotes import build_spend_limit
+from sophia.routing.request import KeyLimits, RouteRequest
+from sophia.routing.rules.model import Condition, Rule, RuleBook
+from sophia.routing.rules.parse import RuleBookError, parse_rules
+from sophia.routing.types import TASK_TYPES, Hints, Prompt
 
 PRICE = st.integers(0, 100_000_000_000)
 NAMES = [f"maker/model-{number}" for number in range(6)]
@@ -28,9 +30,16 @@ def models(draw: st.DrawFn, name: str) -> Model:
     starts = sorted({0, *draw(st.lists(st.integers(1, 300_000), max_size=2))})
     cache = st.none() | PRICE
     tiers = tuple(
-        Tier(start, draw(PRICE), draw(PRICE), draw(cache), draw(cache)) for start in starts
+        PriceTier(
+            min_prompt_tokens=start,
+            prompt=draw(PRICE),
+            completion=draw(PRICE),
+            cache_read=draw(cache),
+            cache_write=draw(cache),
+        )
+        for start in starts
     )
-    quality: dict[str, float] = {task: draw(st.floats(0, 1)) for task in TASK_TYPES}
+    QUALITY[name] = {task: draw(st.floats(0, 1)) for task in TASK_TYPES}
     role = draw(
         st.sampled_from(["fast", "code", "fallback", "creative", "european", "complex reasoning"])
     )
@@ -42,11 +51,17 @@ def models(draw: st.DrawFn, name: str) -> Model:
         prices=Prices(tiers, draw(st.integers(0, 10_000_000)), draw(st.booleans())),
         input_modalities=frozenset(draw(st.sampled_from([("text",), ("text", "image")]))),
         output_modalities=frozenset({"text"}),
-        parameters=draw(st.sampled_from([EVERYTHING, frozenset({"max_tokens"}), frozenset()])),
-        expires=draw(st.sampled_from([None, None, "2026-01-01", "2030-01-01"])),
+        supported_parameters=draw(
+            st.sampled_from([EVERYTHING, frozenset({"max_tokens"}), frozenset()])
+        ),
+        expires_on=draw(st.sampled_from([None, None, "2026-01-01", "2030-01-01"])),
         profile=draw(
             st.just(None)
-            | st.just(Profile(name, role, (), quality, draw(st.integers(1, 5000)), 50))
+            | st.just(
+                ModelProfile(
+                    id=name, role=role, latency_ms=draw(st.integers(1, 5000)), tokens_per_second=50
+                )
+            )
         ),
     )
 
@@ -65,7 +80,7 @@ def prompts(draw: st.DrawFn) -> Prompt:
         schema=draw(st.booleans()),
         reasoning=draw(st.booleans()),
         max_tokens=draw(st.none() | st.integers(1, 200_000)),
-        choices=draw(st.integers(1, 4)),
+        choice_count=draw(st.integers(1, 4)),
     )
 
 
@@ -80,20 +95,27 @@ HINTS = st.builds(
     max_cost_nano=st.none() | st.integers(0, 1_000_000_000),
     models=st.lists(st.sampled_from([*NAMES, "no/such"]), max_size=2).map(tuple),
     tradeoff=st.sampled_from(["balanced", "cheap", "fast", "best"]),
-    rule=st.sampled_from([None, None, None, "mine", "absent"]),
-    policy=st.sampled_from([None, None, None, "cheap", "absent"]),
+    rule=st.sampled_from([None, None, None, "mine"]),
+    policy=st.sampled_from([None, None, None, "cheap", "heuristic"]),
 )
 LIMITS = st.builds(
-    Limits,
+    KeyLimits,
     per_request_nano=MONEY,
     budget_left_nano=MONEY,
     max_attempts=st.integers(1, 6),
-    price_headroom=st.integers(0, 50),
-    allowed=st.none() | st.frozensets(st.sampled_from(NAMES)),
+    price_margin=st.integers(0, 50),
+    allowed_models=st.none() | st.frozensets(st.sampled_from(NAMES)),
 )
 BOOKS = st.builds(
     lambda preferred, fallback: RuleBook(
-        (Rule("mine", (Condition("turns", ">=", 2),), preferred, fallback),)
+        (
+            Rule(
+                name="mine",
+                conditions=(Condition("turns", ">=", 2),),
+                preferred_models=preferred,
+                fallback=fallback,
+            ),
+        )
     ),
     st.lists(st.sampled_from([*NAMES, MODELS[0].id]), min_size=1, max_size=3, unique=True).map(
         tuple
@@ -118,47 +140,48 @@ def requests(draw: st.DrawFn) -> RouteRequest:
 @settings(max_examples=150, deadline=None)
 @given(requests(), st.data())
 def test_every_plan_keeps_the_laws(request: RouteRequest, data: st.DataObject) -> None:
-    """Able models only, each once; holds cover every bill within bounds; the purse is respected."""
+    """Able models only, each once; reservations cover every cost within bounds; limits are respected."""
     try:
-        decided = plan(request)
+        decided = build_plan(request)
     except SophiaError:
         return
-    assert decided == plan(request)
+    assert decided == build_plan(request)
     tried = [attempt.model for attempt in decided.attempts]
     assert 1 <= len(tried) <= request.limits.max_attempts
     assert len(set(tried)) == len(tried)
     assert not set(tried) & {cause.model for cause in decided.excluded}
     assert set(tried) <= {candidate.model for candidate in decided.candidates}
     limits, prompt = request.limits, request.prompt
-    purse = purse_of(
+    limit = build_spend_limit(
         limits.per_request_nano, limits.budget_left_nano, request.hints.max_cost_nano
-    ).nano
+    ).limit_nano
     for attempt in decided.attempts:
         assert attempt.expected_nano <= attempt.held_nano
-        assert purse is None or attempt.held_nano <= purse
-        model = request.find(attempt.model)
+        assert limit is None or attempt.held_nano <= limit
+        model = request.find_model(attempt.model)
         assert model is not None
-        longest = model.max_output_tokens or model.context_length
+        longest = model.max_output_tokens
         longest = min(longest, prompt.max_tokens or longest, attempt.max_tokens or longest)
         sent = data.draw(st.integers(0, decided.features.max_prompt_tokens))
-        received = data.draw(st.integers(0, longest * prompt.choices))
-        assert model.prices.cost(sent, received) <= attempt.held_nano
+        received = data.draw(st.integers(0, longest * prompt.choice_count))
+        assert model.model.prices.cost(sent, received) <= attempt.held_nano
 
 
 @settings(max_examples=100, deadline=None)
 @given(models(NAMES[0]), models(NAMES[1]), prompts(), LIMITS)
-def test_a_named_plan_keeps_the_purse(
-    model: Model, other: Model, prompt: Prompt, limits: Limits
+def test_a_direct_plan_keeps_the_limit(
+    model: Model, other: Model, prompt: Prompt, limits: KeyLimits
 ) -> None:
     """Only models that were named are tried, and nothing is held beyond the limits."""
     try:
-        decided = plan_named(model, prompt, limits, today=TODAY, others=(other, model))
+        models = [PoolModel.from_model(named, {}) for named in (model, other, model)]
+        decided = plan_named(models, prompt, limits, today=TODAY)
     except SophiaError:
         return
     assert {attempt.model for attempt in decided.attempts} <= {model.id, other.id}
     assert len({attempt.model for attempt in decided.attempts}) == len(decided.attempts)
-    purse = purse_of(limits.per_request_nano, limits.budget_left_nano, None).nano
-    assert all(purse is None or attempt.held_nano <= purse for attempt in decided.attempts)
+    limit = build_spend_limit(limits.per_request_nano, limits.budget_left_nano, None).limit_nano
+    assert all(limit is None or attempt.held_nano <= limit for attempt in decided.attempts)
 
 
 @settings(max_examples=150, deadline=None)
@@ -166,7 +189,7 @@ def test_a_named_plan_keeps_the_purse(
 def test_any_text_is_a_rule_book_or_a_named_mistake(text: str) -> None:
     """Whatever stands in the file, the server keeps its last good rules and says what is wrong."""
     try:
-        parse(text, lambda name: name)
+        parse_rules(text, lambda name: name)
     except RuleBookError as error:
         assert error.errors
 
@@ -191,6 +214,6 @@ VALUES = st.recursive(
 def test_any_shape_of_rules_is_read_or_refused(rules: list[object]) -> None:
     """Wrong types anywhere are mistakes with a line, never a crash."""
     try:
-        parse(yaml.safe_dump({"rules": rules}), lambda name: name)
+        parse_rules(yaml.safe_dump({"rules": rules}), lambda name: name)
     except RuleBookError as error:
         assert all(mistake.line >= 1 for mistake in error.errors)

@@ -6,7 +6,7 @@ from decimal import ROUND_CEILING, Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sophia.catalogue.prices import Prices, Tier
+from sophia.catalogue.prices import Prices, PriceTier
 from sophia.catalogue.profiles import CatalogueError
 from sophia.catalogue.snapshot import parse_models
 
@@ -19,21 +19,35 @@ CACHE = st.none() | PER_MTOK
 def any_prices(draw: st.DrawFn) -> Prices:
     starts = [0, *sorted(draw(st.sets(st.integers(1, 2_000_000), max_size=3)))]
     tiers = tuple(
-        Tier(start, draw(PER_MTOK), draw(PER_MTOK), draw(CACHE), draw(CACHE)) for start in starts
+        PriceTier(
+            min_prompt_tokens=start,
+            prompt=draw(PER_MTOK),
+            completion=draw(PER_MTOK),
+            cache_read=draw(CACHE),
+            cache_write=draw(CACHE),
+        )
+        for start in starts
     )
-    return Prices(tiers, request=draw(st.integers(0, 10**9)))
+    return Prices(tiers, per_request=draw(st.integers(0, 10**9)))
 
 
 @st.composite
 def rising_prices(draw: st.DrawFn) -> Prices:
-    """Tiers as providers have them: each dearer than the one before, cached tokens cheaper."""
+    """Tiers as providers have them: each more expensive than the one before, cached tokens cheaper."""
     starts = [0, *sorted(draw(st.sets(st.integers(1, 2_000_000), max_size=3)))]
     prompts = sorted(draw(st.lists(PER_MTOK, min_size=len(starts), max_size=len(starts))))
     completions = sorted(draw(st.lists(PER_MTOK, min_size=len(starts), max_size=len(starts))))
     share = draw(st.none() | st.integers(0, 100))
     reads = [None if share is None else prompt * share // 100 for prompt in prompts]
     rows = zip(starts, prompts, completions, reads, strict=True)
-    return Prices(tuple(Tier(*row) for row in rows))
+    return Prices(
+        tuple(
+            PriceTier(
+                min_prompt_tokens=start, prompt=prompt, completion=completion, cache_read=read
+            )
+            for start, prompt, completion, read in rows
+        )
+    )
 
 
 @given(rising_prices(), TOKENS, TOKENS, st.integers(0, 100_000), st.integers(0, 100_000))
@@ -46,7 +60,7 @@ def test_more_tokens_never_cost_less(
 
 
 @given(rising_prices(), TOKENS, TOKENS, st.data())
-def test_cached_tokens_never_make_a_prompt_dearer(
+def test_cached_tokens_never_make_a_prompt_more_expensive(
     prices: Prices, prompt: int, completion: int, data: st.DataObject
 ) -> None:
     cached = data.draw(st.integers(0, prompt))
@@ -60,7 +74,7 @@ def test_a_ceiling_holds_for_every_shorter_prompt_and_every_share_of_cached_toke
     prompt = data.draw(st.integers(0, most))
     cached = data.draw(st.integers(0, prompt))
     completion = data.draw(TOKENS)
-    ceiling = Prices((prices.ceiling(most),), request=prices.request)
+    ceiling = Prices((prices.ceiling(most),), per_request=prices.per_request)
     assert ceiling.cost(prompt, completion) >= prices.cost(prompt, completion, cached)
 
 
@@ -68,18 +82,18 @@ def test_a_ceiling_holds_for_every_shorter_prompt_and_every_share_of_cached_toke
 def test_a_cost_is_rounded_up_once(
     prices: Prices, prompt: int, completion: int, cached: int
 ) -> None:
-    tier = prices.tier(prompt)
+    tier = prices.tier_for(prompt)
     read = min(cached, prompt) if tier.cache_read is not None else 0
     exact = (prompt - read) * Decimal(tier.prompt) + completion * Decimal(tier.completion)
     exact += read * Decimal(tier.cache_read or 0)
     rounded = (exact / 10**6).to_integral_value(ROUND_CEILING)
-    assert prices.cost(prompt, completion, cached) == prices.request + rounded
+    assert prices.cost(prompt, completion, cached) == prices.per_request + rounded
 
 
 @given(any_prices(), TOKENS)
 def test_the_tier_in_force_is_the_last_that_has_begun(prices: Prices, prompt: int) -> None:
     begun = [tier for tier in prices.tiers if tier.min_prompt_tokens <= prompt]
-    assert prices.tier(prompt) == begun[-1]
+    assert prices.tier_for(prompt) == begun[-1]
 
 
 @given(st.decimals(0, 1, allow_nan=False, allow_infinity=False, places=24))
@@ -144,7 +158,7 @@ def test_a_strange_body_is_read_or_refused_as_a_catalogue_error(body: object) ->
         assert model.id
         assert model.context_length > 0
         assert all(min(tier.prompt, tier.completion) >= 0 for tier in model.prices.tiers)
-        json.loads(model.listing)
+        json.loads(model.listing_json)
 
 
 @given(st.binary(max_size=200))

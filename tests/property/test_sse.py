@@ -13,7 +13,9 @@ LINES = st.text(
 EVENTS = st.lists(
     st.tuples(
         st.lists(LINES, max_size=3),
-        st.sampled_from([b"", b": OPENROUTER PROCESSING", b"event: message", b"id: 7", b"retry: 5"]),
+        st.sampled_from(
+            [b"", b": OPENROUTER PROCESSING", b"event: message", b"id: 7", b"retry: 5"]
+        ),
         st.booleans(),
     ),
     max_size=6,
@@ -46,7 +48,7 @@ def test_any_split_gives_the_same_payloads(
     data, expected = write(events, end)
     reader = EventReader()
     seen = [payload for part in split(data, cuts) for payload in reader.feed(part)]
-    if (rest := reader.rest()) is not None:
+    if (rest := reader.flush()) is not None:
         # A lone carriage return at the very end waits for its line feed.
         seen.append(rest)
     assert seen == expected
@@ -57,7 +59,7 @@ def test_one_byte_at_a_time(events: list[tuple[list[bytes], bytes, bool]], end: 
     data, expected = write(events, end)
     reader = EventReader()
     seen = [payload for byte in data for payload in reader.feed(bytes([byte]))]
-    rest = reader.rest()
+    rest = reader.flush()
     assert seen + ([] if rest is None else [rest]) == expected
 
 
@@ -66,13 +68,13 @@ def test_no_bytes_break_the_reader(parts: list[bytes]) -> None:
     reader = EventReader()
     for part in parts:
         assert all(isinstance(payload, bytes) for payload in reader.feed(part))
-    reader.rest()
+    reader.flush()
 
 
 def test_an_event_without_its_blank_line_is_found_at_the_end() -> None:
     reader = EventReader()
     assert reader.feed(b"data: one\n\ndata: two") == [b"one"]
-    assert reader.rest() == b"two" and reader.rest() is None
+    assert reader.flush() == b"two" and reader.flush() is None
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

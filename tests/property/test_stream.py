@@ -1,4 +1,4 @@
-"""The short way through a stream gives the bytes of the long one; both satisfy every client."""
+"""The fast path through a stream gives the bytes of the full one; both satisfy every client."""
 
 import json
 from typing import Any
@@ -9,36 +9,61 @@ from hypothesis import strategies as st
 from shapes import check_chunk
 from sophia.adapters.upstreams.stream import ChunkReader
 from sophia.adapters.upstreams.whole import read_answer
-from sophia.core.calls import Call, Deadlines
+from sophia.core.calls import Deadlines, UpstreamCall
 from sophia.core.failures import UpstreamFailure
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ['"', "\\", "\\u0041", '"content":"', "\n", "\x00", "\x7f", "\u2028", "é", "😀", "</", "}]}", " "]
+    [
+        '"',
+        "\\",
+        "\\u0041",
+        '"content":"',
+        "\n",
+        "\x00",
+        "\x7f",
+        "\u2028",
+        "é",
+        "😀",
+        "</",
+        "}]}",
+        " ",
+    ]
 )
 JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
 
 
-def call(endpoint: Any = "chat/completions") -> Call:
-    return Call("req-1", endpoint, "acme/model", {}, True, Deadlines())
+def call(endpoint: Any = "chat/completions") -> UpstreamCall:
+    return UpstreamCall(
+        request_id="req-1",
+        endpoint=endpoint,
+        model="acme/model",
+        fields={},
+        stream=True,
+        deadlines=Deadlines(),
+    )
 
 
 class Long(ChunkReader):
-    """Never takes the short way."""
+    """A reader that never takes the fast path."""
 
     def read(self, payloads: list[bytes]) -> Any:
         self._template = None
-        piece = super().read([])
+        total = super().read([])
         for payload in payloads:
             self._template = None
-            one = super().read([payload])
-            piece.chunks += one.chunks
-            piece.content = piece.content or one.content
-            piece.text_chars += one.text_chars
-        return piece
+            batch = super().read([payload])
+            total.chunks += batch.chunks
+            total.has_content = total.has_content or batch.has_content
+            total.text_chars += batch.text_chars
+        return total
 
 
 CHOICE = st.fixed_dictionaries(
@@ -67,14 +92,14 @@ PLAIN = st.text("abc é😀", min_size=1, max_size=4)
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """Events as one upstream writes them: the same head, spacing and escaping throughout."""
+    """Events of an upstream: the same head, spacing and escaping throughout."""
     extras, common = draw(EXTRAS), draw(st.sampled_from([{}, {"finish_reason": None}]))
     ascii_only, spaced = draw(st.booleans()), draw(st.booleans())
     with_role = draw(st.sampled_from([{}, {"role": "assistant"}, {"role": None}]))
     payloads = []
     for _ in range(draw(st.integers(2, 8))):
-        said = draw(PLAIN | TEXT)
-        choices: list[Any] = [{"index": 0, "delta": {**with_role, "content": said}, **common}]
+        text_part = draw(PLAIN | TEXT)
+        choices: list[Any] = [{"index": 0, "delta": {**with_role, "content": text_part}, **common}]
         kind = draw(st.sampled_from(["text"] * 5 + ["tool", "other", "two", "odd"]))
         if kind == "tool":
             choices[0]["delta"] = {"tool_calls": [draw(TOOL)]}
@@ -95,18 +120,19 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 @settings(max_examples=400)
 @given(streams())
-def test_the_short_way_gives_the_bytes_of_the_long_one(payloads: list[bytes]) -> None:
+def test_the_fast_path_gives_the_bytes_of_the_full_one(payloads: list[bytes]) -> None:
     short, long = ChunkReader(call(), "Up", 1), Long(call(), "Up", 1)
     for payload in payloads:
-        one, other = short.read([payload]), long.read([payload])
-        assert one.chunks == other.chunks
-        assert (one.content, one.text_chars) == (other.content, other.text_chars)
-        for chunk in one.chunks:
+        batch, expected = short.read([payload]), long.read([payload])
+        assert batch.chunks == expected.chunks
+        assert batch.has_content == expected.has_content
+        assert batch.text_chars == expected.text_chars
+        for chunk in batch.chunks:
             check_chunk(json.loads(chunk))
 
 
 @given(st.text(max_size=8), st.binary(max_size=6))
-def test_bytes_that_are_no_text_never_take_the_short_way(text: str, junk: bytes) -> None:
+def test_bytes_that_are_no_text_never_take_the_fast_path(text: str, junk: bytes) -> None:
     """Invalid UTF-8 and raw control characters are no JSON: noise, never sent on."""
     head, tail = b'{"id":"g","choices":[{"index":0,"delta":{"content":"', b'"}}]}'
     reader = ChunkReader(call(), "Up", 1)
@@ -132,24 +158,52 @@ def test_any_json_is_either_in_shape_or_a_failure(values: list[Any], endpoint: s
 
 NAMES = ("content", "role", "reasoning", "reasoning_details", "tool_calls", "refusal", "function")
 ODD_DELTA = st.dictionaries(
-    st.sampled_from(NAMES), JSON | st.lists(st.dictionaries(st.sampled_from(
-        ["index", "id", "type", "function", "text"]), JSON, max_size=4), max_size=2), max_size=4,
+    st.sampled_from(NAMES),
+    JSON
+    | st.lists(
+        st.dictionaries(
+            st.sampled_from(["index", "id", "type", "function", "text"]), JSON, max_size=4
+        ),
+        max_size=2,
+    ),
+    max_size=4,
 )
 ODD_CHOICE = st.fixed_dictionaries(
-    {}, optional={
-        "index": JSON, "delta": ODD_DELTA | JSON, "message": ODD_DELTA | JSON, "text": JSON,
+    {},
+    optional={
+        "index": JSON,
+        "delta": ODD_DELTA | JSON,
+        "message": ODD_DELTA | JSON,
+        "text": JSON,
         "finish_reason": JSON | st.sampled_from(["stop", "eos", "error"]),
-        "logprobs": JSON, "error": JSON,
+        "logprobs": JSON,
+        "error": JSON,
     },
 )
 ODD_BODY = st.fixed_dictionaries(
     {"choices": st.lists(ODD_CHOICE, max_size=2) | JSON},
     optional={
-        "id": JSON, "created": JSON, "model": JSON, "provider": JSON, "error": st.none(),
-        "system_fingerprint": JSON, "object": JSON,
-        "usage": JSON | st.dictionaries(
-            st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens", "cost",
-                             "prompt_tokens_details", "completion_tokens_details"]), JSON),
+        "id": JSON,
+        "created": JSON,
+        "model": JSON,
+        "provider": JSON,
+        "error": st.none(),
+        "system_fingerprint": JSON,
+        "object": JSON,
+        "usage": JSON
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "prompt_tokens",
+                    "completion_tokens",
+                    "total_tokens",
+                    "cost",
+                    "prompt_tokens_details",
+                    "completion_tokens_details",
+                ]
+            ),
+            JSON,
+        ),
     },
 )
 
@@ -157,7 +211,7 @@ ODD_BODY = st.fixed_dictionaries(
 @settings(max_examples=500)
 @given(st.lists(ODD_BODY, max_size=3), st.sampled_from(["chat/completions", "completions"]))
 def test_odd_chunks_are_brought_into_shape_or_fail(bodies: list[Any], endpoint: str) -> None:
-    """Whatever an upstream sends, no client meets a type it cannot read."""
+    """Whatever an upstream sends, no client gets a type that it cannot parse."""
     chat = endpoint == "chat/completions"
     reader = ChunkReader(call(endpoint), "Up", 1)
     try:
@@ -177,11 +231,11 @@ def test_odd_whole_answers_are_brought_into_shape_or_fail(body: Any, endpoint: s
     except UpstreamFailure:
         return
     (chunk,) = piece.chunks
-    told = json.loads(chunk)
+    body = json.loads(chunk)
     if endpoint == "embeddings":
         return
-    assert told["choices"] and isinstance(told["provider"], str)
-    for choice in told["choices"]:
+    assert body["choices"] and isinstance(body["provider"], str)
+    for choice in body["choices"]:
         assert type(choice["index"]) is int
         assert choice["finish_reason"] in {"stop", "length", "tool_calls", "content_filter"}
         if endpoint == "completions":

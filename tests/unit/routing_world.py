@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sophia.catalogue.model import Model, Profile
-from sophia.catalogue.prices import Prices, Tier
-from sophia.routing.nouns import TASK_TYPES, Hints, Prompt
-from sophia.routing.pool import Pool
-from sophia.routing.request import Limits, RouteRequest
-from sophia.routing.rules import RuleBook
+from sophia.catalogue.model import Model, ModelProfile
+from sophia.catalogue.prices import Prices, PriceTier
+from sophia.routing.features.extract import extract_features
+from sophia.routing.pool import ModelPool, PoolModel, QualityByTask
+from sophia.routing.request import KeyLimits, RouteRequest
+from sophia.routing.rules.model import RuleBook, find_rule
+from sophia.routing.types import TASK_TYPES, Hints, Prompt
 
 TODAY = "2026-11-23"
 EVERYTHING = frozenset({"tools", "structured_outputs", "response_format", "logprobs", "max_tokens"})
@@ -22,6 +23,10 @@ GROK = "x-ai/grok-4.3"
 NEMO = "mistralai/mistral-nemo"
 MINI = "openai/gpt-4o-mini"
 GEMMA = "google/gemma-4-31b-it:free"
+
+
+QUALITY: dict[str, QualityByTask] = {}
+"""Quality priors of the models that were built."""
 
 
 def nano(usd_per_mtok: float) -> int:
@@ -38,16 +43,19 @@ def build(
     window: tuple[int, int | None] = (200_000, 16_384),
 ) -> Model:
     """Return a model that takes text and pictures and every parameter."""
+    QUALITY[id] = dict.fromkeys(TASK_TYPES, quality)
     return Model(
         id=id,
         name=id,
         context_length=window[0],
         max_output_tokens=window[1],
-        prices=Prices((Tier(0, nano(price[0]), nano(price[1])),)),
+        prices=Prices(
+            (PriceTier(min_prompt_tokens=0, prompt=nano(price[0]), completion=nano(price[1])),)
+        ),
         input_modalities=frozenset({"text", "image"}),
         output_modalities=frozenset({"text"}),
-        parameters=EVERYTHING,
-        profile=Profile(id, role, (), dict.fromkeys(TASK_TYPES, quality), latency_ms, 80),
+        supported_parameters=EVERYTHING,
+        profile=ModelProfile(id=id, role=role, latency_ms=latency_ms, tokens_per_second=80),
     )
 
 
@@ -55,7 +63,16 @@ MODELS = (
     replace(
         build(SONNET, "complex reasoning", (3, 15), 0.95, 2000, (1_000_000, 64_000)),
         prices=Prices(
-            (Tier(0, nano(3), nano(15), None, nano(3.75)), Tier(200_000, nano(6), nano(22.5)))
+            (
+                PriceTier(
+                    min_prompt_tokens=0,
+                    prompt=nano(3),
+                    completion=nano(15),
+                    cache_read=None,
+                    cache_write=nano(3.75),
+                ),
+                PriceTier(min_prompt_tokens=200_000, prompt=nano(6), completion=nano(22.5)),
+            )
         ),
     ),
     build(FLASH, "fast", (0.3, 2.5), 0.85, 500, (1_048_576, 65_535)),
@@ -67,14 +84,21 @@ MODELS = (
     build(MINI, "fallback", (0.15, 0.6), 0.80, 700, (128_000, 16_384)),
     build(GEMMA, "free", (0, 0), 0.79, 900, (262_144, 32_768)),
 )
-POOL = Pool.of(MODELS)
+
+
+def quality_prior(model: str) -> QualityByTask:
+    """Return the quality of a model that was built, nothing for another."""
+    return QUALITY.get(model, {})
+
+
+POOL = ModelPool.from_models(MODELS, quality_prior)
 BY_ID = {model.id: model for model in MODELS}
 
 
 def asked(text: str = "What is the capital of France?", **counts: int | bool | None) -> Prompt:
     """Return the prompt of a text, counted as http would count it."""
     filled = {"chars": len(text), "utf8_bytes": len(text.encode()), **counts}
-    return Prompt(text[-2000:])._replace(**filled)
+    return Prompt(text[-2000:], **filled)
 
 
 def ask(
@@ -82,27 +106,30 @@ def ask(
     hints: Hints | None = None,
     *,
     models: Iterable[Model] | None = None,
-    limits: Limits | None = None,
+    limits: KeyLimits | None = None,
     rulebook: RuleBook | None = None,
     fallbacks: tuple[str, ...] = (),
     unhealthy: frozenset[str] = frozenset(),
 ) -> RouteRequest:
     """Return a request over the nine models, or over `models`."""
-    pool = POOL if models is None else Pool.of(models)
-    known = BY_ID if models is None else {model.id: model for model in pool_models(pool)}
+    pool = POOL if models is None else ModelPool.from_models(models, quality_prior)
+    known = BY_ID | {entry.id: entry.model for entry in pool.models}
+    prompt, hints = prompt or asked(), hints or Hints()
+    features = extract_features(prompt, hints)
+
+    def find_model(name: str) -> PoolModel | None:
+        model = known.get(name)
+        return model and PoolModel.from_model(model, quality_prior(name))
+
     return RouteRequest(
-        prompt or asked(),
-        hints or Hints(),
-        pool,
-        {**BY_ID, **known}.get,
-        limits or Limits(),
-        TODAY,
-        rulebook or RuleBook(),
-        fallbacks,
-        unhealthy,
+        prompt=prompt,
+        hints=hints,
+        features=features,
+        pool=pool,
+        find_model=find_model,
+        limits=limits or KeyLimits(),
+        today=TODAY,
+        rule=find_rule(rulebook or RuleBook(), hints, features),
+        fallback_models=fallbacks,
+        unhealthy_models=unhealthy,
     )
-
-
-def pool_models(pool: Pool) -> tuple[Model, ...]:
-    """Return the models that sit in a pool."""
-    return tuple(seat.model for seat in pool.seats)

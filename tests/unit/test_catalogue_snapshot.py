@@ -9,10 +9,10 @@ import pytest
 
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import UNBOUNDED, Model
-from sophia.catalogue.prices import Tier
+from sophia.catalogue.prices import PriceTier
 from sophia.catalogue.profiles import CatalogueError
-from sophia.catalogue.refresh import Changes, changes, refreshed
-from sophia.catalogue.snapshot import bundled, parse_models
+from sophia.catalogue.refresh import CatalogueChanges, diff_catalogues, refresh_catalogue
+from sophia.catalogue.snapshot import load_bundled, parse_models
 
 SCRIPT = Path(__file__).parents[2] / "scripts/build_catalogue.py"
 REQUIRED = {
@@ -34,7 +34,7 @@ REQUIRED = {
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return bundled()
+    return load_bundled()
 
 
 def read(**fields: object) -> Model:
@@ -42,21 +42,21 @@ def read(**fields: object) -> Model:
     return model
 
 
-def tiers(**pricing: object) -> tuple[Tier, ...]:
+def tiers(**pricing: object) -> tuple[PriceTier, ...]:
     prices = read(pricing={"prompt": "0.000001", "completion": "0.000002", **pricing}).prices
     assert prices.known
     return prices.tiers
 
 
 def body(models: tuple[Model, ...]) -> bytes:
-    return b'{"data":[' + b",".join(model.listing for model in models) + b"]}"
+    return b'{"data":[' + b",".join(model.listing_json for model in models) + b"]}"
 
 
 def test_the_bundled_models_have_every_field_that_openrouter_requires(catalogue: Catalogue) -> None:
     assert catalogue.date == "2026-11-10"
     assert len(catalogue.models) > 400
     for model in catalogue.models:
-        listing = json.loads(model.listing)
+        listing = json.loads(model.listing_json)
         assert listing.keys() >= REQUIRED
         assert listing["id"] == model.id
         assert {"prompt", "completion"} <= listing["pricing"].keys()
@@ -64,7 +64,7 @@ def test_the_bundled_models_have_every_field_that_openrouter_requires(catalogue:
 
 def test_the_bundled_prices_are_exact(catalogue: Catalogue) -> None:
     for model in catalogue.models:
-        prompt = json.loads(model.listing)["pricing"]["prompt"]
+        prompt = json.loads(model.listing_json)["pricing"]["prompt"]
         if model.prices.known:
             assert model.prices.tiers[0].prompt == Decimal(prompt).scaleb(15)
         else:
@@ -84,16 +84,16 @@ def test_a_model_of_which_only_some_parameters_are_known_is_left_to_the_upstream
 ) -> None:
     partial, whole = catalogue.get("anthropic/claude-sonnet-5.5"), catalogue.get("x-ai/grok-4.3")
     assert partial is not None and whole is not None
-    assert partial.can("response_format")
-    assert "tools" in json.loads(partial.listing)["supported_parameters"]
-    assert whole.can("response_format")
-    assert not whole.can("logit_bias")
+    assert partial.supports("response_format")
+    assert "tools" in json.loads(partial.listing_json)["supported_parameters"]
+    assert whole.supports("response_format")
+    assert not whole.supports("logit_bias")
 
 
 def test_a_listing_is_kept_as_it_came() -> None:
     row = '{"id": "a/b",  "shape": {"new": [1, 2.50]}, "name": "\\u00e9"}'
     (model,) = parse_models(f'{{"data": [{row}]}}'.encode())
-    assert model.listing == row.encode()
+    assert model.listing_json == row.encode()
     assert model.name == "é"
 
 
@@ -117,7 +117,7 @@ def test_a_model_is_of_the_kind_of_what_it_makes(outbound: list[str], kind: str)
     [("2026-12-31", "2026-12-31"), ("2026-12-31T08:00:00Z", "2026-12-31"), ("soon", None)],
 )
 def test_an_expiry_is_a_date(written: str, expected: str | None) -> None:
-    assert read(expiration_date=written).expires == expected
+    assert read(expiration_date=written).expires_on == expected
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_price_is_rounded_up_to_a_nano_dollar_a_million_tokens(
 
 
 def test_later_overrides_win_and_inherit_what_they_leave_out() -> None:
-    found = tiers(
+    prices = tiers(
         input_cache_read="0.0000001",
         overrides=[
             {"min_prompt_tokens": 1000, "prompt": "0.000003"},
@@ -154,14 +154,14 @@ def test_later_overrides_win_and_inherit_what_they_leave_out() -> None:
             {"min_prompt_tokens": 1000, "completion": "0.000004"},
         ],
     )
-    assert found == (
-        Tier(0, 10**9, 2 * 10**9, 10**8),
-        Tier(1001, 3 * 10**9, 4 * 10**9, 10**8),
-        Tier(2001, 5 * 10**9, 4 * 10**9, 10**8),
+    assert prices == (
+        PriceTier(min_prompt_tokens=0, prompt=10**9, completion=2 * 10**9, cache_read=10**8),
+        PriceTier(min_prompt_tokens=1001, prompt=3 * 10**9, completion=4 * 10**9, cache_read=10**8),
+        PriceTier(min_prompt_tokens=2001, prompt=5 * 10**9, completion=4 * 10**9, cache_read=10**8),
     )
 
 
-def test_prices_by_the_hour_count_only_when_they_are_dearer() -> None:
+def test_prices_by_the_hour_count_only_when_they_are_higher() -> None:
     night = {"utc_start": 2200, "utc_end": 400}
     assert tiers(overrides=[{**night, "prompt": "0.0000001"}])[0].prompt == 10**9
     assert tiers(overrides=[{**night, "prompt": "0.000007"}])[0].prompt == 7 * 10**9
@@ -169,19 +169,19 @@ def test_prices_by_the_hour_count_only_when_they_are_dearer() -> None:
     assert [tier.prompt for tier in tiers(overrides=[weekend])] == [10**9, 7 * 10**9]
 
 
-def test_more_overrides_than_anybody_needs_make_the_model_unpriced() -> None:
+def test_too_many_overrides_make_the_model_unpriced() -> None:
     overrides = [{"min_prompt_tokens": n, "prompt": "0.000001"} for n in range(1000)]
     assert not read(pricing={"prompt": "0", "completion": "0", "overrides": overrides}).prices.known
 
 
-def test_the_dearest_kind_of_output_is_the_price_of_the_completion() -> None:
+def test_the_highest_price_of_any_output_is_the_price_of_the_completion() -> None:
     assert tiers(image_output="0.00003")[0].completion == 30 * 10**9
     assert tiers(internal_reasoning="0")[0].completion == 2 * 10**9
 
 
-def test_the_dearer_of_two_cache_write_prices_is_kept() -> None:
-    found = tiers(input_cache_write="0.00000125", input_cache_write_1h="0.000002")
-    assert found[0].cache_write == 2 * 10**9
+def test_the_higher_of_two_cache_write_prices_is_kept() -> None:
+    prices = tiers(input_cache_write="0.00000125", input_cache_write_1h="0.000002")
+    assert prices[0].cache_write == 2 * 10**9
 
 
 def test_one_row_that_cannot_be_read_does_not_cost_the_others() -> None:
@@ -217,35 +217,35 @@ def test_a_broken_body_is_refused(text: bytes) -> None:
 
 
 def test_a_refresh_keeps_the_profiles_and_names_what_changed(catalogue: Catalogue) -> None:
-    rows = [json.loads(model.listing) for model in catalogue.models]
+    rows = [json.loads(model.listing_json) for model in catalogue.models]
     rows = [row for row in rows if row["id"] != "x-ai/grok-4.3"]
     next(r for r in rows if r["id"] == "openai/gpt-4o-mini")["pricing"]["prompt"] = "0.0000002"
     rows.append({"id": "new/model", "pricing": {"prompt": "0", "completion": "0"}})
-    after = refreshed(catalogue, json.dumps({"data": rows}).encode(), "2026-12-01")
+    after = refresh_catalogue(catalogue, json.dumps({"data": rows}).encode(), "2026-12-01")
     assert (after.date, after.source) == ("2026-12-01", "refreshed")
-    assert changes(catalogue, after) == Changes(
-        ("new/model",), ("x-ai/grok-4.3",), ("openai/gpt-4o-mini",)
+    assert diff_catalogues(catalogue, after) == CatalogueChanges(
+        ["new/model"], ["x-ai/grok-4.3"], ["openai/gpt-4o-mini"]
     )
-    assert [m.profile and m.profile.role for m in after.profiles] == [
-        m.profile and m.profile.role for m in catalogue.profiles
+    assert [m.profile and m.profile.role for m in after.profiled_models] == [
+        m.profile and m.profile.role for m in catalogue.profiled_models
     ]
     assert "x-ai/grok-4.20" in after.warnings[0]
 
 
 def test_a_refresh_with_the_same_models_changes_nothing(catalogue: Catalogue) -> None:
-    after = refreshed(catalogue, body(catalogue.models), "2026-12-01")
-    assert not changes(catalogue, after)
+    after = refresh_catalogue(catalogue, body(catalogue.models), "2026-12-01")
+    assert not any(diff_catalogues(catalogue, after))
 
 
 def test_a_refresh_that_would_lose_most_models_is_refused(catalogue: Catalogue) -> None:
     with pytest.raises(CatalogueError, match="incomplete"):
-        refreshed(catalogue, body(catalogue.models[:150]), "2026-12-01")
+        refresh_catalogue(catalogue, body(catalogue.models[:150]), "2026-12-01")
 
 
 def test_a_refresh_without_any_model_to_choose_among_is_refused(catalogue: Catalogue) -> None:
     rows = [{"id": f"new/model-{n}"} for n in range(400)]
     with pytest.raises(CatalogueError, match="chooses among"):
-        refreshed(catalogue, json.dumps({"data": rows}).encode(), "2026-12-01")
+        refresh_catalogue(catalogue, json.dumps({"data": rows}).encode(), "2026-12-01")
 
 
 def test_the_snapshot_is_built_in_openrouters_shape(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_the_snapshot_is_built_in_openrouters_shape(tmp_path: Path) -> None:
     price = {"prompt": 0.083333, "completion": 0.5, "cache_read": None, "tiers": [tier]}
     rows = [
         {**source, "id": "a/paid", "pricing_usd_per_mtok": price},
-        {**source, "id": "a/nought", "pricing_usd_per_mtok": {"prompt": 0.0, "completion": 0.0}},
+        {**source, "id": "a/unpriced", "pricing_usd_per_mtok": {"prompt": 0.0, "completion": 0.0}},
         {**source, "id": "a/m:free", "pricing_usd_per_mtok": {"prompt": 0.0, "completion": 0.0}},
         {**source, "id": "a/drawing", "kind": "image", "pricing_usd_per_mtok": price},
     ]
@@ -276,16 +276,16 @@ def test_the_snapshot_is_built_in_openrouters_shape(tmp_path: Path) -> None:
     )
     runpy.run_path(str(SCRIPT))["main"](listing, out)
     models = {model.id: model for model in parse_models(out.read_bytes())}
-    assert [id for id in models if id.startswith("a/")] == ["a/m:free", "a/nought", "a/paid"]
+    assert [id for id in models if id.startswith("a/")] == ["a/m:free", "a/paid", "a/unpriced"]
     embedders = [model for model in models.values() if model.kind == "embedding"]
     assert embedders and all(model.prices.known for model in embedders)
     assert models["a/paid"].prices.tiers == (
-        Tier(0, 83_333_000, 500_000_000),
-        Tier(501, 200_000_000, 1_000_000_000),
+        PriceTier(min_prompt_tokens=0, prompt=83_333_000, completion=500_000_000),
+        PriceTier(min_prompt_tokens=501, prompt=200_000_000, completion=1_000_000_000),
     )
     assert models["a/m:free"].prices.known
-    assert not models["a/nought"].prices.known
+    assert not models["a/unpriced"].prices.known
     document = json.loads(out.read_text())
     assert document["total_count"] == 3 + len(embedders)
-    assert document["snapshot"]["partial_parameters"] == ["a/m:free", "a/nought", "a/paid"]
-    assert json.loads(models["a/paid"].listing).keys() >= REQUIRED
+    assert document["snapshot"]["partial_parameters"] == ["a/m:free", "a/paid", "a/unpriced"]
+    assert json.loads(models["a/paid"].listing_json).keys() >= REQUIRED

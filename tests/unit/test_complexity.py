@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from routing_world import asked
 
-from sophia.routing.complexity import FIGURES, Cues, estimate, figures
-from sophia.routing.complexity_weights import WEIGHTS
-from sophia.routing.features import extract
-from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.features.complexity import (
+    ComplexityCues,
+    compute_complexity_features,
+    estimate_complexity,
+)
+from sophia.routing.features.complexity_weights import WEIGHTS
+from sophia.routing.features.extract import extract_features
+from sophia.routing.types import Hints, Prompt
 
 SMALL_TALK = (
     "Hi, how are you?", "Hello there!", "Hallo, alles klar?", "Bonjour tout le monde", "¡Hola amigo!",
@@ -37,7 +41,7 @@ WORK = (
 
 
 def complexity(text: str, **counts: int | bool) -> float:
-    return extract(asked(text, **counts), Hints()).complexity
+    return extract_features(asked(text, **counts), Hints()).complexity
 
 
 def test_small_talk_everyday_requests_and_proofs_stand_in_this_order() -> None:
@@ -69,9 +73,8 @@ def test_what_a_caller_demands_makes_it_harder() -> None:
 
 
 def test_the_weights_fit_the_figures() -> None:
-    assert len(WEIGHTS) == len(FIGURES)
-    seen = figures(asked("Hi"), "hi", Cues(0.1, 0.0, 0, 0.0, 0.0))
-    assert len(seen) == len(FIGURES)
+    seen = compute_complexity_features(asked("Hi"), "hi", ComplexityCues(0.1, 0.0, 0, 0.0, 0.0))
+    assert len(seen) == len(WEIGHTS)
 
 
 @given(
@@ -87,14 +90,14 @@ def test_longer_and_more_demanding_is_never_easier(
     """Whatever the text: between 0 and 1, and rising in its length, its demands, code and maths."""
     easier, harder, demanding, code, maths = cues
 
-    def of(text: str, cues: Cues) -> float:
+    def of(text: str, cues: ComplexityCues) -> float:
         size = len(text.encode("utf-8", "replace"))
         prompt = Prompt(text, chars=len(text), utf8_bytes=size)
-        return estimate(prompt, figures(prompt, "", cues))
+        return estimate_complexity(prompt, "", cues)
 
-    begun = of(text, Cues(*cues))
+    begun = of(text, ComplexityCues(*cues))
     assert 0.0 <= begun <= 1.0
-    assert of(text + more, Cues(*cues)) >= begun
-    assert of(text, Cues(easier, harder + 0.2, demanding + 1, code, maths)) >= begun
-    assert of(text, Cues(easier, harder, demanding, 1.0, 1.0)) >= begun
-    assert of(text, Cues(easier + 0.1, harder, demanding, code, maths)) <= begun
+    assert of(text + more, ComplexityCues(*cues)) >= begun
+    assert of(text, ComplexityCues(easier, harder + 0.2, demanding + 1, code, maths)) >= begun
+    assert of(text, ComplexityCues(easier, harder, demanding, 1.0, 1.0)) >= begun
+    assert of(text, ComplexityCues(easier + 0.1, harder, demanding, code, maths)) <= begun

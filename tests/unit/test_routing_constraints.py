@@ -3,25 +3,30 @@
 from dataclasses import replace
 
 import pytest
-from routing_world import BY_ID, FLASH, TODAY, asked
+from routing_world import BY_ID, FLASH, TODAY, ask, asked
 
 from sophia.catalogue.model import Model
-from sophia.routing.constraints import able, needs_of
-from sophia.routing.features import extract
-from sophia.routing.nouns import Excluded, Hints, Prompt
+from sophia.routing.candidates import Candidates
+from sophia.routing.request import KeyLimits
+from sophia.routing.types import ExcludedModel, Hints, Prompt
 
 MODEL = BY_ID[FLASH]
-BARE = replace(MODEL, input_modalities=frozenset({"text"}), parameters=frozenset({"max_tokens"}))
+BARE = replace(
+    MODEL, input_modalities=frozenset({"text"}), supported_parameters=frozenset({"max_tokens"})
+)
 
 
 def judge(
     model: Model, prompt: Prompt, hints: Hints | None = None, allowed: frozenset[str] | None = None
-) -> Excluded | None:
-    hints = hints or Hints()
-    needs = needs_of(
-        prompt, hints, TODAY, priced=True, allowed=allowed, unhealthy=frozenset({"sick/model"})
+) -> ExcludedModel | None:
+    request = ask(
+        prompt,
+        hints,
+        models=[model],
+        limits=KeyLimits(per_request_nano=10**12, allowed_models=allowed),
+        unhealthy=frozenset({"sick/model"}),
     )
-    return able(model, extract(prompt, hints), needs)
+    return Candidates(request).excluded.get(model.id)
 
 
 def test_an_able_model_is_not_excluded() -> None:
@@ -35,8 +40,8 @@ def test_an_able_model_is_not_excluded() -> None:
     [
         (replace(MODEL, kind="image"), asked(), "wrong_kind"),
         (replace(MODEL, id="sick/model"), asked(), "unhealthy"),
-        (replace(MODEL, expires=TODAY), asked(), "expired"),
-        (replace(MODEL, expires="2026-01-01"), asked(), "expired"),
+        (replace(MODEL, expires_on=TODAY), asked(), "expired"),
+        (replace(MODEL, expires_on="2026-01-01"), asked(), "expired"),
         (replace(MODEL, prices=replace(MODEL.prices, known=False)), asked(), "unknown_price"),
         (replace(MODEL, context_length=500), asked("x " * 2000), "context_length_exceeded"),
         (
@@ -80,7 +85,7 @@ def test_the_allow_list_decides() -> None:
 
 def test_an_expiry_in_the_future_does_no_harm() -> None:
     """A model serves until the day it is retired."""
-    assert judge(replace(MODEL, expires="2026-11-24"), asked()) is None
+    assert judge(replace(MODEL, expires_on="2026-11-24"), asked()) is None
 
 
 def test_max_tokens_beyond_what_the_model_writes_counts_only_that_far() -> None:

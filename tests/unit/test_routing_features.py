@@ -4,20 +4,20 @@ import pytest
 from routing_prompts import PROMPTS
 from routing_world import asked
 
-from sophia.routing.features import (
-    LOOKED_AT,
-    extract,
-    looked_at,
-    max_prompt_tokens,
-    prompt_tokens,
+from sophia.routing.features.extract import (
+    MAX_EXCERPT_CHARS,
+    bound_prompt_tokens,
+    build_excerpt,
+    estimate_prompt_tokens,
+    extract_features,
 )
-from sophia.routing.nouns import TASK_TYPES, Hints, Prompt
+from sophia.routing.types import TASK_TYPES, Hints, Prompt
 
 
 def test_the_task_type_is_right_for_most_prompts() -> None:
     """Undeclared task types are estimated well enough to route by."""
     assert len(PROMPTS) >= 60
-    right = [extract(asked(text), Hints()).task_type == label for label, text in PROMPTS]
+    right = [extract_features(asked(text), Hints()).task_type == label for label, text in PROMPTS]
     assert sum(right) / len(right) >= 0.85
 
 
@@ -26,12 +26,15 @@ def test_no_task_type_is_neglected(task: str) -> None:
     """A high average must not hide a type that is never recognised."""
     mine = [text for label, text in PROMPTS if label == task]
     assert len(mine) >= 15
-    assert sum(extract(asked(text), Hints()).task_type == task for text in mine) / len(mine) >= 0.75
+    assert (
+        sum(extract_features(asked(text), Hints()).task_type == task for text in mine) / len(mine)
+        >= 0.75
+    )
 
 
 def test_declared_hints_are_taken_as_they_are() -> None:
     """What the caller declares is never estimated."""
-    seen = extract(
+    seen = extract_features(
         asked("Write a poem."), Hints(task_type="coding", complexity=0.91, max_latency_ms=700)
     )
     assert (seen.task_type, seen.task_declared, seen.task_confidence) == ("coding", True, 1.0)
@@ -41,7 +44,7 @@ def test_declared_hints_are_taken_as_they_are() -> None:
 
 def test_undeclared_latency_and_cost_have_the_plan_s_defaults() -> None:
     """Five seconds and cost-sensitive, as the plan says."""
-    seen = extract(asked(), Hints())
+    seen = extract_features(asked(), Hints())
     assert (seen.max_latency_ms, seen.latency_declared, seen.cost_sensitive) == (5000, False, True)
 
 
@@ -49,40 +52,42 @@ def test_small_talk_is_simple_and_deep_work_is_complex() -> None:
     """Estimated complexity spans the thresholds of the heuristic table."""
     deep = "Prove by induction the theorem on eigenvalues, derive each lemma rigorously and thoroughly, "
     deep += "compare the evidence, discuss trade-offs, edge cases and assumptions."
-    assert extract(asked("Hi, how are you?"), Hints()).complexity < 0.3
-    assert extract(asked(deep * 3), Hints()).complexity > 0.8
+    assert extract_features(asked("Hi, how are you?"), Hints()).complexity < 0.3
+    assert extract_features(asked(deep * 3), Hints()).complexity > 0.8
 
 
 @pytest.mark.parametrize("size", [400, 4_000, 64_000, 1_000_000])
 def test_the_text_looked_at_does_not_grow_with_the_prompt(size: int) -> None:
     """The decision costs the same at any length, because the glance is capped."""
     text = "word " * (size // 5)
-    assert len(looked_at(Prompt(text, text, size, size))) <= LOOKED_AT
+    assert len(build_excerpt(Prompt(text, text, size, size))) <= MAX_EXCERPT_CHARS
 
 
 def test_an_instruction_at_the_end_of_a_long_text_is_seen() -> None:
     """The glance covers both ends of a message."""
     text = "The cat sat on the mat. " * 300 + "Summarise the text above and compare its themes."
-    assert extract(asked(text), Hints()).task_type == "analysis"
+    assert extract_features(asked(text), Hints()).task_type == "analysis"
 
 
 def test_prompt_tokens_stay_below_their_bound_and_weigh_wide_scripts() -> None:
     """Four Latin characters make a token; a Chinese character makes nearly one."""
     latin, chinese = asked("a" * 4000), asked("字" * 4000)
-    assert 950 <= prompt_tokens(latin) <= 1100
-    assert 3000 <= prompt_tokens(chinese) <= 4200
+    assert 950 <= estimate_prompt_tokens(latin) <= 1100
+    assert 3000 <= estimate_prompt_tokens(chinese) <= 4200
     for prompt in (latin, chinese, asked("x", tools=40), asked("x", images=3, files=1, audio=1)):
-        assert prompt_tokens(prompt) <= max_prompt_tokens(prompt)
+        assert estimate_prompt_tokens(prompt) <= bound_prompt_tokens(prompt)
 
 
 def test_the_bound_of_a_text_is_its_bytes_and_a_little() -> None:
     """No tokenizer makes more tokens than bytes."""
-    assert max_prompt_tokens(Prompt("", "", 10, 5000, turns=3)) == 5000 + 8 * 5
+    assert bound_prompt_tokens(Prompt("", "", 10, 5000, turns=3)) == 5000 + 8 * 5
 
 
 def test_expected_output_respects_max_tokens() -> None:
     """An answer is never expected to be longer than it may be."""
-    assert extract(asked("Write a long story.", max_tokens=20), Hints()).output_tokens == 20
+    assert (
+        extract_features(asked("Write a long story.", max_tokens=20), Hints()).output_tokens == 20
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,4 +105,4 @@ def test_expected_output_respects_max_tokens() -> None:
 )
 def test_the_language_is_guessed(text: str, language: str) -> None:
     """Rules may ask for a language."""
-    assert extract(asked(text), Hints()).language == language
+    assert extract_features(asked(text), Hints()).language == language

@@ -1,71 +1,67 @@
 """Money: what a candidate may cost, how far a purse reaches, which offer a wish prefers."""
 
 import pytest
-from routing_world import BY_ID, DEEPSEEK, FLASH, GEMMA, MINI, MODELS, SONNET, asked, nano
-
-from sophia.catalogue.prices import Tier
-from sophia.routing.features import extract
-from sophia.routing.nouns import Hints, Prompt
-from sophia.routing.optimizer import (
-    Offer,
-    Purse,
-    bounds_of,
-    clamp_max_tokens,
-    prefer,
-    purse_of,
-    quote,
-    wishes,
+from routing_world import (
+    BY_ID,
+    DEEPSEEK,
+    FLASH,
+    GEMMA,
+    MINI,
+    MODELS,
+    SONNET,
+    asked,
+    nano,
+    quality_prior,
 )
-from sophia.routing.pool import Seat
 
-PRICES = Tier(0, nano(3), nano(15))
-
-
-def offered(id: str, prompt: Prompt, purse: int | None = None, headroom: int = 0) -> Offer:
-    features = extract(prompt, Hints())
-    bounds = bounds_of(prompt, features, headroom)
-    return quote(Seat.of(BY_ID[id]), features.task_type, bounds, Purse(purse, "a test"))
-
-
-@pytest.mark.parametrize(
-    ("purse", "prompt_tokens", "requested", "longest", "clamp"),
-    [
-        (nano(1), 0, 1000, 64_000, None),
-        (15_000 * 1000, 0, 1000, 64_000, None),
-        (15_000 * 1000 - 1, 0, 1000, 64_000, 999),
-        (15_000 * 1000, 0, None, 64_000, 1000),
-        (15_000 * 1000, 5000, None, 64_000, 0),
-        (15_000 * 1000 + 3000 * 5000, 5000, None, 64_000, 1000),
-        (nano(1), 0, 99_999, 100, None),
-        (0, 0, 10, 100, 0),
-    ],
+from sophia.routing.features.extract import extract_features
+from sophia.routing.pool import PoolModel
+from sophia.routing.quotes import (
+    Quote,
+    SpendLimit,
+    build_spend_limit,
+    order_by_tradeoff,
+    quote_model,
+    resolve_tradeoff,
 )
-def test_the_clamp_is_the_longest_answer_the_purse_pays(
-    purse: int, prompt_tokens: int, requested: int | None, longest: int, clamp: int | None
-) -> None:
-    """To the token, and None when nothing needs to be clamped."""
-    assert clamp_max_tokens(PRICES, purse, prompt_tokens, requested, longest) == clamp
+from sophia.routing.types import Hints, Prompt
 
 
-def test_free_answers_need_no_clamp() -> None:
-    """A price of zero never runs a purse dry."""
-    assert clamp_max_tokens(Tier(0, 0, 0), 0, 10_000, None, 64_000) is None
+def offered(id: str, prompt: Prompt, purse: int | None = None, headroom: int = 0) -> Quote:
+    features = extract_features(prompt, Hints())
+    return quote_model(
+        PoolModel.from_model(BY_ID[id], quality_prior(id)),
+        prompt,
+        features,
+        SpendLimit(purse, "a test"),
+        headroom,
+    )
+
+
+def test_a_purse_that_pays_exactly_the_worst_case_clamps_nothing() -> None:
+    """One nano-dollar less and the answer is clamped."""
+    free = offered(SONNET, asked(max_tokens=1000))
+    assert free.held_nano is not None
+    exact = offered(SONNET, asked(max_tokens=1000), free.held_nano)
+    assert (exact.max_tokens, exact.held_nano) == (None, free.held_nano)
+    less = offered(SONNET, asked(max_tokens=1000), free.held_nano - 1)
+    assert less.max_tokens == 999
 
 
 def test_a_hold_is_clamped_to_the_purse_and_still_covers_its_own_answer() -> None:
     """What is held never exceeds the purse."""
     offer = offered(SONNET, asked(), 100_000_000)
     assert offer.max_tokens is not None
-    assert offer.held is not None
-    assert offer.expected <= offer.held <= 100_000_000
-    assert offer.pays
+    assert offer.held_nano is not None
+    assert offer.expected_nano <= offer.held_nano <= 100_000_000
+    assert offer.covers_expected
 
 
 def test_headroom_and_choices_raise_the_hold() -> None:
     """Twenty per cent above the list, and every choice counted."""
-    plain = offered(MINI, asked("x", max_tokens=100)).held
-    wary = offered(MINI, asked("x", max_tokens=100), headroom=20).held
-    thrice = offered(MINI, asked("x", max_tokens=100, choices=3)).held
+    plain = offered(MINI, asked("x", max_tokens=100)).held_nano
+    wary = offered(MINI, asked("x", max_tokens=100), headroom=20).held_nano
+    thrice = offered(MINI, asked("x", max_tokens=100, choice_count=3)).held_nano
     assert plain is not None
     assert wary is not None
     assert thrice is not None
@@ -79,15 +75,35 @@ def test_a_long_prompt_is_held_at_the_dearer_tier() -> None:
         offered(SONNET, asked("x", max_tokens=1)),
         Prompt("x", "", 60_000, 250_000, max_tokens=1),
     )
-    held = offered(SONNET, long).held
+    held = offered(SONNET, long).held_nano
     assert held is not None
     assert held >= 250_000 * nano(6) // 1_000_000
-    assert short.held is not None
+    assert short.held_nano is not None
 
 
 def test_a_purse_that_pays_no_minimal_answer_makes_no_offer() -> None:
     """Sixteen tokens are the least that is worth a call."""
-    assert offered(SONNET, asked(), 1000).held is None
+    assert offered(SONNET, asked(), 1000).held_nano is None
+
+
+@pytest.mark.parametrize(("tokens", "paid"), [(15, False), (16, True)])
+def test_the_minimal_answer_is_sixteen_tokens(tokens: int, paid: bool) -> None:
+    """A limit that pays exactly one token less pays nothing."""
+    exact = offered(SONNET, asked(max_tokens=tokens)).held_nano
+    assert exact is not None
+    offer = offered(SONNET, asked(max_tokens=1000), exact)
+    assert (offer.held_nano, offer.max_tokens) == ((exact, tokens) if paid else (None, None))
+    # What the caller wants to be shorter is not too short.
+    assert offered(SONNET, asked(max_tokens=tokens), exact).held_nano == exact
+
+
+def test_an_offer_tells_whether_it_covers_an_answer_of_the_expected_length() -> None:
+    """The heuristic and the learned policy pass over one that does not."""
+    length = offered(SONNET, asked()).expected_tokens
+    for tokens, covers in ((length, True), (length - 1, False)):
+        exact = offered(SONNET, asked(max_tokens=tokens)).held_nano
+        offer = offered(SONNET, asked(), exact)
+        assert (offer.max_tokens, offer.covers_expected) == (tokens, covers)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +119,7 @@ def test_the_tightest_limit_is_the_purse(
     limits: tuple[int | None, int | None, int | None], nano_left: int, owner: str
 ) -> None:
     """And it is named, so that the caller knows what to raise."""
-    assert purse_of(*limits) == Purse(nano_left, owner)
+    assert build_spend_limit(*limits) == SpendLimit(nano_left, owner)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +136,7 @@ def test_the_tightest_limit_is_the_purse(
 )
 def test_only_a_declared_wish_reorders(hints: Hints, wish: str) -> None:
     """Otherwise the policy's order stands."""
-    assert wishes(hints) == wish
+    assert resolve_tradeoff(hints) == wish
 
 
 @pytest.mark.parametrize(
@@ -130,11 +146,11 @@ def test_only_a_declared_wish_reorders(hints: Hints, wish: str) -> None:
 def test_a_wish_picks_its_candidate(wish: str, floor: float, first: str) -> None:
     """Cheapest and fastest above the floor, best of all."""
     offers = [offered(model.id, asked()) for model in MODELS]
-    ordered, why = prefer(offers, wish, floor)
-    assert ordered[0].seat.id == first
+    ordered, why = order_by_tradeoff(offers, wish, floor)
+    assert ordered[0].pool_model.id == first
     assert why
 
 
 def test_nobody_above_the_floor_is_no_choice() -> None:
     """Then the named fallback answers."""
-    assert prefer([offered(MINI, asked())], "cheap", 0.99) == ([], "")
+    assert order_by_tradeoff([offered(MINI, asked())], "cheap", 0.99) == ([], "")

@@ -1,6 +1,7 @@
 """The decision: the plan's table, its failover chains, rules, wishes, money and refusals."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,19 +22,34 @@ from routing_world import (
     asked,
 )
 
+from sophia.catalogue.model import Model
 from sophia.core.errors import (
-    BadRequest,
     BudgetExceeded,
     ContextLengthExceeded,
     IncapableModel,
     NoCandidate,
+    UnknownModel,
 )
-from sophia.routing.explain import explain, sentence
-from sophia.routing.nouns import Hints, Plan, TaskType
-from sophia.routing.plan import Limits, plan, plan_named
-from sophia.routing.rules import Condition, Rule, RuleBook
+from sophia.routing.explain.explain import explain_plan, summarize_plan
+from sophia.routing.features.extract import build_default_features
+from sophia.routing.plan import build_plan, plan_named
+from sophia.routing.pool import PoolModel
+from sophia.routing.request import KeyLimits
+from sophia.routing.rules.model import Condition, Rule, RuleBook
+from sophia.routing.types import Hints, Plan, Prompt, TaskType
 
-GENEROUS = Limits(per_request_nano=None, max_attempts=4)
+GENEROUS = KeyLimits(per_request_nano=None, max_attempts=4)
+
+
+def named(
+    model: Model,
+    prompt: Prompt,
+    limits: KeyLimits,
+    substitutes: Sequence[Model] = (),
+    model_kind: str = "chat",
+) -> Plan:
+    models = [PoolModel.from_model(one, {}) for one in (model, *substitutes)]
+    return plan_named(models, prompt, limits, today=TODAY, model_kind=model_kind)
 
 
 def order(decided: Plan) -> list[str]:
@@ -51,13 +67,14 @@ def order(decided: Plan) -> list[str]:
         ("creative", 0.50, 10, GROK),
         ("general", 0.29, 10, MINI),
         ("general", 0.30, 10, FLASH),
+        ("general", 0.59, 10, FLASH),
         ("general", 0.60, 10, NEMO),
     ],
 )
 def test_the_table_of_the_plan(task: TaskType, complexity: float, chars: int, model: str) -> None:
     """Every cell of the heuristic, on its threshold."""
     prompt = asked("x", chars=chars, utf8_bytes=chars)
-    decided = plan(ask(prompt, Hints(task_type=task, complexity=complexity), limits=GENEROUS))
+    decided = build_plan(ask(prompt, Hints(task_type=task, complexity=complexity), limits=GENEROUS))
     assert order(decided)[0] == model
     assert (decided.policy, decided.rule) == ("heuristic", None)
     assert decided.reason.endswith(".")
@@ -74,15 +91,15 @@ def test_the_table_of_the_plan(task: TaskType, complexity: float, chars: int, mo
 def test_the_failover_chains_of_the_plan(hints: Hints, chars: int, chain: list[str]) -> None:
     """Each first choice has the substitutes that the plan names, in its order."""
     prompt = asked("x", chars=chars, utf8_bytes=chars)
-    assert order(plan(ask(prompt, hints, limits=GENEROUS))) == chain
+    assert order(build_plan(ask(prompt, hints, limits=GENEROUS))) == chain
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 9])
 def test_the_named_fallback_is_never_cut_off(length: int) -> None:
     """However short the chain, its last resort stays."""
-    limits = Limits(per_request_nano=None, max_attempts=length)
+    limits = KeyLimits(per_request_nano=None, max_attempts=length)
     hints = Hints(task_type="coding", complexity=0.9)
-    decided = plan(ask(hints=hints, limits=limits, fallbacks=("nobody/knows", NEMO)))
+    decided = build_plan(ask(hints=hints, limits=limits, fallbacks=("nobody/knows", NEMO)))
     assert order(decided)[0] == DEEPSEEK
     assert order(decided)[-1] == NEMO
     assert len(decided.attempts) == length
@@ -91,24 +108,29 @@ def test_the_named_fallback_is_never_cut_off(length: int) -> None:
 def test_a_single_attempt_goes_to_the_first_choice() -> None:
     """With one try, the try is the best one."""
     hints = Hints(task_type="coding", complexity=0.9)
-    assert order(plan(ask(hints=hints, limits=Limits(max_attempts=1)))) == [DEEPSEEK]
+    assert order(build_plan(ask(hints=hints, limits=KeyLimits(max_attempts=1)))) == [DEEPSEEK]
 
 
 def test_an_unhealthy_first_choice_is_left_out_with_its_cause() -> None:
     """The next in line answers, and the reason says so."""
     hints = Hints(task_type="coding", complexity=0.9)
-    decided = plan(ask(hints=hints, unhealthy=frozenset({DEEPSEEK})))
+    decided = build_plan(ask(hints=hints, unhealthy=frozenset({DEEPSEEK})))
     assert order(decided)[0] == QWEN
     assert [cause.code for cause in decided.excluded] == ["unhealthy"]
     assert "not able" in decided.reason
 
 
-RULE = Rule("mine", (Condition("turns", ">=", 1),), (KIMI, GROK), NEMO)
+RULE = Rule(
+    name="mine",
+    conditions=(Condition("turns", ">=", 1),),
+    preferred_models=(KIMI, GROK),
+    fallback=NEMO,
+)
 
 
 def test_a_rule_comes_before_the_policy() -> None:
     """Preferred models in order, the rule's fallback last."""
-    decided = plan(ask(rulebook=RuleBook((RULE,)), limits=GENEROUS, fallbacks=(MINI,)))
+    decided = build_plan(ask(rulebook=RuleBook((RULE,)), limits=GENEROUS, fallbacks=(MINI,)))
     assert order(decided)[:2] == [KIMI, GROK]
     assert order(decided)[-1] == NEMO
     assert (decided.policy, decided.rule) == ("rule", "mine")
@@ -116,42 +138,48 @@ def test_a_rule_comes_before_the_policy() -> None:
 
 def test_a_rule_whose_models_are_all_out_of_reach_uses_its_fallback() -> None:
     """And says why."""
-    decided = plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK})))
+    decided = build_plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK})))
     assert order(decided)[0] == NEMO
     assert "fallback" in decided.reason
 
 
 def test_a_rule_without_any_able_model_leaves_the_choice_to_the_policy() -> None:
     """A rule cannot make a request fail that somebody can answer."""
-    decided = plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK, NEMO})))
+    decided = build_plan(ask(rulebook=RuleBook((RULE,)), unhealthy=frozenset({KIMI, GROK, NEMO})))
     assert decided.policy == "heuristic"
 
 
 def test_a_wish_for_cheap_chooses_within_the_rule() -> None:
     """The operator names the models, the caller's wish picks among them."""
-    decided = plan(ask(hints=Hints(tradeoff="cheap"), rulebook=RuleBook((RULE,))))
+    decided = build_plan(ask(hints=Hints(tradeoff="cheap"), rulebook=RuleBook((RULE,))))
     assert order(decided)[0] == KIMI
 
 
 def test_a_forced_rule_needs_no_conditions() -> None:
     """`sophia/<rule>` asks for it by name."""
     never = replace(RULE, conditions=(Condition("turns", ">", 99),))
-    decided = plan(ask(hints=Hints(rule="mine"), rulebook=RuleBook((never,))))
+    decided = build_plan(ask(hints=Hints(rule="mine"), rulebook=RuleBook((never,))))
     assert decided.rule == "mine"
 
 
-def test_unknown_rules_and_policies_are_refused_with_the_names_there_are() -> None:
+def test_an_unknown_rule_is_refused_with_the_names_there_are() -> None:
     """The message lists what can be asked for."""
-    with pytest.raises(BadRequest, match="mine"):
-        plan(ask(hints=Hints(rule="other"), rulebook=RuleBook((RULE,))))
-    with pytest.raises(BadRequest, match="heuristic"):
-        plan(ask(hints=Hints(policy="oracle")))
+    with pytest.raises(UnknownModel, match="sophia/heuristic, sophia/learned, sophia/mine"):
+        ask(hints=Hints(rule="other"), rulebook=RuleBook((RULE,)))
+
+
+def test_min_quality_holds_for_the_substitutes_of_a_rule_too() -> None:
+    """A failover does not go below what the caller asked for."""
+    rule = replace(RULE, preferred_models=(SONNET,), fallback=None)
+    hints = Hints(min_quality=0.89)
+    decided = build_plan(ask(hints=hints, rulebook=RuleBook((rule,)), limits=GENEROUS))
+    assert order(decided) == [SONNET, DEEPSEEK]
 
 
 def test_a_rule_may_name_a_model_outside_the_pool() -> None:
     """The catalogue is larger than the nine."""
     pool = [model for model in MODELS if model.id != KIMI]
-    decided = plan(ask(models=pool, rulebook=RuleBook((RULE,))))
+    decided = build_plan(ask(models=pool, rulebook=RuleBook((RULE,))))
     assert order(decided)[0] == KIMI
 
 
@@ -170,39 +198,39 @@ def test_a_rule_may_name_a_model_outside_the_pool() -> None:
 )
 def test_a_wish_moves_its_candidate_to_the_front(hints: Hints, model: str) -> None:
     """Cheapest above the floor, fastest above it, best of all."""
-    decided = plan(ask(asked("hi", max_tokens=200), hints))
+    decided = build_plan(ask(asked("hi", max_tokens=200), hints))
     assert order(decided)[0] == model
 
 
 def test_a_quality_that_nobody_has_goes_to_the_named_fallback() -> None:
     """With the reason."""
-    decided = plan(ask(hints=Hints(min_quality=0.99)))
+    decided = build_plan(ask(hints=Hints(min_quality=0.99)))
     assert order(decided) == [MINI]
     assert "fallback" in decided.reason
 
 
 def test_models_that_the_caller_lists_are_the_only_ones() -> None:
     """Failover does not leave the list."""
-    decided = plan(ask(hints=Hints(models=(KIMI, "no/such")), fallbacks=(MINI,)))
+    decided = build_plan(ask(hints=Hints(models=(KIMI, "no/such")), fallbacks=(MINI,)))
     assert order(decided) == [KIMI]
     assert decided.excluded[0].code == "model_not_found"
 
 
 def test_a_small_budget_is_answered_with_a_shorter_answer() -> None:
     """The purse clamps the answer and is never overdrawn."""
-    limits = Limits(budget_left_nano=60_000)
-    decided = plan(ask(hints=Hints(task_type="analysis", complexity=0.9), limits=limits))
+    limits = KeyLimits(budget_left_nano=60_000)
+    decided = build_plan(ask(hints=Hints(task_type="analysis", complexity=0.9), limits=limits))
     assert all(attempt.held_nano <= 60_000 for attempt in decided.attempts)
     assert SONNET not in order(decided)
 
 
 def test_an_empty_budget_is_a_payment_error_unless_something_is_free() -> None:
     """402 with every model's cause; a free model still answers."""
-    broke = Limits(budget_left_nano=0)
-    assert order(plan(ask(limits=broke))) == [GEMMA]
+    broke = KeyLimits(budget_left_nano=0)
+    assert order(build_plan(ask(limits=broke))) == [GEMMA]
     paid = [model for model in MODELS if model.id != GEMMA]
     with pytest.raises(BudgetExceeded) as caught:
-        plan(ask(models=paid, limits=broke))
+        build_plan(ask(models=paid, limits=broke))
     assert len(caught.value.details["excluded"]) == len(paid)  # type: ignore[arg-type]  # a list
 
 
@@ -210,14 +238,14 @@ def test_a_max_cost_that_pays_nobody_names_itself() -> None:
     """The caller's own limit is the caller's to loosen."""
     paid = [model for model in MODELS if model.id != GEMMA]
     with pytest.raises(NoCandidate) as caught:
-        plan(ask(models=paid, hints=Hints(max_cost_nano=1)))
+        build_plan(ask(models=paid, hints=Hints(max_cost_nano=1)))
     assert caught.value.param == "max_cost_usd"
 
 
 def test_nobody_able_lists_everybody_s_cause() -> None:
     """Each model with its sentence and code."""
     with pytest.raises(NoCandidate) as caught:
-        plan(ask(asked("x", audio=1)))
+        build_plan(ask(asked("x", audio=1)))
     listed = caught.value.details["excluded"]
     assert isinstance(listed, list)
     assert {cause["model"] for cause in listed} == set(BY_ID)
@@ -227,12 +255,12 @@ def test_nobody_able_lists_everybody_s_cause() -> None:
 def test_a_prompt_too_long_for_everybody_is_a_context_error() -> None:
     """OpenAI's clients know that code."""
     with pytest.raises(ContextLengthExceeded):
-        plan(ask(asked("x", chars=9_000_000, utf8_bytes=9_000_000), limits=GENEROUS))
+        build_plan(ask(asked("x", chars=9_000_000, utf8_bytes=9_000_000), limits=GENEROUS))
 
 
 def test_a_named_model_is_served_as_asked() -> None:
     """No ranking, no substitutes that the caller did not name."""
-    decided = plan_named(BY_ID[SONNET], asked(), Limits(), today=TODAY)
+    decided = named(BY_ID[SONNET], asked(), KeyLimits())
     assert order(decided) == [SONNET]
     assert decided.policy == "named"
     assert decided.attempts[0].held_nano <= 100_000_000
@@ -240,9 +268,9 @@ def test_a_named_model_is_served_as_asked() -> None:
 
 def test_named_substitutes_follow_in_order_without_repeats() -> None:
     """OpenRouter's `models[]`, each only if it is able."""
-    deaf = replace(BY_ID[KIMI], parameters=frozenset({"max_tokens"}))
+    deaf = replace(BY_ID[KIMI], supported_parameters=frozenset({"max_tokens"}))
     others = (BY_ID[SONNET], deaf, BY_ID[MINI], BY_ID[FLASH])
-    decided = plan_named(BY_ID[SONNET], asked("x", tools=1), Limits(), today=TODAY, others=others)
+    decided = named(BY_ID[SONNET], asked("x", tools=1), KeyLimits(), substitutes=others)
     assert order(decided) == [SONNET, MINI, FLASH]
     assert [cause.model for cause in decided.excluded] == [KIMI]
 
@@ -250,44 +278,65 @@ def test_named_substitutes_follow_in_order_without_repeats() -> None:
 def test_a_substitute_answers_when_the_named_model_is_not_able() -> None:
     """OpenRouter's `models[]` covers a prompt that is too long for the first, too."""
     long = asked("x", chars=900_000, utf8_bytes=900_000)
-    decided = plan_named(
-        BY_ID[MINI], long, Limits(per_request_nano=None), today=TODAY, others=(BY_ID[FLASH],)
+    decided = named(
+        BY_ID[MINI], long, KeyLimits(per_request_nano=None), substitutes=(BY_ID[FLASH],)
     )
     assert order(decided) == [FLASH]
     assert decided.excluded[0].code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(("excess", "tried"), [(1.3, True), (1.37, False)])
+def test_a_named_model_is_tried_unless_the_prompt_is_surely_too_long(
+    excess: float, tried: bool
+) -> None:
+    """An estimate of up to a third over the window may be wrong; the upstream knows."""
+    mini, limits = BY_ID[MINI], KeyLimits(per_request_nano=None)
+    window = mini.context_length
+    chars = next(
+        chars
+        for chars in range(window, 10 * window, 100)
+        if build_default_features(asked("x", chars=chars, utf8_bytes=chars)).prompt_tokens
+        >= excess * window
+    )
+    prompt = asked("x", chars=chars, utf8_bytes=chars)
+    if tried:
+        assert order(named(mini, prompt, limits)) == [MINI]
+    else:
+        with pytest.raises(ContextLengthExceeded):
+            named(mini, prompt, limits)
 
 
 def test_a_named_embedding_model_needs_no_room_for_an_answer() -> None:
     """Many texts in one call may exceed the window of each."""
     model = replace(BY_ID[MINI], kind="embedding", context_length=512)
     long = asked("x", chars=9000, utf8_bytes=9000)
-    assert (
-        plan_named(model, long, Limits(), today=TODAY, kind="embedding").attempts[0].model == MINI
-    )
+    assert named(model, long, KeyLimits(), model_kind="embedding").attempts[0].model == MINI
 
 
 def test_a_named_model_that_cannot_is_refused() -> None:
     """By what the caller can do about it."""
     mini = BY_ID[MINI]
     with pytest.raises(IncapableModel):
-        plan_named(mini, asked("x", audio=1), Limits(), today=TODAY)
+        named(mini, asked("x", audio=1), KeyLimits())
     with pytest.raises(IncapableModel):
-        plan_named(replace(mini, expires="2026-01-01"), asked(), Limits(), today=TODAY)
+        named(replace(mini, expires_on="2026-01-01"), asked(), KeyLimits())
     with pytest.raises(ContextLengthExceeded):
-        plan_named(mini, asked("x", chars=900_000, utf8_bytes=900_000), Limits(), today=TODAY)
+        named(mini, asked("x", chars=900_000, utf8_bytes=900_000), KeyLimits())
     with pytest.raises(NoCandidate):
-        plan_named(mini, asked(), Limits(allowed=frozenset()), today=TODAY)
+        named(mini, asked(), KeyLimits(allowed_models=frozenset()))
     with pytest.raises(BudgetExceeded):
-        plan_named(mini, asked(), Limits(budget_left_nano=10), today=TODAY)
+        named(mini, asked(), KeyLimits(budget_left_nano=10))
 
 
 def test_a_decision_explains_itself_as_json_without_the_prompt() -> None:
     """Features, costs, causes and what the alternatives would have meant."""
     secret = "zanzibar-7741"
-    decided = plan(ask(asked(f"Compare {secret} with the rest."), unhealthy=frozenset({GROK})))
-    told = json.dumps(explain(decided)) + sentence(decided)
+    decided = build_plan(
+        ask(asked(f"Compare {secret} with the rest."), unhealthy=frozenset({GROK}))
+    )
+    told = json.dumps(explain_plan(decided)) + summarize_plan(decided)
     assert secret not in told
-    told_of = explain(decided)
+    told_of = explain_plan(decided)
     assert told_of["model"] == decided.attempts[0].model
     assert told_of["excluded"] == [
         {"model": GROK, "cause": "It has failed too often just now.", "code": "unhealthy"}

@@ -5,10 +5,10 @@ from importlib.resources import files
 import pytest
 from routing_world import BY_ID, DEEPSEEK, FLASH, MINI, SONNET, asked
 
-from sophia.routing.features import extract
-from sophia.routing.nouns import Features, Hints
-from sophia.routing.rulebook import MAX_BYTES, RuleBookError, parse
-from sophia.routing.rules import RuleBook, match
+from sophia.routing.features.extract import extract_features
+from sophia.routing.rules.model import RuleBook, find_rule
+from sophia.routing.rules.parse import MAX_BYTES, RuleBookError, parse_rules
+from sophia.routing.types import Features, Hints
 
 SHIPPED = files("sophia.routing").joinpath("data/routing-rules.yaml").read_text()
 
@@ -18,7 +18,7 @@ def known(name: str) -> str | None:
 
 
 def read(text: str) -> RuleBook:
-    return parse(text, known)
+    return parse_rules(text, known)
 
 
 def faults(text: str) -> list[tuple[int, str]]:
@@ -35,7 +35,7 @@ def one(conditions: str) -> str:
 
 
 def seen(hints: Hints, text: str = "hello", **counts: int) -> Features:
-    return extract(asked(text, **counts), hints)
+    return extract_features(asked(text, **counts), hints)
 
 
 def test_the_shipped_rules_are_the_plan_s_three() -> None:
@@ -63,7 +63,7 @@ def test_the_shipped_rules_are_the_plan_s_three() -> None:
 )
 def test_the_first_rule_whose_conditions_hold_decides(hints: Hints, name: str | None) -> None:
     """File order is the order of authority; an undeclared latency meets no rule."""
-    rule = match(seen(hints), read(SHIPPED))
+    rule = find_rule(read(SHIPPED), hints, seen(hints))
     assert (rule.name if rule else None) == name
 
 
@@ -87,7 +87,7 @@ def test_the_first_rule_whose_conditions_hold_decides(hints: Hints, name: str | 
 )
 def test_a_condition_compares_what_it_says(conditions: str, hints: Hints, holds: bool) -> None:
     """Comparisons, lists and flags mean what a reader thinks."""
-    assert (match(seen(hints), read(one(conditions))) is not None) is holds
+    assert (find_rule(read(one(conditions)), hints, seen(hints)) is not None) is holds
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_a_condition_compares_what_it_says(conditions: str, hints: Hints, holds:
         ("", 1, "the file is empty"),
         ("rules: 3", 1, "`rules` is not a list"),
         ("rules: []\nextra: 1", 2, "unknown key 'extra'"),
-        ("rules:\n  - [1]", 2, "that is not a mapping"),
+        ("rules:\n  - [1]", 2, "this is not a mapping"),
         ("rules:\n  - nam: x", 2, "unknown key 'nam'"),
         ("rules:\n - name: x\n   preferred_models: [\n", 4, "not YAML"),
-        (one("complexity: 0.7"), 3, "complexity is no comparison: '0.7'"),
-        (one('complexity: ">7"'), 3, "complexity runs from 0 to 1"),
+        (one("complexity: 0.7"), 3, "complexity is not a comparison: '0.7'"),
+        (one('complexity: ">7"'), 3, "complexity is between 0 and 1"),
         (one('complexity: ">0.7ms"'), 3, "complexity takes no unit"),
         (one('latency_requirement: "<1000"'), 3, "latency_requirement has no unit"),
         (one("weather: sunny"), 3, "there is no condition 'weather'"),
-        (one("task_type: cooking"), 3, "'cooking' is no task type"),
+        (one("task_type: cooking"), 3, "'cooking' is not a task type"),
         (one("cost_sensitive: maybe"), 3, "cost_sensitive is neither true nor false"),
-        (one("language: Klingon"), 3, "'Klingon' is no language"),
+        (one("language: Klingon"), 3, "'Klingon' is not a language"),
         (one("task_type: []"), 3, "the list is empty"),
         ("rules:\n  - name: r\n    preferred_models: [gpt-9]", 3, "no model is called 'gpt-9'"),
         (
             "rules:\n  - name: auto\n    preferred_models: [" + MINI + "]",
             2,
-            "the name 'auto' is Sophia's own",
+            "the name 'auto' is reserved",
         ),
-        ("rules:\n  - name: r\n", 2, "`preferred_models` is missing or no list"),
+        ("rules:\n  - name: r\n", 2, "`preferred_models` is missing or not a list"),
         ("rules: &a\n  - *a", 1, "anchors and aliases"),
         ("[" * 60, 1, "nested too deep"),
         ("#" * (MAX_BYTES + 1), 1, "the file is too large"),
@@ -140,7 +140,9 @@ def test_all_mistakes_are_reported_at_once() -> None:
 def test_an_unknown_model_comes_with_the_nearest() -> None:
     """A typing error is mended by reading the message."""
     with pytest.raises(RuleBookError, match=f"perhaps {MINI}"):
-        parse("rules:\n  - name: r\n    preferred_models: [gpt-4-mini]", known, lambda _: [MINI])
+        parse_rules(
+            "rules:\n  - name: r\n    preferred_models: [gpt-4-mini]", known, lambda _: [MINI]
+        )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,9 @@ def test_a_rule_that_an_earlier_one_always_covers_is_refused(first: str, second:
         one(first)
         + f"  - name: dead\n    conditions: {{{second}}}\n    preferred_models: [{MINI}]\n"
     )
-    assert "'dead' can never match: 'r' on line 2 takes all of it" in faults(text)[0][1]
+    assert (
+        "'dead' can never match: 'r' on line 2 matches all its requests first" in faults(text)[0][1]
+    )
 
 
 @pytest.mark.parametrize(

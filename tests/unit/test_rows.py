@@ -1,11 +1,29 @@
-"""Which of a request's attempts the caller got the answer of."""
+"""The attempt of a request whose answer the caller got."""
 
 import pytest
 
-from sophia.core.rows import Outcome, served
+from sophia.core.rows import AttemptOutcome, find_served_outcome
 
-BASE = Outcome(
-    0, "k", "day", "m", "settled", 1, "upstream", 1, 1, 1, 0, 0, "stop", None, None, None, 1.0, 1.0, 0
+BASE = AttemptOutcome(
+    attempt_id=0,
+    key_id="k",
+    window="day",
+    model="m",
+    state="settled",
+    cost_nano=1,
+    cost_source="upstream",
+    estimate_nano=1,
+    prompt_tokens=1,
+    completion_tokens=1,
+    cached_tokens=0,
+    reasoning_tokens=0,
+    finish_reason="stop",
+    failure=None,
+    generation_id=None,
+    provider=None,
+    first_content_ms=1.0,
+    total_ms=1.0,
+    at_ms=0,
 )
 
 
@@ -21,13 +39,13 @@ BASE = Outcome(
         (["client_gone"], 0),
     ],
 )
-def test_the_last_that_did_not_fail_was_given(failures: list[str | None], place: int) -> None:
-    """When all failed, an answer that came whole goes before one that did not."""
-    made = [BASE._replace(attempt_id=n, failure=failure) for n, failure in enumerate(failures)]
-    assert served(made) is made[place]
+def test_the_last_that_did_not_fail_was_served(failures: list[str | None], place: int) -> None:
+    """When all failed, a complete answer goes before an incomplete one."""
+    outcomes = [BASE._replace(attempt_id=n, failure=failure) for n, failure in enumerate(failures)]
+    assert find_served_outcome(outcomes) is outcomes[place]
 
 
-def test_a_mark_is_no_answer() -> None:
-    made = [BASE, BASE._replace(attempt_id=1, finish_reason="rubric")]
-    assert served(made) is made[0]
-    assert served(made[1:]) is None and served([]) is None
+def test_a_rubric_score_is_no_answer() -> None:
+    outcomes = [BASE, BASE._replace(attempt_id=1, finish_reason="rubric")]
+    assert find_served_outcome(outcomes) is outcomes[0]
+    assert find_served_outcome(outcomes[1:]) is None and find_served_outcome([]) is None

@@ -1,1 +1,1 @@
-"""Where Sophia meets the outside: upstreams, stores, telemetry and the clock."""
+"""Implementations of the ports: upstreams, store, telemetry, budgets and the clock."""

@@ -1,45 +1,42 @@
-"""Somebody's own judge of answers, asked over HTTP."""
+"""A user's own judge of answers, called over HTTP."""
 
 import logging
 
 import msgspec
 
-from sophia.adapters.upstreams.http1 import Pool
+from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.core.calls import Deadlines
 from sophia.core.failures import UpstreamFailure
 
 log = logging.getLogger("sophia.webhook")
 
-_REPLY_BYTES = 64 * 1024
+_MAX_RESPONSE_BYTES = 64 * 1024
 
 
-class _Reply(msgspec.Struct):
+class _ScoreResponse(msgspec.Struct):
     score: float
 
 
-_decode = msgspec.json.Decoder(_Reply).decode
+_decode = msgspec.json.Decoder(_ScoreResponse).decode
 
 
 class Webhook:
     """Posts a question with its answer and reads `{"score": 0..1}`.
 
-    Args:
-        pool: connections to its server.
-        path: where on that server it is.
-        seconds: how long it may take, connecting included.
+    `seconds` is the time limit, connecting included.
     """
 
-    def __init__(self, pool: Pool, path: bytes, seconds: float) -> None:
+    def __init__(self, pool: ConnectionPool, path: bytes, seconds: float) -> None:
         self._pool = pool
         self._path = path
-        self._clocks = Deadlines(seconds, seconds, seconds, seconds)
+        self._deadlines = Deadlines(seconds, seconds, seconds, seconds)
 
     async def __call__(self, question: bytes) -> float | None:
         """Return the score, from 0 to 1; None when there is none in time."""
         try:
-            response = await self._pool.send(b"POST", self._path, question, self._clocks)
+            response = await self._pool.send(b"POST", self._path, question, self._deadlines)
             try:
-                body = await response.body(_REPLY_BYTES)
+                body = await response.body(_MAX_RESPONSE_BYTES)
             finally:
                 response.close()
             if response.status != 200:

@@ -1,1 +1,1 @@
-"""Which models exist, what they can do, and what they cost on a date."""
+"""Models: their names, abilities and dated prices."""

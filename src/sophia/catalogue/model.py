@@ -1,50 +1,49 @@
 """One model as OpenRouter lists it, with Sophia's profile of it."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from sophia.catalogue.prices import Prices
 
 UNBOUNDED = 2**31 - 1
-"""The context length of a model whose listing names no limit, such as a router."""
+"""Context length of a model whose listing names no limit, such as a router."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What Sophia believes about a model before it has seen it work.
+class ModelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Role and expected speed of a model, used until its answers have been measured.
 
-    `quality` is 0 to 1 by coarse task type (`coding`, `analysis`, `creative`, `general`), a prior
-    that outcomes will replace. `latency_ms` is the time to the first token, `tokens_per_second`
-    the speed after it.
+    `latency_ms` is the time to the first token, `tokens_per_second` the speed after it. When `id`
+    is no longer listed, the first listed one of `successors` takes the profile over.
     """
 
-    name: str
+    id: str
     role: str
-    tags: tuple[str, ...]
-    quality: dict[str, float]
-    latency_ms: int
-    tokens_per_second: int
+    latency_ms: Annotated[int, Meta(ge=1)]
+    tokens_per_second: Annotated[int, Meta(ge=1)]
+    successors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that can be asked for by `id`. Lengths are in tokens; `created` in Unix seconds."""
+    """A model that can be requested by `id`. Lengths are in tokens."""
 
     id: str
     name: str
     context_length: int
-    max_output_tokens: int | None
+    max_output_tokens: int | None = None
     prices: Prices
-    input_modalities: frozenset[str]
-    output_modalities: frozenset[str]
-    parameters: frozenset[str]
+    input_modalities: frozenset[str] = frozenset({"text"})
+    output_modalities: frozenset[str] = frozenset({"text"})
+    supported_parameters: frozenset[str] = frozenset()
     kind: str = "chat"
-    created: int = 0
-    expires: str | None = None
+    expires_on: str | None = None
     alias_of: str | None = None
-    profile: Profile | None = None
-    listing: bytes = b"{}"
+    profile: ModelProfile | None = None
+    listing_json: bytes = b"{}"
     canonical_slug: str | None = None
 
-    def can(self, parameter: str) -> bool:
-        """Say whether the model takes `parameter`; a listing without parameters says nothing."""
-        return not self.parameters or parameter in self.parameters
+    def supports(self, parameter: str) -> bool:
+        """Return whether the model takes `parameter`; True if its listing names no parameters."""
+        return not self.supported_parameters or parameter in self.supported_parameters

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from sophia.core.money import settle_cost, token_cost
+from sophia.core.money import TOKENS_PER_PRICE_UNIT
 
 
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """Prices that hold from `min_prompt_tokens` on; nano-dollars per million tokens."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceTier:
+    """Prices from `min_prompt_tokens` on, in nano-dollars per million tokens."""
 
-    min_prompt_tokens: int
+    min_prompt_tokens: int = 0
     prompt: int
     completion: int
     cache_read: int | None = None
@@ -18,42 +18,40 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a model costs: the base tier first, dearer tiers by rising prompt length.
+    """The tiers of a model by rising prompt length, and its flat `per_request` price.
 
-    `request` is a flat price per call in nano-dollars. `known` is False for routers and models
-    whose price the catalogue does not say: such a model cannot be promised a ceiling.
+    `known` is False for routers and models without a listed price; no upper bound on the cost can
+    be given for them.
     """
 
-    tiers: tuple[Tier, ...]
-    request: int = 0
+    tiers: tuple[PriceTier, ...]
+    per_request: int = 0
     known: bool = True
 
     @classmethod
     def unknown(cls) -> "Prices":
-        """Return the prices of a model of which nobody can say what it costs."""
-        return cls((Tier(0, 0, 0),), known=False)
+        """Return the prices of a model that has none in its listing."""
+        return cls((PriceTier(prompt=0, completion=0),), known=False)
 
-    def tier(self, prompt_tokens: int) -> Tier:
+    def tier_for(self, prompt_tokens: int) -> PriceTier:
         """Return the tier in force for a prompt of `prompt_tokens`."""
-        found = self.tiers[0]
+        current = self.tiers[0]
         for tier in self.tiers:
             if prompt_tokens < tier.min_prompt_tokens:
                 break
-            found = tier
-        return found
+            current = tier
+        return current
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> int:
-        """Return the cost in nano-dollars; cached tokens are part of the prompt tokens."""
-        tier = self.tier(prompt_tokens)
+        """Return the cost in nano-dollars, rounded up; the prompt contains the cached tokens."""
+        tier = self.tier_for(prompt_tokens)
         cached = min(cached_tokens, prompt_tokens) if tier.cache_read is not None else 0
-        scaled = token_cost(prompt_tokens - cached, tier.prompt)
-        scaled += token_cost(completion_tokens, tier.completion)
-        if cached:
-            scaled += token_cost(cached, tier.cache_read or 0)
-        return self.request + settle_cost(scaled)
+        scaled = (prompt_tokens - cached) * tier.prompt + completion_tokens * tier.completion
+        scaled += cached * (tier.cache_read or 0)
+        return self.per_request - (-scaled // TOKENS_PER_PRICE_UNIT)
 
-    def ceiling(self, prompt_tokens: int) -> Tier:
-        """Return the dearest prices that a prompt of up to `prompt_tokens` may meet."""
-        met = [tier for tier in self.tiers if tier.min_prompt_tokens <= prompt_tokens]
-        inbound = max(max(t.prompt, t.cache_write or 0, t.cache_read or 0) for t in met)
-        return Tier(0, inbound, max(tier.completion for tier in met))
+    def ceiling(self, prompt_tokens: int) -> PriceTier:
+        """Return the highest prices that apply to any prompt of up to `prompt_tokens`."""
+        tiers = [tier for tier in self.tiers if tier.min_prompt_tokens <= prompt_tokens]
+        inbound = max(max(t.prompt, t.cache_write or 0, t.cache_read or 0) for t in tiers)
+        return PriceTier(prompt=inbound, completion=max(tier.completion for tier in tiers))

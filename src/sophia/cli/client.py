@@ -1,7 +1,7 @@
-"""Ask a running Sophia: one request, answered whole or as server-sent events."""
+"""HTTP client for one request to a running Sophia, answered whole or as server-sent events."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult, urlsplit
 
@@ -9,55 +9,57 @@ import msgspec
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 660.0
-"""A little more than the longest that Sophia gives a request by default."""
+"""A little more than Sophia's default time limit of a request."""
 
 
-class Refused(Exception):
-    """There is no answer; the message says why and what to do."""
+class RequestFailed(Exception):
+    """The request has no answer; the message says why and what to do."""
 
 
-class _Error(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
+    """The error object of an answer."""
+
     message: str
 
 
 class _ErrorBody(msgspec.Struct):
-    error: _Error
+    error: ErrorDetail
 
 
 @contextmanager
-def post(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPResponse]:
-    """Send `body` as JSON to `path` below `base_url` and give the answer, which is a 200.
+def post_json(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPResponse]:
+    """Send `body` as JSON to `path` below `base_url` and yield the response, which is a 200.
 
     Raises:
-        Refused: nobody answers there, the answer is an error, or it breaks off in mid-reading.
+        RequestFailed: there is no server, the answer is an error, or it breaks off.
     """
-    url = _parsed(base_url)
-    secure = url.scheme == "https"
-    connect = HTTPSConnection if secure else HTTPConnection
+    url = _parse_base_url(base_url)
+    connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
     connection = connect(url.hostname or "", url.port, timeout=_CONNECT_SECONDS)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     try:
-        _open(connection, base_url)
+        _connect(connection, base_url)
         try:
             target = url.path.rstrip("/") + path
             connection.request("POST", target, msgspec.json.encode(body), headers)
             response = connection.getresponse()
             if response.status != 200:
-                raise Refused(_message(response, base_url))
+                raise RequestFailed(_read_error_message(response, base_url))
             yield response
         except (OSError, HTTPException) as error:
-            raise Refused(f"The answer of {base_url} broke off: {_words(error)}.") from None
+            reason = _describe_error(error)
+            raise RequestFailed(f"The answer of {base_url} broke off: {reason}.") from None
         except ValueError:
-            raise Refused("The key or the base URL holds characters that none can have.") from None
+            raise RequestFailed("The key or the base URL contains invalid characters.") from None
     finally:
         connection.close()
 
 
-def events(response: HTTPResponse) -> Iterator[bytes]:
+def read_events(response: HTTPResponse) -> Iterator[bytes]:
     """Yield the data of each event up to `[DONE]`.
 
     Raises:
-        Refused: the stream ends without `[DONE]`.
+        RequestFailed: the stream ends without `[DONE]`.
     """
     for line in response:
         if line.startswith(b"data:"):
@@ -65,32 +67,29 @@ def events(response: HTTPResponse) -> Iterator[bytes]:
             if data == b"[DONE]":
                 return
             yield data
-    raise Refused("The answer broke off: what came until then is incomplete.")
+    raise RequestFailed("The answer broke off: what came until then is incomplete.")
 
 
-def _parsed(base_url: str) -> SplitResult:
-    try:
+def _parse_base_url(base_url: str) -> SplitResult:
+    with suppress(ValueError):
         url = urlsplit(base_url)
-        known = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        known = False
-    if not known:
-        raise Refused(f"{base_url!r} is no base URL; one looks like http://127.0.0.1:8080/v1")
-    return url
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    raise RequestFailed(f"{base_url!r} is no base URL; an example is http://127.0.0.1:8080/v1")
 
 
-def _open(connection: HTTPConnection, base_url: str) -> None:
+def _connect(connection: HTTPConnection, base_url: str) -> None:
     try:
         connection.connect()
     except (OSError, ValueError) as error:
-        raise Refused(
-            f"Nothing answers at {base_url}: {_words(error)}.\n"
+        raise RequestFailed(
+            f"Nothing answers at {base_url}: {_describe_error(error)}.\n"
             "Start Sophia with `sophia serve`, or name another one with --base-url."
         ) from None
     connection.sock.settimeout(_ANSWER_SECONDS)
 
 
-def _message(response: HTTPResponse, base_url: str) -> str:
+def _read_error_message(response: HTTPResponse, base_url: str) -> str:
     body = response.read(65536)
     try:
         return msgspec.json.decode(body, type=_ErrorBody).error.message
@@ -98,6 +97,6 @@ def _message(response: HTTPResponse, base_url: str) -> str:
         return f"{base_url} answered HTTP {response.status}: that is not Sophia, or not its /v1."
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return reason.rstrip(".").lower()

@@ -1,39 +1,36 @@
-"""Options that several commands have, or whose help is long."""
+"""Parts of command declarations: common options, and a decorator for coroutine functions."""
 
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
-Config = Annotated[
+ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings file; default: sophia.yaml if it exists.")
 ]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder for the ledger, keys and catalogue.")
 ]
 BaseUrl = Annotated[
-    str,
-    typer.Option("--base-url", envvar="SOPHIA_BASE_URL", help="A running Sophia."),
+    str, typer.Option("--base-url", envvar="SOPHIA_BASE_URL", help="A running Sophia.")
 ]
 Key = Annotated[str | None, typer.Option("--key", envvar="SOPHIA_API_KEY", help="Inference key.")]
-Challenge = Annotated[
-    bool,
-    typer.Option(
-        "--challenge", help="Take the next step of every challenge that is due, and list them."
-    ),
-]
-Challengers = Annotated[
-    bool,
-    typer.Option("--challengers", help="List who challenges the learned policy, and how far."),
-]
-Benchmarks = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Believe this benchmark file or folder of outcomes of models that are new; may be "
-        "repeated; `shipped` goes back."
-    ),
-]
-Against = Annotated[
-    list[str] | None,
-    typer.Option(help="A known model to probe beside it; may be repeated. Default: two."),
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
+
+_P = ParamSpec("_P")
+
+
+def run_async(command: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
+    """Return a command that runs a coroutine function to its end."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        import asyncio  # some commands do without
+
+        asyncio.run(command(*args, **kwargs))
+
+    return run

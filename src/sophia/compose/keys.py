@@ -5,12 +5,13 @@ import secrets
 import time
 from pathlib import Path
 
-from sophia.config import ConfigError, Settings
+from sophia.config import Settings
+from sophia.core.errors import ConfigError
 from sophia.core.rows import KeyRow
-from sophia.tenants.keys import Scope, digest, kid, mint
+from sophia.tenants.keys import Scope, digest_key, generate_key, parse_key_id
 
 
-def data_folder(settings: Settings) -> Path:
+def ensure_data_folder(settings: Settings) -> Path:
     """Return the data folder, made if need be. Raises ConfigError when it cannot be."""
     path = Path(settings.data_dir)
     try:
@@ -20,7 +21,7 @@ def data_folder(settings: Settings) -> Path:
     return path
 
 
-def pepper(data: Path) -> bytes:
+def load_pepper(data: Path) -> bytes:
     """Return the secret that key digests are made with; made on first use, readable by us only."""
     path = data / "pepper"
     if not path.exists():
@@ -41,23 +42,23 @@ def write_secret(path: Path, content: bytes) -> None:
     fresh.rename(path)
 
 
-def new_key(
+def create_key(
     data: Path,
     name: str,
     scope: Scope = "inference",
     *,
-    daily: int | None = None,
-    each: int | None = None,
+    daily_budget_nano: int | None = None,
+    per_request_nano: int | None = None,
 ) -> tuple[str, KeyRow]:
     """Return a fresh key and the row that stands for it; limits in nano-dollars."""
-    token = mint(secrets.token_bytes(42), scope)
+    token = generate_key(secrets.token_bytes(42), scope)
     row = KeyRow(
-        kid(token.encode()) or "",
-        digest(token.encode(), pepper(data)),
-        name,
-        scope,
-        daily,
-        each,
-        time.time_ns() // 1_000_000,
+        id=parse_key_id(token.encode()) or "",
+        digest=digest_key(token.encode(), load_pepper(data)),
+        name=name,
+        scope=scope,
+        daily_budget_nano=daily_budget_nano,
+        per_request_nano=per_request_nano,
+        created_ms=time.time_ns() // 1_000_000,
     )
     return token, row

@@ -1,1 +1,1 @@
-"""Nouns and seams of Sophia: standard library only, no I/O."""
+"""Types and ports that every layer shares: standard library only, no I/O."""

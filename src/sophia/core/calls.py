@@ -1,4 +1,4 @@
-"""One call to an upstream and what comes back: the nouns between serving and the adapters."""
+"""Calls to an upstream and their answers: the types between serving and the adapters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
 Fields = Mapping[str, object]
-"""Top-level JSON fields by name; a value is raw JSON as it stood in the client's body, or plain."""
+"""Top-level JSON fields by name; a value is raw JSON from the client's body, or a plain value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Clocks of one attempt, in seconds.
+    """Time limits of one attempt, in seconds.
 
     `content` runs from dispatch to the first content-bearing delta and ignores comments; `stall`
     runs between content-bearing deltas; `total` spans the attempt.
@@ -24,18 +24,18 @@ class Deadlines:
 
 
 class PriceCeiling(NamedTuple):
-    """The most an attempt may cost per million tokens, in nano-dollars."""
+    """Highest price that a provider may charge, in nano-dollars per million tokens."""
 
     prompt: int
     completion: int
 
 
-class Call(NamedTuple):
-    """What an upstream is asked: the client's own fields plus the few that Sophia decides.
+class UpstreamCall(NamedTuple):
+    """A call to an upstream: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
-    Sophia's own hints. `max_tokens` is set when the purse clamps the answer. `choices` is how many
-    answers were asked for.
+    Sophia's own hints. `max_tokens` is set when a budget limits the answer; `choices` is the
+    number of requested answers.
     """
 
     request_id: str
@@ -51,7 +51,7 @@ class Call(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Tokens of one attempt and, where the upstream says it, its cost in nano-dollars."""
+    """Tokens of one attempt and, where the upstream reports it, the cost in nano-dollars."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -61,16 +61,16 @@ class Usage(NamedTuple):
     raw: bytes = b"{}"
 
 
-@dataclass(slots=True)
-class Piece:
-    """What one read of the upstream gave: chunks in OpenRouter's shape, ready for the client.
+@dataclass(slots=True, kw_only=True)
+class ChunkBatch:
+    """Chunks of one read from the upstream, in OpenRouter's shape, ready for the client.
 
     `chunks` are JSON objects without SSE framing; a whole answer is a single chunk. The usage
     chunk, `[DONE]` and comments are never among them.
     """
 
     chunks: list[bytes]
-    content: bool = False
+    has_content: bool = False
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str | None = None

@@ -1,22 +1,23 @@
-"""Errors that a caller sees, by what the caller can do about them.
+"""Errors that a caller sees, by the caller's remedy.
 
-    SophiaError
-    ├── BadRequest             400  change the request
-    │   ├── UnknownModel       404  use one of the names that are offered
-    │   ├── IncapableModel     400  drop the feature or take a model that has it
-    │   └── BodyTooLarge       413  send less
-    ├── Unauthenticated        401  send one valid key
-    ├── Forbidden              403  use a key with that right
-    ├── NotFound               404  use a route or id that exists
-    ├── MethodNotAllowed       405  use a method that the route has
-    ├── BudgetExceeded         402  raise the budget, or wait for its window
-    ├── NoCandidate            400  loosen the constraint that is named
-    ├── AllAttemptsFailed      502, 503, 504, 429: wait or allow other models
-    ├── Unavailable            503  try again after Retry-After
-    └── InternalError          500  report it with the request id
+SophiaError
+├── BadRequest             400  change the request
+│   ├── UnknownModel       404  use one of the suggested names
+│   ├── IncapableModel     400  drop the feature, or use a model that has it
+│   │   └── ContextLengthExceeded  400  shorten the prompt, or use a model with a longer window
+│   └── BodyTooLarge       413  send less
+├── Unauthenticated        401  send one valid key
+├── Forbidden              403  use a key with that permission
+├── NotFound               404  use an existing route or id
+├── MethodNotAllowed       405  use one of the route's methods
+├── BudgetExceeded         402  raise the budget, or wait for Retry-After
+├── NoCandidate            400  loosen the constraint that is named
+├── AllAttemptsFailed      502, 503, 504, 429: wait or allow other models
+├── Unavailable            503  try again after Retry-After
+└── InternalError          500  report it with the request id
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 Fault = Literal["caller", "policy", "upstream", "sophia"]
 
@@ -26,7 +27,14 @@ class SophiaError(Exception):
 
     status: int = 500
     error_type: str = "server"
-    fault: ClassVar[Fault] = "sophia"
+    fault: Fault = "sophia"
+
+    def __init_subclass__(
+        cls, status: int | None = None, error_type: str | None = None, fault: Fault | None = None
+    ) -> None:
+        cls.status = status or cls.status
+        cls.error_type = error_type or cls.error_type
+        cls.fault = fault or cls.fault
 
     def __init__(
         self,
@@ -43,102 +51,66 @@ class SophiaError(Exception):
         super().__init__(self.message)
 
 
-class BadRequest(SophiaError):
-    """The request is not one that Sophia can read."""
-
-    status = 400
-    error_type = "invalid_request"
-    fault = "caller"
+class BadRequest(SophiaError, status=400, error_type="invalid_request", fault="caller"):
+    """The request is malformed."""
 
 
-class UnknownModel(BadRequest):
+class UnknownModel(BadRequest, status=404, error_type="model_not_found"):
     """No model of that name is in the catalogue."""
 
-    status = 404
-    error_type = "model_not_found"
+
+class IncapableModel(BadRequest, error_type="unsupported"):
+    """The model lacks a feature that the request needs."""
 
 
-class IncapableModel(BadRequest):
-    """The model cannot do what the request asks."""
-
-    error_type = "unsupported"
-
-
-class ContextLengthExceeded(IncapableModel):
+class ContextLengthExceeded(IncapableModel, error_type="context_length_exceeded"):
     """The request is longer than the model's context window."""
 
-    error_type = "context_length_exceeded"
 
-
-class BodyTooLarge(BadRequest):
+class BodyTooLarge(BadRequest, status=413, error_type="payload_too_large"):
     """The request body is over the limit."""
 
-    status = 413
-    error_type = "payload_too_large"
 
-
-class Unauthenticated(SophiaError):
+class Unauthenticated(SophiaError, status=401, error_type="authentication", fault="caller"):
     """Send one Sophia key as `Authorization: Bearer sk-sph-…` or as `x-api-key`."""
 
-    status = 401
-    error_type = "authentication"
-    fault = "caller"
+
+class Forbidden(SophiaError, status=403, error_type="permission_denied", fault="policy"):
+    """This key has no permission for that."""
 
 
-class Forbidden(SophiaError):
-    """This key may not do that."""
-
-    status = 403
-    error_type = "permission_denied"
-    fault = "policy"
+class NotFound(SophiaError, status=404, error_type="not_found", fault="caller"):
+    """There is no such route or id."""
 
 
-class NotFound(SophiaError):
-    """There is nothing here."""
-
-    status = 404
-    error_type = "not_found"
-    fault = "caller"
-
-
-class MethodNotAllowed(SophiaError):
+class MethodNotAllowed(SophiaError, status=405, error_type="method_not_allowed", fault="caller"):
     """The route exists, but not with this method."""
 
-    status = 405
-    error_type = "method_not_allowed"
-    fault = "caller"
+
+class BudgetExceeded(SophiaError, status=402, error_type="payment_required", fault="policy"):
+    """The budget does not cover this request."""
 
 
-class BudgetExceeded(SophiaError):
-    """The budget does not pay for this request."""
-
-    status = 402
-    error_type = "payment_required"
-    fault = "policy"
-
-
-class NoCandidate(SophiaError):
+class NoCandidate(SophiaError, status=400, error_type="constraint_filtered", fault="policy"):
     """No model satisfies every constraint of the request."""
 
-    status = 400
-    error_type = "constraint_filtered"
-    fault = "policy"
+
+class AllAttemptsFailed(
+    SophiaError, status=502, error_type="provider_unavailable", fault="upstream"
+):
+    """All attempts failed."""
 
 
-class AllAttemptsFailed(SophiaError):
-    """Every model that was tried failed."""
-
-    status = 502
-    error_type = "provider_unavailable"
-    fault = "upstream"
-
-
-class Unavailable(SophiaError):
+class Unavailable(SophiaError, status=503, error_type="overloaded"):
     """Sophia cannot take the request now; try again shortly."""
-
-    status = 503
-    error_type = "overloaded"
 
 
 class InternalError(SophiaError):
-    """Sophia made a mistake; report it with the request id."""
+    """Internal error; report it with the request id."""
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the message names the setting, the problem and what is expected.
+
+    Raised at start and by commands, never for a request.
+    """

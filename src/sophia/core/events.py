@@ -1,14 +1,14 @@
-"""What the serving layer tells the sinks when a request is over."""
+"""Events that the serving layer emits to the sinks."""
 
 from typing import NamedTuple
 
-from sophia.core.rows import Outcome
+from sophia.core.rows import AttemptOutcome
 
 
 class Settled(NamedTuple):
     """One finished request. `duration_s` and `first_content_s` are seconds from its arrival.
 
-    `expected_tokens` were expected of all choices together; `mode` is how models were called.
+    `expected_tokens` is the estimate for all choices together; `mode` is the call mode.
     """
 
     request_id: int
@@ -28,6 +28,6 @@ class Settled(NamedTuple):
     completion_tokens: int
     duration_s: float
     first_content_s: float | None
-    attempts: tuple[Outcome, ...] = ()
+    attempts: tuple[AttemptOutcome, ...] = ()
     expected_tokens: int = 0
     mode: str = ""

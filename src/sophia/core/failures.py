@@ -1,10 +1,11 @@
-"""How one attempt at an upstream fails: a fact for the walk, never an answer to the caller."""
+"""Failures of one attempt at an upstream, handled by the failover."""
 
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """What happened, named after where it was noticed."""
+    """Kind of a failure, named after the point where it was noticed."""
 
     DNS = "dns"
     REFUSED = "refused"
@@ -24,35 +25,25 @@ class FailureKind(StrEnum):
     POOL_EXHAUSTED = "pool_exhausted"
 
 
+@dataclass(eq=False, kw_only=True)
 class UpstreamFailure(Exception):
-    """One attempt failed.
+    """Failure of one attempt.
 
-    Args:
-        kind: where the failure was noticed.
-        message: what the upstream said, or what went wrong; without secrets.
-        status: HTTP status of the answer or of the in-band error, if there was one.
-        error_type: OpenRouter's `metadata.error_type`, if known.
-        retry_after: seconds the upstream asked us to wait, if it did.
-        sent: whether any byte of the request may have reached the upstream (so it may bill).
-        provider: the provider behind the upstream, if it was named.
+    `message` holds no secrets. `status` and `error_type` (OpenRouter's) are those of the answer or
+    of the in-band error, `retry_after` is in seconds. `sent`: the upstream may have received a part
+    of the request, and may bill it.
     """
 
-    def __init__(  # noqa: PLR0913 - the facts of one failure, each by name
-        self,
-        kind: FailureKind,
-        message: str = "",
-        *,
-        status: int | None = None,
-        error_type: str | None = None,
-        retry_after: float | None = None,
-        sent: bool = True,
-        provider: str | None = None,
-    ) -> None:
-        self.kind = kind
-        self.message = message or str(kind)
-        self.status = status
-        self.error_type = error_type
-        self.retry_after = retry_after
-        self.sent = sent
-        self.provider = provider
-        super().__init__(f"{kind}: {self.message}")
+    kind: FailureKind = field(kw_only=False)
+    message: str = field(default="", kw_only=False)
+    status: int | None = None
+    error_type: str | None = None
+    retry_after: float | None = None
+    sent: bool = True
+    provider: str | None = None
+
+    def __post_init__(self) -> None:
+        self.message = self.message or str(self.kind)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"

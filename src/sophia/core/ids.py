@@ -1,24 +1,22 @@
-"""Ids that sort by time: one 63-bit integer for the ledger, one short text for people.
+"""Ids that sort by time: a 63-bit integer for the ledger, a short text for people.
 
-A request id is `milliseconds since 1970 << 18 | counter << 4`; the low four bits are left for its
-attempts. Increasing keys let the ledger append to the last page of its tree, which is what makes a
-durable intent cheap.
+A request id is `milliseconds since 1970 << 18 | counter << 4`; the low four bits number its
+attempts. Increasing keys let the ledger append to the last page of its tree, which makes a durable
+intent cheap.
 """
 
+import re
 from collections.abc import Callable
 
-_DIGITS = frozenset("0123456789abcdef")
 _COUNTER_BITS = 14
 _ATTEMPT_BITS = 4
 MAX_ATTEMPTS = (1 << _ATTEMPT_BITS) - 1
+JUDGE_ATTEMPT = MAX_ATTEMPTS
+"""Number of the attempt that judges a request's answer later; answers never have it."""
 
 
-class Ids:
-    """Source of strictly increasing request ids.
-
-    Args:
-        now_ms: returns the wall clock in milliseconds since 1970, as an integer.
-    """
+class IdGenerator:
+    """Source of strictly increasing request ids; `now_ms` is the wall clock, in ms since 1970."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -32,39 +30,27 @@ class Ids:
         return self._last
 
 
-def aside(request_id: int) -> int:
-    """Return an id that no server gives out: a command beside it may write to the same ledger."""
+def command_request_id(request_id: int) -> int:
+    """Return an id that no server issues, for a command that writes to the same ledger."""
     return request_id | 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
 
 
-def first_id(at_ms: int) -> int:
-    """Return the least id that a request arriving at `at_ms` (since 1970) can have."""
+def first_id_at(at_ms: int) -> int:
+    """Return the lowest id of a request that arrives at `at_ms` (since 1970)."""
     return at_ms << (_COUNTER_BITS + _ATTEMPT_BITS)
 
 
-JUDGING = MAX_ATTEMPTS
-"""The number of the attempt that judges a request's answer later; answers never have it."""
-
-
-def attempt_id(request_id: int, number: int) -> int:
-    """Return the id of attempt `number` (0 to 15) of a request."""
-    return request_id | number
-
-
-def encode(prefix: str, number: int) -> str:
+def encode_id(prefix: str, number: int) -> str:
     """Return `number` as `prefix-` and 16 hexadecimal digits."""
     return f"{prefix}-{number:016x}"
 
 
-def decode(prefix: str, text: str) -> int | None:
-    """Return the number inside an id made by `encode`, or None when `text` is no such id."""
-    head, _, tail = text.partition("-")
-    if head != prefix or len(tail) != 16 or not set(tail) <= _DIGITS:
-        return None
-    number = int(tail, 16)
-    return number if number < 2**63 else None
+def decode_id(prefix: str, text: str) -> int | None:
+    """Return the number in an id made by `encode_id`, or None when `text` is no such id."""
+    match = re.fullmatch(prefix + "-([0-7][0-9a-f]{15})", text)
+    return None if match is None else int(match[1], 16)
 
 
-def made_ms(id: int) -> int:
-    """Return the millisecond since 1970 in which a request or attempt got its id."""
+def created_ms(id: int) -> int:
+    """Return the time of a request's or attempt's id, in milliseconds since 1970."""
     return id >> (_COUNTER_BITS + _ATTEMPT_BITS)

@@ -1,116 +1,121 @@
-"""The seams: each Protocol has two real implementations and one contract battery run on both."""
+"""Ports: the Protocols between Sophia and the outside world, implemented by `adapters`.
+
+Both implementations of `Store` pass the same contract tests. `Sink` has several implementations,
+`Clock` a real and a manual one, `Upstream` and `Coordinator` one each.
+"""
 
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from sophia.core.calls import Call, Piece, Usage
+from sophia.core.calls import ChunkBatch, UpstreamCall, Usage
 from sophia.core.events import Settled
 from sophia.core.rows import (
-    Doubt,
+    AttemptIntent,
+    AttemptOutcome,
     Feedback,
-    Intent,
     KeyRow,
+    KeySpend,
     LessonRow,
     OpenHold,
-    Outcome,
-    Spend,
+    UnsettledAttempt,
 )
 
 
-class Exchange(Protocol):
+class DispatchedCall(Protocol):
     """One dispatched call. `close` frees its connection at once and cancels what is unfinished."""
 
     generation_id: str | None
 
-    async def next(self) -> Piece | None:
-        """Return what came next, or None after a complete answer. Raises UpstreamFailure."""
+    async def next(self) -> ChunkBatch | None:
+        """Return the next batch, or None after a complete answer. Raises UpstreamFailure."""
 
     def close(self) -> None: ...
 
 
 class Upstream(Protocol):
-    """A place that answers OpenAI-shaped calls; `bills` says that `bill` can tell past costs."""
+    """A server of OpenAI-shaped calls; `can_fetch_usage` says whether it reports past costs."""
 
     name: str
-    bills: bool
+    can_fetch_usage: bool
 
-    async def open(self, call: Call) -> Exchange:
-        """Dispatch `call` and wait for an accepting answer's head. Raises UpstreamFailure."""
+    async def open(self, call: UpstreamCall) -> DispatchedCall:
+        """Dispatch `call` and wait for the head of a good answer. Raises UpstreamFailure."""
 
     async def get(self, path: str) -> bytes:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
 
-    async def bill(self, generation_id: str) -> Usage | None:
-        """Return what an earlier call cost, or None when the upstream cannot say."""
+    async def fetch_usage(self, generation_id: str) -> Usage | None:
+        """Return the usage of an earlier call, or None when the upstream does not report it."""
 
     async def close(self) -> None: ...
 
 
 class Clock(Protocol):
-    """Time, so that tests can hold it."""
+    """Monotonic seconds, and wall-clock seconds since 1970."""
 
     def monotonic(self) -> float: ...
-
     def wall(self) -> float: ...
 
 
 class Sink(Protocol):
-    """Hears of every settled request; must not block and must not raise."""
+    """Receiver of every settled request; must not block and must not raise."""
 
     def emit(self, event: Settled) -> None: ...
 
 
-class Store(Protocol):
-    """What must outlive the process.
+class LedgerStore(Protocol):
+    """Attempts: what was reserved for them, and their outcomes.
 
-    What is awaited is durable when it returns. `settle` hands a row over: it becomes durable soon
-    after and is never dropped; until then the attempt counts as an open hold.
+    `reserve` is durable when it returns. `settle` hands a row over: it becomes durable soon after
+    and is never dropped; until then the attempt counts as an open hold.
     """
 
-    def reserve(self, intent: Intent) -> Awaitable[None]: ...
+    def reserve(self, intent: AttemptIntent) -> Awaitable[None]: ...
+    def settle(self, outcome: AttemptOutcome) -> None: ...
+    async def open_holds(self) -> Sequence[OpenHold]: ...
+    async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]: ...
+    async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]: ...
+    async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None: ...
+    async def decision(self, request_id: int) -> AttemptIntent | None: ...
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[AttemptIntent]: ...
 
-    def settle(self, outcome: Outcome) -> None: ...
+
+class KeyStore(Protocol):
+    """API keys, and sums of spending."""
 
     async def keys(self) -> Sequence[KeyRow]: ...
-
     async def add_key(self, key: KeyRow) -> None: ...
-
+    async def update_key(self, key: KeyRow) -> None: ...
     async def revoke_key(self, id: str, at_ms: int) -> None: ...
+    async def spend_by_key(self, window: str) -> Sequence[KeySpend]: ...
+    async def spend_since(self, key_id: str, since: str) -> int: ...
+    async def cost_by_model(self) -> Sequence[tuple[str, int]]: ...
+    async def judging_cost(self, window: str) -> int: ...
 
-    async def spends(self, window: str) -> Sequence[Spend]: ...
 
-    async def spent(self, key_id: str, since: str) -> int: ...
-
-    async def costs(self) -> Sequence[tuple[str, int]]: ...
-
-    async def judging(self, window: str) -> int: ...
-
-    async def scores(self) -> Sequence[tuple[str, float, int]]: ...
-
-    async def open_holds(self) -> Sequence[OpenHold]: ...
-
-    async def decision(self, request_id: int) -> Intent | None: ...
-
-    async def attempts(self, request_id: int) -> Sequence[Outcome]: ...
-
-    async def unresolved(self, since_ms: int) -> Sequence[Doubt]: ...
-
-    async def by_generation(self, generation_id: str) -> Outcome | None: ...
+class FeedbackStore(Protocol):
+    """Feedback on decisions, and the lessons drawn from it."""
 
     async def add_feedback(self, feedback: Feedback) -> bool: ...
-
     async def feedback(self, decision_id: int) -> Sequence[Feedback]: ...
-
-    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]: ...
-
+    async def multi_channel_feedback(self, since_ms: int, limit: int) -> Sequence[Feedback]: ...
+    async def feedback_without_lesson(self, since_ms: int) -> Sequence[Feedback]: ...
+    async def mean_scores(self) -> Sequence[tuple[str, float, int]]: ...
     async def add_lesson(self, lesson: LessonRow) -> None: ...
-
     async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]: ...
 
-    async def compared(self, since_ms: int, limit: int) -> Sequence[Feedback]: ...
 
-    async def unlearned(self, since_ms: int) -> Sequence[Feedback]: ...
+class Store(LedgerStore, KeyStore, FeedbackStore, Protocol):
+    """All three stores in one database: everything that must outlive the process.
 
+    `problem` is a sentence while nothing can be written, else empty; `depth` counts the rows that
+    wait to be durable.
+    """
+
+    @property
+    def problem(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
     async def close(self) -> None: ...
 
 
@@ -121,7 +126,7 @@ class Coordinator(Protocol):
         """Hold `amount` nano-dollars. Raises BudgetExceeded and holds nothing."""
 
     def settle(self, key_id: str, window: str, held: int, spent: int) -> None:
-        """Turn a hold into what was really spent."""
+        """Turn a hold into the real cost."""
 
-    def standing(self, key_id: str, window: str) -> tuple[int, int]:
+    def balance(self, key_id: str, window: str) -> tuple[int, int]:
         """Return (spent, held) in nano-dollars."""

@@ -1,16 +1,22 @@
-"""Rows that the store keeps: append-only facts about money, choices and keys."""
+"""Rows of the store: append-only facts about money, decisions and keys."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 CostSource = Literal["upstream", "priced", "estimated", "none"]
 AttemptState = Literal["settled", "released", "unknown"]
+RUBRIC_FINISH = "rubric"
+"""Finish reason of an attempt that scored an answer instead of giving one."""
+INTERNAL_KEY_PREFIX = "sophia:"
+"""Prefix of the idempotency key of feedback that Sophia itself gave."""
+CHECK_FAILED_PREFIX = "check:"
+"""Prefix of the failure of a complete answer that failed its checks."""
 
 
-class Intent(NamedTuple):
-    """Durable before dispatch: what an attempt may cost at the most, and whose budget pays.
+class AttemptIntent(NamedTuple):
+    """An attempt about to be dispatched: its maximum cost, and the budget that pays.
 
-    The first attempt of a request carries its plan as JSON, without any prompt text.
+    Durable before dispatch. The first of a request carries the plan as JSON, without prompt text.
     """
 
     attempt_id: int
@@ -23,11 +29,11 @@ class Intent(NamedTuple):
     plan: bytes | None = None
 
 
-class Outcome(NamedTuple):
-    """What became of an attempt; written once, by attempt id.
+class AttemptOutcome(NamedTuple):
+    """The result of an attempt; written once, by attempt id.
 
-    `estimate_nano` is Sophia's own price of the same tokens, kept beside the bill so that drift is
-    visible. Latencies are in milliseconds.
+    `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
+    difference is visible. Latencies are in milliseconds.
     """
 
     attempt_id: int
@@ -51,29 +57,21 @@ class Outcome(NamedTuple):
     at_ms: int
 
 
-RUBRIC = "rubric"
-"""Finish reason of an attempt that judged an answer instead of giving one."""
-OWN = "sophia:"
-"""How the idempotency key of a verdict begins that Sophia came to by herself."""
-REJECTED = "check:"
-"""How the failure of an answer begins that came whole, but failed its checks."""
-
-
-def served(made: Sequence[Outcome]) -> Outcome | None:
+def find_served_outcome(outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | None:
     """Return the attempt whose answer the caller got, of a request's attempts in their order.
 
-    It is the last that did not fail. When all did, it is the last that came whole, else the last.
+    It is the last that did not fail; when all failed, the last complete one, else the last.
     """
-    tried = [one for one in made if one.finish_reason != RUBRIC]
-    good = [one for one in tried if one.failure is None]
-    whole = [one for one in tried if (one.failure or "").startswith(REJECTED)]
-    return next((some[-1] for some in (good, whole, tried) if some), None)
+    answers = [row for row in outcomes if row.finish_reason != RUBRIC_FINISH]
+    good = [row for row in answers if row.failure is None]
+    complete = [row for row in answers if (row.failure or "").startswith(CHECK_FAILED_PREFIX)]
+    return next((group[-1] for group in (good, complete, answers) if group), None)
 
 
-class Doubt(NamedTuple):
-    """An outcome whose real cost an upstream may still tell, and what is held for it."""
+class UnsettledAttempt(NamedTuple):
+    """An outcome whose real cost an upstream may still report, and the amount held for it."""
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     upstream: str
     held_nano: int
 
@@ -81,7 +79,7 @@ class Doubt(NamedTuple):
 class KeyRow(NamedTuple):
     """One API key: its public id and a keyed digest, never the key itself.
 
-    Without `explores` its requests never go to a model that only may be better.
+    `explores` allows its requests to try models of uncertain quality.
     """
 
     id: str
@@ -95,8 +93,8 @@ class KeyRow(NamedTuple):
     explores: bool = True
 
 
-class Spend(NamedTuple):
-    """What a key has spent in a window, in nano-dollars, as the ledger knows it."""
+class KeySpend(NamedTuple):
+    """Spending of a key in a window, in nano-dollars."""
 
     key_id: str
     window: str
@@ -104,7 +102,7 @@ class Spend(NamedTuple):
 
 
 class OpenHold(NamedTuple):
-    """A dispatched attempt without an outcome: it stays charged until somebody reconciles it."""
+    """A dispatched attempt without an outcome: it stays charged until it is reconciled."""
 
     attempt_id: int
     key_id: str
@@ -113,11 +111,10 @@ class OpenHold(NamedTuple):
 
 
 class LessonRow(NamedTuple):
-    """What a learned policy was told of a decision: the lessons' numbers say their order.
+    """One observation that a learned policy is trained on, in the order of `number`.
 
-    `quality` runs from 0 to 1, `weight` is what it counts for; `policy` took the decision,
-    `channel` said it (each teaches once of a decision), and `first` says that nobody had judged it
-    before.
+    `quality` is 0 to 1. `policy` took the decision; `channel` is the source of the feedback, which
+    counts once per decision. `first` marks the first feedback on the decision.
     """
 
     number: int
@@ -133,7 +130,7 @@ class LessonRow(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """One verdict on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
+    """Feedback on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
 
     idempotency_key: str
     decision_id: int

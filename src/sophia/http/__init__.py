@@ -1,1 +1,1 @@
-"""Wire formats and frameworks stop here."""
+"""HTTP: wire formats and server frameworks are known here only."""

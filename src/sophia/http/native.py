@@ -1,88 +1,61 @@
 """The fast server: uvicorn's HTTP protocol with the data plane answered inside it.
 
-A request whose head and body came whole on an idle connection is answered here, without building
-an ASGI scope; everything else (pipelined requests, `Expect: 100-continue`, upgrades) goes the
-ordinary way through `asgi.py`, to the same handlers. Uses internals of uvicorn, hence the pin.
+A request on an idle connection is answered here, without building an ASGI scope. Everything else
+(pipelined requests, `Expect: 100-continue`, upgrades) goes through `asgi.py` to the same handlers.
+Uses internals of uvicorn, hence the pin.
 """
 
 import asyncio
+import http
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sophia.core.errors import BadRequest, BodyTooLarge
-from sophia.core.ids import encode
-from sophia.http.errors import error_reply
-from sophia.http.front import Front, answer
+from sophia.core.errors import BadRequest, SophiaError
+from sophia.http.app import App, run_handler
+from sophia.http.errors import render_error
 from sophia.http.routes import Router
-from sophia.http.wire import REASONS, Headers, Incoming
+from sophia.http.wire import Headers, HttpRequest
 
-_CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
-_CLOSING = b"connection: close\r\n"
-
-
-class _NoEvent:
-    """Stands where uvicorn expects an event that nobody waits for."""
-
-    @staticmethod
-    def set() -> None:
-        """Do nothing."""
+_REASON_PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
-class _Cycle:
-    """One request and the reply to it; has the attributes that uvicorn's protocol reads."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class _RequestCycle:
+    """One request and its response writer, with the attributes that uvicorn's protocol reads."""
 
-    __slots__ = (
-        "body",
-        "chunked",
-        "disconnected",
-        "incoming",
-        "keep_alive",
-        "protocol",
-        "response_complete",
-        "size",
-        "started",
-        "task",
-    )
-    message_event = _NoEvent
+    # uvicorn sets it; nothing waits for it.
+    message_event: ClassVar = asyncio.Event()
+    protocol: "NativeProtocol"
+    incoming: HttpRequest
+    keep_alive: bool
+    chunked: bool
+    body: list[bytes] = field(default_factory=list)
+    size: int = 0
+    started: bool = False
+    response_complete: bool = False
+    disconnected: bool = False
+    task: asyncio.Task[None] | None = None
 
-    def __init__(
-        self, protocol: "NativeProtocol", incoming: Incoming, keep_alive: bool, chunked: bool
-    ) -> None:
-        self.protocol = protocol
-        self.incoming = incoming
-        self.keep_alive = keep_alive
-        self.chunked = chunked
-        self.body: list[bytes] = []
-        self.size = 0
-        self.started = False
-        self.response_complete = False
-        self.disconnected = False
-        self.task: asyncio.Task[None] | None = None
-
-    async def whole(self, status: int, headers: bytes, body: bytes) -> None:
+    async def send(self, status: int, headers: bytes, body: bytes) -> None:
         protocol = self.protocol
         if self.started or self.response_complete:
-            # The head of another answer is out already: all that is left is to break off.
+            # The head of another answer has been sent: the connection can only be aborted.
             protocol.transport.abort()
             return
-        if not self.keep_alive:
-            headers += _CLOSING
-        if self.incoming.method == b"HEAD":
-            length = b"content-length: %d\r\n" % len(body)
-            protocol.transport.write(_head(status, headers + length))
-        else:
-            protocol.transport.write(_whole(status, headers, body))
-        protocol.complete(self)
+        length = b"content-length: %d\r\n" % len(body)
+        head = _render_head(status, headers, length, keep_alive=self.keep_alive)
+        protocol.transport.write(head if self.incoming.method == b"HEAD" else head + body)
+        protocol.finish_cycle(self)
 
     async def begin(self, status: int, headers: bytes) -> None:
         self.started = True
-        if not self.keep_alive:
-            headers += _CLOSING
-        head = _head(status, headers)
-        self.protocol.transport.write(head[:-2] + _CHUNKED if self.chunked else head)
+        framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
+        head = _render_head(status, headers, framing, keep_alive=self.keep_alive)
+        self.protocol.transport.write(head)
 
     async def write(self, data: bytes) -> None:
         protocol = self.protocol
@@ -94,116 +67,110 @@ class _Cycle:
     async def end(self) -> None:
         if self.chunked:
             self.protocol.transport.write(b"0\r\n\r\n")
-        self.protocol.complete(self)
+        self.protocol.finish_cycle(self)
 
 
 class NativeProtocol(HttpToolsProtocol):
-    """Serves the routes of `router`; made by `protocol_class`."""
+    """Protocol that serves the routes of `router`; subclassed by `build_protocol_class`."""
 
-    front: ClassVar[Front]
+    sophia_app: ClassVar[App]
     router: ClassVar[Router]
     idle_since: float = 0.0
-    answering: _Cycle | None = None
+    active_cycle: _RequestCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection."""
         super().connection_made(transport)
         self.idle_since = self.loop.time()
 
     def on_message_begin(self) -> None:
-        """Start a request; the ASGI scope is built only if it is needed."""
+        """Start a request; its ASGI scope is built only when needed."""
         self.url = b""
         self.expect_100_continue = False
         self.headers: Headers = []
 
     def on_headers_complete(self) -> None:
-        """Take the request over, or leave it to ASGI."""
+        """Take the request over, or pass it to ASGI."""
         current: Any = self.cycle
         idle = current is None or current.response_complete
         if not idle or self.expect_100_continue or self.parser.should_upgrade():
-            self._leave_to_asgi()
+            target, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = target, expects
+            self.headers.extend(headers)
+            super().on_headers_complete()
             return
-        path, query = self.router.plain.get(self.url), b""
+        path, query = self.router.static_paths.get(self.url), b""
         if path is None:
             url = httptools.parse_url(self.url)
             path, query = (url.path or b"/").decode("ascii", "replace"), url.query or b""
-        incoming = Incoming(self.parser.get_method(), path, query, self.headers, b"")
-        modern = self.parser.get_http_version() == "1.1"
-        lasting = modern and self.parser.should_keep_alive()
-        self.cycle = _Cycle(self, incoming, lasting, modern)  # type: ignore[assignment] # has what uvicorn reads
-
-    def _leave_to_asgi(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
+        incoming = HttpRequest(
+            method=self.parser.get_method(), path=path, query=query, headers=self.headers
+        )
+        chunked = self.parser.get_http_version() == "1.1"
+        keep_alive = chunked and self.parser.should_keep_alive()
+        self.cycle = _RequestCycle(  # type: ignore[assignment] # has what uvicorn reads
+            protocol=self, incoming=incoming, keep_alive=keep_alive, chunked=chunked
+        )
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body; one that is too long is refused before it has come."""
+        """Collect the body; refuse one that is too long before all of it has arrived."""
         cycle: Any = self.cycle
-        if type(cycle) is not _Cycle:
+        if type(cycle) is not _RequestCycle:
             super().on_body(body)
         elif not cycle.response_complete:
             cycle.body.append(body)
             cycle.size += len(body)
-            if cycle.size > self.front.max_body_bytes:
-                self._refuse_length(cycle)
+            if cycle.size > self.sophia_app.max_body_bytes:
+                cycle.response_complete = True
+                cycle.body = []
+                self._refuse(self.sophia_app.body_too_large())
 
     def on_message_complete(self) -> None:
         """Answer the request in a task of its own."""
         cycle: Any = self.cycle
-        if type(cycle) is not _Cycle:
+        if type(cycle) is not _RequestCycle:
             super().on_message_complete()
         elif not cycle.response_complete:
             cycle.incoming.body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
             cycle.body = []
-            self.answering = cycle
-            task = cycle.task = self.loop.create_task(self._answer(cycle))
+            self.active_cycle = cycle
+            task = cycle.task = self.loop.create_task(self._run_cycle(cycle))
             self.tasks.add(task)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: stop its request; settlement does not depend on the task."""
-        cycle = self.answering
+        """Cancel the request of a client that is gone; settlement does not depend on the task."""
+        cycle = self.active_cycle
         if cycle is not None and not cycle.response_complete and cycle.task is not None:
             cycle.task.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Say in OpenAI's shape that the bytes were no HTTP request."""
-        error = BadRequest(f"{msg} The bytes that came are not HTTP/1.1.")
-        headers, body = error_reply(error, encode("req", self.front.ids.next()))
-        self.transport.write(_whole(400, headers + _CLOSING, body))
+        """Refuse bytes that are no HTTP request."""
+        self._refuse(BadRequest(f"{msg} The request is not valid HTTP/1.1."))
+
+    def _refuse(self, error: SophiaError) -> None:
+        headers, body = render_error(error, self.sophia_app.new_request_id())
+        length = b"content-length: %d\r\n" % len(body)
+        self.transport.write(_render_head(error.status, headers, length, keep_alive=False) + body)
         self.transport.close()
 
-    async def _answer(self, cycle: _Cycle) -> None:
+    async def _run_cycle(self, cycle: _RequestCycle) -> None:
         try:
-            await answer(self.front, self.router.find, cycle.incoming, cycle)
+            await run_handler(self.sophia_app, self.router.find, cycle.incoming, cycle)
         finally:
             if cycle.task is not None:
                 self.tasks.discard(cycle.task)
-            # Whatever ended the handler: an answer that is not complete must not look complete.
+            # However the handler ended: an incomplete answer must not look complete.
             if not cycle.response_complete:
                 cycle.response_complete = True
                 self.transport.abort()
 
-    def _refuse_length(self, cycle: _Cycle) -> None:
-        limit = self.front.max_body_bytes
-        error = BodyTooLarge(
-            f"The request body is over {limit:,} bytes (setting server.max_body_bytes)."
-        )
-        headers, body = error_reply(error, encode("req", self.front.ids.next()))
-        cycle.response_complete = True
-        cycle.body = []
-        self.transport.write(_whole(413, headers + _CLOSING, body))
-        self.transport.close()
-
-    def complete(self, cycle: _Cycle) -> None:
-        """The answer is out: keep the connection for the next request, or close it."""
+    def finish_cycle(self, cycle: _RequestCycle) -> None:
+        """Keep the connection for the next request after a complete answer, or close it."""
         cycle.response_complete = True
         self.server_state.total_requests += 1
         if cycle.keep_alive:
-            # No timer per answer: `close_idle` finds what stays idle.
+            # No timer per answer: `close_idle_connections` closes connections that stay idle.
             self.idle_since = self.loop.time()
             self.flow.resume_reading()
         else:
@@ -212,31 +179,22 @@ class NativeProtocol(HttpToolsProtocol):
             self.on_response_complete()
 
 
-def _head(status: int, headers: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, REASONS.get(status, b""), headers)
+def _render_head(status: int, headers: bytes, framing: bytes, *, keep_alive: bool) -> bytes:
+    reason = _REASON_PHRASES.get(status, b"")
+    close = b"" if keep_alive else b"connection: close\r\n"
+    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, close, framing)
 
 
-def _whole(status: int, headers: bytes, body: bytes) -> bytes:
-    reason = REASONS.get(status, b"")
-    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
-        status, reason, headers, len(body), body
-    )
-
-
-def close_idle(connections: Collection[object], seconds: float, now: float) -> int:
-    """Close the connections that have waited for a request for more than `seconds`; count them."""
-    closed = 0
+def close_idle_connections(connections: Collection[object], seconds: float, now: float) -> None:
+    """Close connections that have been idle for more than `seconds`."""
     for connection in list(connections):
-        if not isinstance(connection, NativeProtocol):
-            continue
-        cycle: Any = connection.cycle
-        resting = cycle is None or (type(cycle) is _Cycle and cycle.response_complete)
-        if resting and now - connection.idle_since > seconds:
-            connection.transport.close()
-            closed += 1
-    return closed
+        if isinstance(connection, NativeProtocol):
+            cycle: Any = connection.cycle
+            idle = cycle is None or (type(cycle) is _RequestCycle and cycle.response_complete)
+            if idle and now - connection.idle_since > seconds:
+                connection.transport.close()
 
 
-def protocol_class(front: Front, router: Router) -> type[NativeProtocol]:
-    """Return the protocol that uvicorn makes for each connection."""
-    return type("Protocol", (NativeProtocol,), {"front": front, "router": router})
+def build_protocol_class(app: App, router: Router) -> type[NativeProtocol]:
+    """Return the protocol class that uvicorn instantiates for each connection."""
+    return type("Protocol", (NativeProtocol,), {"sophia_app": app, "router": router})

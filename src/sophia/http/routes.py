@@ -1,81 +1,94 @@
-"""Which handler answers which path; the same routes stand under /v1 and /api/v1."""
+"""The table of routes, and the router; the data plane stands under both /v1 and /api/v1."""
 
 from sophia.core.errors import MethodNotAllowed, NotFound
-from sophia.http.front import Handler
+from sophia.http.app import App, Handler
 from sophia.http.v1 import account, chat, decisions, models, operations
+from sophia.http.v1.bodies import ChatBody, CompletionBody, EmbeddingBody, FeedbackBody
+from sophia.http.v1.openapi import RouteDescription, build_openapi_document
+from sophia.http.wire import HttpRequest, ResponseWriter, send_json
 
-DATA_PLANE: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/chat/completions", chat.chat),
-    ("POST", "/completions", chat.completions),
-    ("POST", "/embeddings", chat.embeddings),
-    ("GET", "/models", models.listing),
-    ("GET", "/models/{id}", models.one),
-    ("GET", "/key", account.key),
-    ("GET", "/generation", account.generation),
-    ("POST", "/route", decisions.route),
-    ("GET", "/decisions/{id}", decisions.decision),
-    ("POST", "/feedback", decisions.feedback),
+
+async def get_openapi(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    """Answer `GET /openapi.json`."""
+    await send_json(reply, build_openapi_document(DATA_PLANE, OPERATIONS))
+
+
+_chat = chat.build_handler("chat/completions")
+_completion = chat.build_handler("completions")
+_embedding = chat.build_handler("embeddings")
+DATA_PLANE = (
+    RouteDescription("POST", "/chat/completions", _chat, "Answer a conversation", body=ChatBody),
+    RouteDescription("POST", "/completions", _completion, "Complete a text", body=CompletionBody),
+    RouteDescription("POST", "/embeddings", _embedding, "Embed texts", body=EmbeddingBody),
+    RouteDescription(
+        "POST", "/route", decisions.explain_route, "Explain without calling", body=ChatBody
+    ),
+    RouteDescription(
+        "POST", "/feedback", decisions.create_feedback, "Rate a decision", body=FeedbackBody
+    ),
+    RouteDescription(
+        "GET", "/models", models.list_models, "List the models", query=("offset", "limit")
+    ),
+    RouteDescription("GET", "/models/{id}", models.get_model, "Describe a model"),
+    RouteDescription(
+        "GET", "/key", account.get_key_usage, "Show the budget and spending of this key"
+    ),
+    RouteDescription(
+        "GET", "/generation", account.get_generation, "Show the cost of a call", query=("id",)
+    ),
+    RouteDescription("GET", "/decisions/{id}", decisions.get_decision, "Explain a past decision"),
 )
-OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/health/live", operations.live),
-    ("GET", "/health/ready", operations.ready),
-    ("GET", "/metrics", operations.metrics),
-    ("GET", "/openapi.json", operations.openapi),
-    ("GET", "/", operations.welcome),
+OPERATIONS = (
+    RouteDescription(
+        "GET", "/health/live", operations.get_liveness, "Check that the process responds"
+    ),
+    RouteDescription(
+        "GET", "/health/ready", operations.get_readiness, "Check readiness", errors=("503",)
+    ),
+    RouteDescription("GET", "/metrics", operations.get_metrics, "Prometheus metrics"),
+    RouteDescription("GET", "/openapi.json", get_openapi, "This document"),
+    RouteDescription("GET", "/", operations.get_index, "Name, version and entry points"),
 )
-PREFIXES = ("/v1", "/api/v1")
 
 
 class Router:
-    """Finds handlers by method and path; `{id}` takes the rest of a path, slashes included.
+    """Handlers by method and path; `{id}` matches the rest of a path, slashes included.
 
-    `plain` holds the paths of routes without `{id}` by the request target that is just that path.
+    `static_paths` maps request targets without a query to the paths of routes without `{id}`.
     """
 
     def __init__(self) -> None:
+        prefixed = [("/v1", DATA_PLANE), ("/api/v1", DATA_PLANE), ("", OPERATIONS)]
         self._exact: dict[tuple[bytes, str], Handler] = {}
-        self._open: list[tuple[str, bytes, Handler]] = []
-        self._methods: dict[str, set[str]] = {}
-        self.plain: dict[bytes, str] = {}
-        for prefix in PREFIXES:
-            for method, path, handler in DATA_PLANE:
-                self._add(method, prefix + path, handler)
-        for method, path, handler in OPERATIONS:
-            self._add(method, path, handler)
-
-    def _add(self, method: str, path: str, handler: Handler) -> None:
-        stem, brace, _ = path.partition("{")
-        if brace:
-            self._open.append((stem, method.encode(), handler))
-        else:
-            self._exact[method.encode(), path] = handler
-            self.plain[path.encode()] = path
-            self._methods.setdefault(path, set()).add(method)
+        self._parametrized: list[tuple[str, bytes, Handler]] = []
+        for prefix, routes in prefixed:
+            for route in routes:
+                method, (stem, brace, _) = route.method.encode(), route.path.partition("{")
+                if brace:
+                    self._parametrized.append((prefix + stem, method, route.handler))
+                else:
+                    self._exact[method, prefix + stem] = route.handler
+        self.static_paths = {path.encode(): path for _, path in self._exact}
 
     def find(self, method: bytes, path: str) -> Handler:
         """Return the handler. Raises NotFound or MethodNotAllowed."""
-        handler = self._exact.get((method, path))
+        effective = b"GET" if method == b"HEAD" else method
+        handler = self._exact.get((effective, path))
         if handler is not None:
             return handler
-        wanted = b"GET" if method == b"HEAD" else method
-        for stem, allowed, candidate in self._open:
-            if path.startswith(stem) and len(path) > len(stem) and wanted == allowed:
-                return candidate
-        if method == b"HEAD" and (b"GET", path) in self._exact:
-            return self._exact[b"GET", path]
-        raise self._refusal(method, path)
-
-    def _refusal(self, method: bytes, path: str) -> NotFound | MethodNotAllowed:
-        methods = self._methods.get(path, set())
-        for stem, allowed, _ in self._open:
+        methods = set()
+        for stem, allowed, candidate in self._parametrized:
             if path.startswith(stem) and len(path) > len(stem):
-                methods = methods | {allowed.decode()}
+                if allowed == effective:
+                    return candidate
+                methods.add(allowed)
+        methods |= {allowed for allowed, known in self._exact if known == path}
         if methods:
-            return MethodNotAllowed(
+            raise MethodNotAllowed(
                 f"{path} does not take {method.decode('latin-1')[:20]}; "
-                f"use {' or '.join(sorted(methods))}."
+                f"use {b' or '.join(sorted(methods)).decode()}."
             )
-        return NotFound(
+        raise NotFound(
             f"There is no route {path[:200]!r}. The base URL ends in /v1, "
             "for example http://localhost:8080/v1; `GET /openapi.json` lists the routes."
         )

@@ -1,4 +1,4 @@
-"""The server: uvicorn with our protocol, and the moments at which it is ready."""
+"""The server: uvicorn with our protocol, and its readiness."""
 
 import asyncio
 import signal
@@ -7,26 +7,25 @@ from types import FrameType
 
 import uvicorn
 
-from sophia.http.asgi import App
-from sophia.http.front import Front
-from sophia.http.native import close_idle, protocol_class
+from sophia.http.app import App
+from sophia.http.asgi import AsgiApp
+from sophia.http.native import build_protocol_class, close_idle_connections
 from sophia.http.routes import Router
 
 _KEEP_ALIVE_SECONDS = 75
-_TICKS_PER_SWEEP = 50
 
 
 class Server(uvicorn.Server):
-    """Says that it is not ready any more as soon as it is told to stop."""
+    """A uvicorn server that stops being ready as soon as it is asked to stop."""
 
-    def __init__(self, front: Front, host: str, port: int, drain_s: float) -> None:
+    def __init__(self, app: App, host: str, port: int, drain_s: float) -> None:
         router = Router()
         super().__init__(
             uvicorn.Config(
-                App(front, router),
+                AsgiApp(app, router),
                 host=host,
                 port=port,
-                http=protocol_class(front, router),
+                http=build_protocol_class(app, router),
                 loop="none",
                 lifespan="off",
                 log_config=None,
@@ -37,44 +36,44 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(drain_s),
             )
         )
-        front.ready = self._reason
+        app.not_ready_reason = self._not_ready_reason
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times a second, and every five seconds close what is idle."""
-        if counter % _TICKS_PER_SWEEP == 0:
+        """Run uvicorn's tick, ten a second, and close idle connections every five seconds."""
+        if counter % 50 == 0:
             now = asyncio.get_running_loop().time()
-            close_idle(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
+            close_idle_connections(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
         return await super().on_tick(counter)
 
     def bind(self) -> socket.socket:
-        """Take the address. Raises OSError when somebody else has it."""
+        """Return a socket bound to the address. Raises OSError when it is in use."""
         family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
-        taken = socket.socket(family)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            taken.bind((self.config.host, self.config.port))
+            bound.bind((self.config.host, self.config.port))
         except OSError:
-            taken.close()
+            bound.close()
             raise
-        return taken
+        return bound
 
-    async def listening(self) -> int:
-        """Wait until it listens; return the port, which the system chose if it was 0."""
+    async def wait_until_listening(self) -> int:
+        """Wait until the server listens; return the port, chosen by the system if it was 0."""
         while not self.started:
             await asyncio.sleep(0.01)
         port: int = self.servers[0].sockets[0].getsockname()[1]
         return port
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop for good; the second Ctrl-C waits for nobody's answer any more.
+        """Stop the server; a second Ctrl-C does not wait for running requests.
 
-        uvicorn raises the signal again once the server is down, which would end the process while
-        bills and lessons wait to be written. So it is not told which one it was.
+        The signal is not passed on: uvicorn would raise it again once the server is down and end
+        the process while outcomes and lessons wait to be written.
         """
         self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
 
-    def _reason(self) -> str:
+    def _not_ready_reason(self) -> str:
         if self.should_exit:
             return "Sophia is shutting down."
         return "" if self.started else "Sophia is starting."

@@ -1,55 +1,51 @@
-"""One request in and one reply out, whichever server carries them."""
+"""Requests, response writers and headers, independent of the server that carries them."""
 
-import http
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 Headers = list[tuple[bytes, bytes]]
 
-JSON = b"content-type: application/json\r\n"
-EVENTS = (
+JSON_HEADERS = b"content-type: application/json\r\n"
+EVENT_STREAM_HEADERS = (
     b"content-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-cache\r\n"
     b"x-accel-buffering: no\r\n"
 )
-REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class Incoming:
+@dataclass(slots=True, kw_only=True)
+class HttpRequest:
     """A request that has arrived in full; header names are in lower case."""
 
     method: bytes
     path: str
     query: bytes
     headers: Headers
-    body: bytes
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first value of a header, or None."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+    body: bytes = b""
 
 
-class Reply(Protocol):
-    """Where the answer goes. `headers` are complete header lines, each ending in CRLF."""
+class ResponseWriter(Protocol):
+    """Destination of the answer. `headers` are complete header lines, each ending in CRLF.
 
-    async def whole(self, status: int, headers: bytes, body: bytes) -> None:
-        """Send a complete answer."""
+    An answer is sent at once, or by `begin`, `write`s and `end` when its length is unknown. `write`
+    waits while the client reads too slowly.
+    """
 
-    async def begin(self, status: int, headers: bytes) -> None:
-        """Send the head of an answer whose length is not known."""
-
-    async def write(self, data: bytes) -> None:
-        """Send a part of the body; waits while the client reads too slowly."""
-
-    async def end(self) -> None:
-        """Say that the body is complete."""
+    async def send(self, status: int, headers: bytes, body: bytes) -> None: ...
+    async def begin(self, status: int, headers: bytes) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    async def end(self) -> None: ...
 
 
-def line(name: bytes, value: str) -> bytes:
+async def send_json(reply: ResponseWriter, value: object) -> None:
+    """Send `value` as JSON with status 200."""
+    await reply.send(200, JSON_HEADERS, encode(value))
+
+
+def render_header(name: bytes, value: str) -> bytes:
     """Return one header line; control characters cannot split it."""
     clean = value.encode("ascii", "replace").translate(None, b"\r\n\0")
     return name + b": " + clean + b"\r\n"

@@ -1,1 +1,1 @@
-"""Timers that call one function each."""
+"""Background jobs, one function each, called by a timer."""

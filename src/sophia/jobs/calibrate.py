@@ -1,38 +1,24 @@
-"""Look again how far channels and judges are to be believed, by what the ledger holds."""
+"""Estimation of the reliability of feedback channels and judges."""
 
 import asyncio
 
 from sophia.core.ports import Clock, Store
-from sophia.learning.ballots import ballots_of
-from sophia.learning.calibration import credences
-from sophia.learning.lessons import ReadPlan
-from sophia.learning.live import Live
-from sophia.learning.verdicts import LATEST_MS
+from sophia.learning.feedback.joint_ratings import read_multi_channel_ratings
+from sophia.learning.feedback.reliability import estimate_reliability
+from sophia.learning.feedback.sources import MAX_FEEDBACK_AGE_MS
+from sophia.learning.online.policy import OnlinePolicy
 
 
-class CalibrateChannels:
-    """Compares the channels' verdicts of the last thirty days.
+async def calibrate_channels(policy: OnlinePolicy, store: Store, clock: Clock) -> None:
+    """Estimate reliability from the feedback of the last thirty days.
 
-    What comes of it is used for verdicts from then on and kept in the next snapshot; lessons that
-    were learned stay as they are.
-
-    Args:
-        live: what learns, whose beliefs of channels are replaced.
-        store: holds the verdicts.
-        read: reads a plan.
-        clock: tells what day it is.
+    The estimates hold for feedback from then on and are part of the next snapshot; lessons that
+    were learned before stay as they are.
     """
-
-    def __init__(self, live: Live, store: Store, read: ReadPlan, clock: Clock) -> None:
-        self._live = live
-        self._store = store
-        self._read = read
-        self._clock = clock
-
-    async def __call__(self) -> None:
-        """Look once."""
-        since = int(self._clock.wall() * 1000) - LATEST_MS
-        ballots = await ballots_of(self._store, self._read, since)
-        shared = self._live.shared
-        # Hundreds of rounds over thousands of ballots: not on the loop that serves.
-        self._live.credences = await asyncio.to_thread(credences, ballots, shared=shared)
+    ratings = await read_multi_channel_ratings(
+        store, int(clock.wall() * 1000) - MAX_FEEDBACK_AGE_MS
+    )
+    # Hundreds of rounds over thousands of ratings would block the event loop.
+    policy.reliabilities = await asyncio.to_thread(
+        estimate_reliability, ratings, shared=policy.shared
+    )

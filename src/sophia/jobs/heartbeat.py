@@ -1,30 +1,30 @@
-"""Measure how long the event loop was kept from turning: the pause that every request may meet."""
+"""Monitor of the event loop: the longest pause, which any request may have met."""
 
 import asyncio
 
-_BEAT = 0.02
+_INTERVAL_SECONDS = 0.02
 
 
-class Heartbeat:
-    """Beats 50 times a second; a beat that comes late by `d` means a block of about `d` seconds."""
+class EventLoopMonitor:
+    """Ticks 50 times a second; a tick late by `d` seconds means a block of about that length."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._longest = 0.0
-        self._due = self._loop.time() + _BEAT
-        self._timer = self._loop.call_later(_BEAT, self._beat)
+        self._due = self._loop.time()
+        self._tick()
 
-    def longest(self) -> float:
-        """Return the longest block in seconds since this was last asked."""
+    def take_longest_block(self) -> float:
+        """Return the longest block in seconds since the previous call."""
         longest, self._longest = self._longest, 0.0
         return longest
 
     def close(self) -> None:
-        """Stop beating."""
+        """Stop the monitor."""
         self._timer.cancel()
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         now = self._loop.time()
         self._longest = max(self._longest, now - self._due)
-        self._due = now + _BEAT
-        self._timer = self._loop.call_later(_BEAT, self._beat)
+        self._due = now + _INTERVAL_SECONDS
+        self._timer = self._loop.call_later(_INTERVAL_SECONDS, self._tick)

@@ -1,101 +1,69 @@
-"""Keep what is known fresh: the catalogue from its upstream, the rules from their file."""
+"""Reload of the catalogue from its upstream and of the rules from their file."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.profiles import CatalogueError
-from sophia.catalogue.refresh import changes, refreshed
+from sophia.catalogue.refresh import diff_catalogues, refresh_catalogue, save_listing
 from sophia.core.failures import UpstreamFailure
-from sophia.core.ports import Upstream
-from sophia.routing.pool import Pool
-from sophia.routing.rulebook import RuleBookError, parse
-from sophia.routing.rules import RuleBook
-from sophia.serving.desk import Desk
+from sophia.routing.pool import build_pool
+from sophia.routing.rules.parse import RuleBookError, read_rules
+from sophia.serving.runtime import Runtime
 
 log = logging.getLogger("sophia.reload")
 
 
-def pool_of(catalogue: Catalogue, also: tuple[str, ...]) -> Pool:
-    """Return the models to choose from; names that are no longer listed drop out."""
-    others = [found.model for name in also if (found := catalogue.resolve(name)) is not None]
-    return Pool.of((*catalogue.profiles, *others))
-
-
-def read_rules(text: str, catalogue: Catalogue) -> RuleBook:
-    """Return the rules in `text`, with names resolved. Raises RuleBookError."""
-
-    def known(name: str) -> str | None:
-        found = catalogue.resolve(name)
-        return found.model.id if found is not None else None
-
-    return parse(text, known, catalogue.nearest)
-
-
-class CatalogueRefresh:
-    """Fetches the listing; on any fault the last good catalogue stays."""
-
-    def __init__(self, desk: Desk, upstream: Upstream, keep: Callable[[bytes], None]) -> None:
-        self._desk = desk
-        self._upstream = upstream
-        self._keep = keep
-
-    async def __call__(self) -> None:
-        """Fetch once and take over what is new."""
-        current = self._desk.knowledge
-        try:
-            body = await self._upstream.get("/models")
-            today = datetime.fromtimestamp(self._desk.books.clock.wall(), UTC).date()
-            named = [current.catalogue.get(id) for id in self._desk.upstreams.by_model]
-            own = [model for model in named if model is not None]
-            fresh = refreshed(current.catalogue, body, today.isoformat(), own)
-        except (UpstreamFailure, CatalogueError) as error:
-            log.warning("the catalogue of %s stays: %s", current.catalogue.date, error)
-            return
-        what = changes(current.catalogue, fresh)
-        self._desk.knowledge = replace(
-            current,
-            catalogue=fresh,
-            pool=pool_of(fresh, current.also),
-            resolved={},
-            seats={},
-        )
-        self._keep(body)
-        log.info(
-            "catalogue refreshed: %d models, %d added, %d removed, %d repriced",
-            len(fresh.models),
-            len(what.added),
-            len(what.removed),
-            len(what.repriced),
-        )
-        for warning in fresh.warnings:
-            log.warning("catalogue: %s", warning)
+async def reload_catalogue(runtime: Runtime, data: Path) -> None:
+    """Fetch the catalogue, put it in force and keep it in `data`; a failure changes nothing."""
+    current = runtime.knowledge
+    try:
+        body = await runtime.upstreams.default.get("/models")
+        today = datetime.fromtimestamp(runtime.ledger.clock.wall(), UTC).date()
+        own = filter(None, map(current.catalogue.get, runtime.upstreams.by_model))
+        catalogue = refresh_catalogue(current.catalogue, body, today.isoformat(), own)
+    except (UpstreamFailure, CatalogueError) as error:
+        log.warning("the catalogue of %s stays in force: %s", current.catalogue.date, error)
+        return
+    runtime.knowledge = replace(
+        current,
+        catalogue=catalogue,
+        pool=build_pool(catalogue, current.extra_models, current.quality_prior),
+        resolved={},
+        pool_models={},
+    )
+    save_listing(data, body)
+    log.info(
+        "catalogue refreshed: %d models, %d added, %d removed, %d repriced",
+        len(catalogue.models),
+        *map(len, diff_catalogues(current.catalogue, catalogue)),
+    )
+    for warning in catalogue.warnings:
+        log.warning("catalogue: %s", warning)
 
 
 class RulesReload:
-    """Reads the rules file again when it changes; a broken one is reported and not taken."""
+    """Reads the rules file again when it changes; an invalid file is logged and ignored."""
 
-    def __init__(self, desk: Desk, path: Path) -> None:
-        self._desk = desk
+    def __init__(self, runtime: Runtime, path: Path) -> None:
+        self._runtime = runtime
         self._path = path
-        self._seen = _stamp(path)
+        self._last_stamp = _stamp(path)
 
     async def __call__(self) -> None:
-        """Look once."""
+        """Check once."""
         stamp = _stamp(self._path)
-        if stamp == self._seen or stamp is None:
+        if stamp == self._last_stamp or stamp is None:
             return
-        self._seen = stamp
-        current = self._desk.knowledge
+        self._last_stamp = stamp
+        current = self._runtime.knowledge
         try:
             rulebook = read_rules(self._path.read_text(), current.catalogue)
         except (RuleBookError, OSError, UnicodeDecodeError) as error:
-            log.error("%s is not taken, the last good rules stay:\n%s", self._path, error)
+            log.error("%s is invalid, the last valid rules stay in force:\n%s", self._path, error)
             return
-        self._desk.knowledge = replace(current, rulebook=rulebook)
+        self._runtime.knowledge = replace(current, rulebook=rulebook)
         log.info("%s: %d rules in force", self._path, len(rulebook.rules))
 
 

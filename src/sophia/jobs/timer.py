@@ -1,4 +1,4 @@
-"""A timer: calls a function again and again and survives its failures."""
+"""Timer that calls a function repeatedly and survives its failures."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 log = logging.getLogger("sophia.jobs")
 
 
-async def every(
+async def run_every(
     seconds: float, name: str, work: Callable[[], Awaitable[None]], *, first: float | None = None
 ) -> None:
     """Call `work` every `seconds` until cancelled, the first time after `first` seconds."""
@@ -16,6 +16,6 @@ async def every(
         try:
             await work()
         except Exception:
-            # The border of a job: the next turn must come whatever this one did.
+            # The outermost frame of a job: a failure must not prevent the next turn.
             log.exception("%s failed; trying again in %s s", name, seconds)
         await asyncio.sleep(seconds)

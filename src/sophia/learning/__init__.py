@@ -1,1 +1,1 @@
-"""Getting better off the hot path: outcomes, training, evaluation, promotion, replay."""
+"""Learning from feedback: reliability, online policy, rollout, snapshots and evaluation."""

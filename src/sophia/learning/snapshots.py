@@ -1,41 +1,38 @@
-"""Learned states as versions: named by their content, with a parent, and a way back.
+"""Snapshots of the learned state, named by their content, and the history of those in service.
 
-A snapshot's id is the SHA-256 of everything it says, so an id is also its seal: bytes that were
-changed, cut or mixed up do not have it. A history is a list of which snapshot was put into service
-when; going back adds a line, and a line whose snapshot is no longer kept says so.
+A snapshot's id is the SHA-256 of its content, so that damaged bytes are detected. A history lists
+the snapshots in the order in which they were put into service; a rollback adds an entry.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
 
 from msgspec import DecodeError, Struct, ValidationError, json, msgpack
 from msgspec.structs import replace
 
 MAGIC = b"sophia snapshot 1\n"
-_DIGEST = 32
+_DIGEST_BYTES = 32
 _DAY_MS = 86_400_000
-_LEEWAY_MS = 3_600_000
-"""A decision may be a little younger than the end of what it rests on."""
+# A decision may be a little younger than the activation that replaced its snapshot.
+_GRACE_MS = 3_600_000
 
 
 class BrokenSnapshot(ValueError):
-    """These bytes are not the snapshot that was written; load another one, or learn anew."""
+    """The snapshot or history cannot be read; roll back to another snapshot."""
 
 
 class UnknownSnapshot(LookupError):
-    """No snapshot of this id is known here; `sophia learn --list` names those that are."""
+    """No such snapshot; `sophia policy history` lists them."""
 
 
-class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
-    """A policy's learned state, and where it comes from.
+class SnapshotConflict(Exception):
+    """Another snapshot was put into service since this one's parent; nothing was changed."""
 
-    Attributes:
-        policy: the name of the policy that can restore `state`.
-        state: what its `snapshot()` returned.
-        created_ms: when, in milliseconds since 1970.
-        parent: the id of the snapshot that it was learned on from; None for a first one.
-        window: the decisions it was learned from: from and until, in milliseconds since 1970.
-        metrics: figures by name, as they were measured then.
+
+class Snapshot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy's learned state, as bytes that the policy can restore, and its origin.
+
+    `parent` is the id of the snapshot that learning went on from, `window` the first and last time
+    of the decisions behind it; times are in milliseconds since 1970.
     """
 
     policy: str
@@ -46,66 +43,65 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, float] = {}
 
 
-class Stint(Struct, frozen=True, omit_defaults=True):
-    """One line of a history: from `at_ms` on, `id` was in service, because of `reason`.
+class SnapshotActivation(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"restores": "of", "amends_previous": "amends", "expired": "gone"},
+):
+    """One entry of a history: `id` is in service from `at_ms` on.
 
     Attributes:
-        of: the snapshot that was gone back to, whose knowledge this one holds again.
-        amends: whether it is no step of its own: it knows what the one before it knew, and more
-            models, or another way for keys to learn.
-        gone: whether it is no longer kept.
+        restores: the earlier snapshot whose state a rollback restored.
+        amends_previous: whether it only adds models to the entry before, or changes how keys learn,
+            so that a rollback skips it.
+        expired: whether the snapshot is no longer kept.
     """
 
     id: str
     at_ms: int
     reason: str
-    of: str | None = None
-    amends: bool = False
-    gone: bool = False
+    restores: str | None = None
+    amends_previous: bool = False
+    expired: bool = False
 
 
-class Keeping(Struct, frozen=True):
-    """How long snapshots are kept.
+class SnapshotRetention(Struct, frozen=True):
+    """Retention of snapshots: decisions of the last `days` can be replayed.
 
-    Attributes:
-        days: for which every decision can be made again.
-        steps: to go back, kept however old they are.
+    The last `min_snapshots` rollback targets are kept whatever their age.
     """
 
     days: float = 30.0
-    steps: int = 20
+    min_snapshots: int = 20
 
 
-History = tuple[Stint, ...]
+ActivationHistory = tuple[SnapshotActivation, ...]
 
 
-def identity(snapshot: Snapshot) -> str:
+def compute_snapshot_id(snapshot: Snapshot) -> str:
     """Return the snapshot's id: 64 hexadecimal digits."""
-    return hashlib.sha256(_body(snapshot)).hexdigest()
+    return hashlib.sha256(_encode_body(snapshot)).hexdigest()
 
 
-def encode(snapshot: Snapshot) -> bytes:
-    """Return the snapshot as bytes that carry their own seal; the same for the same content."""
-    body = _body(snapshot)
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Return the snapshot as bytes with their digest; equal snapshots give equal bytes."""
+    body = _encode_body(snapshot)
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
-def decode(blob: bytes, expected: str | None = None) -> Snapshot:
-    """Return the snapshot written in `blob`.
+def decode_snapshot(blob: bytes, expected: str | None = None) -> Snapshot:
+    """Return the snapshot in `blob`; its id must be `expected` unless that is None.
 
-    Args:
-        blob: what `encode` returned.
-        expected: the id that it must have; None to trust the seal inside.
-
-    Raises:
-        BrokenSnapshot: the bytes are not whole, not unchanged, or another snapshot's.
+    Raises BrokenSnapshot when the bytes are damaged, or another snapshot's.
     """
     if not blob.startswith(MAGIC):
         raise BrokenSnapshot("this is no snapshot, or one of another version of Sophia")
-    seal = blob[len(MAGIC) : len(MAGIC) + _DIGEST]
-    body = blob[len(MAGIC) + _DIGEST :]
+    stored = blob[len(MAGIC) : len(MAGIC) + _DIGEST_BYTES]
+    body = blob[len(MAGIC) + _DIGEST_BYTES :]
     digest = hashlib.sha256(body)
-    if digest.digest() != seal:
+    if digest.digest() != stored:
         raise BrokenSnapshot("the snapshot was changed or cut after it was written")
     if expected is not None and digest.hexdigest() != expected:
         raise BrokenSnapshot(f"this is snapshot {digest.hexdigest()[:12]}, not {expected[:12]}")
@@ -113,99 +109,88 @@ def decode(blob: bytes, expected: str | None = None) -> Snapshot:
         snapshot = msgpack.decode(body, type=Snapshot)
     except (DecodeError, ValidationError) as error:
         raise BrokenSnapshot(f"the snapshot cannot be read: {error}") from error
-    if _body(snapshot) != body:
-        raise BrokenSnapshot("the snapshot is not written as Sophia writes it")
+    if _encode_body(snapshot) != body:
+        raise BrokenSnapshot("the snapshot is not in the form that Sophia writes")
     return snapshot
 
 
-def lineage(id: str, known: Mapping[str, Snapshot]) -> Iterator[Snapshot]:
-    """Yield a snapshot and what it was learned on from, the youngest first, as far as is known.
-
-    Raises UnknownSnapshot when not even `id` is.
-    """
-    if id not in known:
-        raise UnknownSnapshot(id)
-    at: str | None = id
-    # A content hash cannot contain itself, so a line of parents has an end.
-    while at is not None and at in known:
-        yield known[at]
-        at = known[at].parent
-
-
-def current(history: History) -> str | None:
+def active_snapshot_id(history: ActivationHistory) -> str | None:
     """Return the id in service, or None before the first."""
     return history[-1].id if history else None
 
 
-def promote(history: History, stint: Stint) -> History:
-    """Return the history with `stint` begun; unchanged when its snapshot is in service already."""
-    return history if current(history) == stint.id else (*history, stint)
+def activate_snapshot(
+    history: ActivationHistory, activation: SnapshotActivation
+) -> ActivationHistory:
+    """Return the history with `activation`; unchanged when its snapshot is in service already."""
+    return history if active_snapshot_id(history) == activation.id else (*history, activation)
 
 
-def target(history: History, to: str | None) -> Stint:
-    """Return what to go back to: the kept stint whose id begins with `to`, or the step before.
+def find_rollback_target(history: ActivationHistory, id_prefix: str | None) -> SnapshotActivation:
+    """Return the entry whose id begins with `id_prefix`, or the step before the current one.
 
-    Steps are undone one by one: after going back, the step before is the one before that.
-    Raises UnknownSnapshot when none or several begin so, or nothing was before, or it is not kept.
+    Repeated rollbacks undo one step each.
+
+    Raises UnknownSnapshot when no or several ids match, there is no step before, or the snapshot
+    is no longer kept.
     """
-    wanted = to
-    if wanted is None:
-        line = _line(history)
-        if len(line) < 2:
-            raise UnknownSnapshot("there was none before this one")
-        wanted = line[-2]
-    found = {step.id: step for step in history if step.id.startswith(wanted) and not step.gone}
-    if len(found) != 1:
-        what = "is no longer kept" if to is None else f"can mean {len(found)} snapshots"
-        raise UnknownSnapshot(f"{wanted[:16]!r} {what}")
-    return next(iter(found.values()))
+    prefix = id_prefix
+    if prefix is None:
+        lineage = _active_lineage(history)
+        if len(lineage) < 2:
+            raise UnknownSnapshot("there is no earlier snapshot")
+        prefix = lineage[-2]
+    matches = {step.id: step for step in history if step.id.startswith(prefix) and not step.expired}
+    if len(matches) != 1:
+        problem = "is no longer kept" if id_prefix is None else f"matches {len(matches)} snapshots"
+        raise UnknownSnapshot(f"{prefix[:16]!r} {problem}")
+    return next(iter(matches.values()))
 
 
-def prune(history: History, keeping: Keeping, now_ms: int) -> History:
-    """Return the history with those stints marked as gone that are not to be kept.
+def prune_snapshots(
+    history: ActivationHistory, retention: SnapshotRetention, now_ms: int
+) -> ActivationHistory:
+    """Return the history with the entries marked as expired that need not be kept.
 
-    Kept are the snapshots that decisions of the last days rest on, the last steps that one can go
-    back to, and the last that were in service.
+    The snapshots behind the decisions of the last days are kept, and the last rollback targets and
+    entries.
     """
-    since = now_ms - keeping.days * _DAY_MS - _LEEWAY_MS
+    since = now_ms - retention.days * _DAY_MS - _GRACE_MS
     ends = [*(step.at_ms for step in history[1:]), now_ms]
     kept = {step.id for step, end in zip(history, ends, strict=True) if end >= since}
-    kept.update(_line(history)[-keeping.steps :])
-    kept.update([step.id for step in history][-keeping.steps :])
+    kept.update(_active_lineage(history)[-retention.min_snapshots :])
+    kept.update([step.id for step in history][-retention.min_snapshots :])
     return tuple(
-        step if step.gone or step.id in kept else replace(step, gone=True) for step in history
+        step if step.expired or step.id in kept else replace(step, expired=True) for step in history
     )
 
 
-def encode_history(history: History) -> bytes:
-    """Return the history as JSON, for people to read as well."""
+def encode_history(history: ActivationHistory) -> bytes:
+    """Return the history as indented JSON."""
     return json.format(json.encode(history), indent=1) + b"\n"
 
 
-def decode_history(blob: bytes | None) -> History:
-    """Return the history written in `blob`; None for a folder that has none yet.
-
-    Raises BrokenSnapshot when it cannot be read.
-    """
+def decode_history(blob: bytes | None) -> ActivationHistory:
+    """Return the history in `blob`, empty for None. Raises BrokenSnapshot when it is damaged."""
     try:
-        return json.decode(blob, type=History) if blob else ()
+        return json.decode(blob, type=ActivationHistory) if blob else ()
     except (DecodeError, ValidationError) as error:
         raise BrokenSnapshot(f"the history of snapshots cannot be read: {error}") from error
 
 
-def _line(history: History) -> list[str]:
-    """Return the steps that led to what is in service; what was gone back behind is not on it."""
-    line: list[str] = []
+def _active_lineage(history: ActivationHistory) -> list[str]:
+    """Return the steps that led to the current snapshot, without those that were rolled back."""
+    lineage: list[str] = []
     for step in history:
-        origin = step.of or step.id
-        if step.of is not None and origin in line:
-            del line[line.index(origin) + 1 :]
-        elif step.amends and line:
-            line[-1] = step.id
+        origin = step.restores or step.id
+        if step.restores is not None and origin in lineage:
+            del lineage[lineage.index(origin) + 1 :]
+        elif step.amends_previous and lineage:
+            lineage[-1] = step.id
         else:
-            line.append(origin)
-    return line
+            lineage.append(origin)
+    return lineage
 
 
-def _body(snapshot: Snapshot) -> bytes:
+def _encode_body(snapshot: Snapshot) -> bytes:
     return msgpack.encode(snapshot, order="deterministic")

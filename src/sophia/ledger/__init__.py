@@ -1,1 +1,1 @@
-"""What happened and what it cost."""
+"""Costs of attempts."""

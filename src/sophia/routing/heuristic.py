@@ -1,70 +1,70 @@
-"""The policy of the first day: a table from task, complexity and length to a role."""
+"""Heuristic policy: a table from task, complexity and length to a role, and its fallbacks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sophia.routing.chains import CHAINS
-from sophia.routing.nouns import Features
-from sophia.routing.optimizer import Offer
+from sophia.routing.quotes import Quote
+from sophia.routing.types import Features
 
-LONG_CHARS = 50_000
+LONG_CONTEXT_CHARS = 50_000
+
+FALLBACK_ROLES: Mapping[str, tuple[str, ...]] = {
+    "complex reasoning": ("european", "fast", "fallback"),
+    "code": ("code specialist", "complex reasoning", "fallback"),
+    "long context": ("complex reasoning", "fast", "fallback"),
+}
 
 
-def choose_role(features: Features) -> tuple[str, str]:
-    """Return the role that should answer, and the sentence that says why."""
-    complexity = features.complexity
-    if features.task_type == "coding":
+def choose_role(features: Features) -> tuple[str, str]:  # noqa: PLR0911 - a row of the table each
+    """Return the role that should answer, and a sentence with the reason."""
+    complexity, task = features.complexity, features.task_type
+    level = f"(complexity {complexity:.2f})"
+    if task == "coding":
         if complexity > 0.7:
-            return "code", f"Demanding code (complexity {complexity:.2f}) goes to the code model."
-        return (
-            "code specialist",
-            f"Everyday code (complexity {complexity:.2f}) goes to the code specialist.",
-        )
-    if features.task_type == "analysis":
-        return _analyst(features)
-    if features.task_type == "creative":
+            return "code", f"Demanding code {level} goes to the code model."
+        return "code specialist", f"Everyday code {level} goes to the code specialist."
+    if task == "analysis":
+        if features.chars > LONG_CONTEXT_CHARS:
+            reason = (
+                f"A long analysis ({features.chars:,} characters) goes to the long-context model."
+            )
+            return "long context", reason
+        if complexity > 0.8:
+            return "complex reasoning", f"A hard analysis {level} goes to the best reasoner."
+        return "fast", f"An ordinary analysis {level} goes to the fast model."
+    if task == "creative":
         return "creative", "Creative writing goes to the creative model."
     if complexity < 0.3:
-        return (
-            "fallback",
-            f"A simple question (complexity {complexity:.2f}) goes to the small model.",
-        )
+        return "fallback", f"A simple question {level} goes to the small model."
     if complexity < 0.6:
-        return "fast", f"A middling question (complexity {complexity:.2f}) goes to the fast model."
-    return (
-        "european",
-        f"A demanding general question (complexity {complexity:.2f}) goes to the European model.",
-    )
+        return "fast", f"An ordinary question {level} goes to the fast model."
+    return "european", f"A demanding general question {level} goes to the European model."
 
 
-def lineup(
-    role: str, of_role: Callable[[str], Offer | None], ranked: Sequence[Offer]
-) -> list[Offer]:
-    """Return the offers in the order of the table, of those that pay for an expected answer.
+def order_quotes(
+    role: str, find_by_role: Callable[[str], Quote | None], ranked: Sequence[Quote]
+) -> list[Quote]:
+    """Return the quotes that cover an expected answer, in the order of the table.
 
-    First that of `role`, then who steps in for it, then all as they are `ranked`.
+    First the one of `role`, then those of its fallback roles, then all as `ranked`.
     """
-    first = [of_role(name) for name in (role, *CHAINS.get(role, ()))]
-    offers = [*(offer for offer in first if offer is not None), *ranked]
-    return [offer for offer in distinct(offers) if offer.pays]
+    first: dict[str, Quote] = {}
+    for name in (role, *FALLBACK_ROLES.get(role, ())):
+        quote = find_by_role(name)
+        if quote is not None and quote.covers_expected:
+            first[quote.pool_model.id] = quote
+    others = [one for one in ranked if one.covers_expected and one.pool_model.id not in first]
+    return [*first.values(), *others]
 
 
-def distinct(offers: Iterable[Offer]) -> list[Offer]:
-    """Return the offers without repeats, in their order."""
-    return list({offer.seat.id: offer for offer in offers}.values())
+def truncate_chain(order: Iterable[str], last_resort: str | None, length: int) -> list[str]:
+    """Return at most `length` models of `order` without repeats, ending with `last_resort`.
 
-
-def _analyst(features: Features) -> tuple[str, str]:
-    if features.chars > LONG_CHARS:
-        return (
-            "long context",
-            f"A long analysis ({features.chars:,} characters) goes to the long-context model.",
-        )
-    if features.complexity > 0.8:
-        return (
-            "complex reasoning",
-            f"A hard analysis (complexity {features.complexity:.2f}) goes to the best reasoner.",
-        )
-    return (
-        "fast",
-        f"A usual analysis (complexity {features.complexity:.2f}) goes to the fast model.",
-    )
+    With room for a single attempt the first choice stands, not the last resort.
+    """
+    chain: list[str] = []
+    for model in order:
+        if model not in chain and (model != last_resort or not chain):
+            chain.append(model)
+    if last_resort is None or length < 2 or chain[:1] == [last_resort]:
+        return chain[:length]
+    return [*chain[: length - 1], last_resort]

@@ -1,239 +1,294 @@
-"""The decision: from a request's counts and hints to ordered attempts with reasons and prices."""
+"""The decision: from features, hints and models to ordered attempts with reasons and prices."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from sophia.core.errors import BadRequest
-from sophia.routing.chains import cut
-from sophia.routing.features import extract
-from sophia.routing.field import Field
-from sophia.routing.heuristic import choose_role, distinct, lineup
-from sophia.routing.learned import rank
-from sophia.routing.named import plan_named
-from sophia.routing.nouns import Attempt, Candidate, Evidence, Features, Hints, Plan
-from sophia.routing.optimizer import (
-    DEFAULT_MIN_QUALITY,
-    Offer,
-    prefer,
-    wishes,
-)
-from sophia.routing.refusals import nobody
-from sophia.routing.request import LEARNED, POLICIES, Limits, RouteRequest
-from sophia.routing.rules import Rule, match
+from msgspec import Struct
 
-__all__ = ["POLICIES", "Limits", "RouteRequest", "plan", "plan_named"]
+from sophia.routing.candidates import Candidates
+from sophia.routing.explain.refusals import build_exclusion_error, build_no_candidate_error
+from sophia.routing.features.extract import build_default_features
+from sophia.routing.heuristic import choose_role, order_quotes, truncate_chain
+from sophia.routing.model_name import LEARNED_POLICY
+from sophia.routing.pool import PoolModel
+from sophia.routing.quotes import DEFAULT_MIN_QUALITY, Quote, order_by_tradeoff, resolve_tradeoff
+from sophia.routing.rank import rank_quotes
+from sophia.routing.request import KeyLimits, RouteRequest
+from sophia.routing.rules.model import Rule
+from sophia.routing.types import Attempt, Candidate, DecisionTrace, Hints, Plan, Prompt
+
+_NO_HINTS = Hints()
 
 
-def plan(request: RouteRequest) -> Plan:
-    """Return the attempts for a request that leaves the choice of the model to Sophia.
+def build_plan(request: RouteRequest) -> Plan:
+    """Return the attempts for a request that leaves the choice to Sophia.
 
     Raises:
-        BadRequest: the request forces a rule or policy that does not exist.
-        NoCandidate: no model satisfies the constraints; `details` lists why not, by model.
-        BudgetExceeded: models are able, but the budget does not pay a minimal answer of any.
+        NoCandidate: no model satisfies the constraints; `details` lists the reasons by model.
+        BudgetExceeded: models are able, but the budget does not cover a minimal answer of any.
+        ContextLengthExceeded: the request is longer than the context window of every model.
     """
-    features = request.features or extract(request.prompt, request.hints)
-    field = Field(request, features)
-    rule = _rule_of(request, features)
-    policy = _policy_of(request.hints)
-    choice = _pinned(field)
-    if choice is None and rule is not None:
-        choice = _by_rule(field, rule)
-    if choice is None and policy == LEARNED:
-        choice = _by_learned(field)
-    if choice is None:
-        choice = _by_policy(field, "heuristic" if policy == LEARNED else policy)
-    evidence = choice.evidence
-    if evidence is None and request.seen is not None:
-        evidence = request.seen.evidence()
-    rated = () if evidence is None else evidence.rated
-    quality = {one.arm: one.quality for one in rated}
-    cost = {one.arm: round(one.cost_nano) for one in rated}
-    attempts = _attempts(field, choice, cost)
+    candidates = Candidates(request)
+    selection = _select(candidates)
+    trace = selection.trace
+    if trace is None and request.context is not None:
+        trace = request.context.build_trace()
+    rated_arms = () if trace is None else trace.rated_arms
+    quality = {arm.model: arm.quality for arm in rated_arms}
+    cost = {arm.model: round(arm.cost_nano) for arm in rated_arms}
     return Plan(
-        attempts,
-        choice.policy,
-        choice.rule,
-        choice.reason,
-        features,
-        tuple(
-            [
-                Candidate(
-                    offer.seat.id,
-                    quality.get(offer.seat.id, offer.quality),
-                    offer.seat.latency_ms,
-                    cost.get(offer.seat.id, offer.expected),
-                    offer.held or 0,
-                )
-                for offer in field.offers.values()
-            ]
-        ),
-        tuple(field.excluded.values()),
-        choice.propensity,
-        choice.notes,
-        evidence,
+        attempts=_build_attempts(candidates, selection, cost),
+        policy=selection.policy,
+        rule=selection.rule,
+        reason=selection.reason,
+        features=request.features,
+        candidates=_build_candidates(candidates, quality, cost),
+        excluded=tuple(candidates.excluded.values()),
+        propensity=selection.propensity,
+        notes=selection.notes,
+        trace=trace,
     )
 
 
-@dataclass(slots=True)
-class _Choice:
-    """Offers in the order to try them, and the reason for the first."""
+def _build_candidates(
+    candidates: Candidates, quality: Mapping[str, float], cost: Mapping[str, int]
+) -> tuple[Candidate, ...]:
+    return tuple(
+        [
+            Candidate(
+                model=model,
+                quality=quality.get(model, quote.quality),
+                latency_ms=quote.pool_model.latency_ms,
+                expected_nano=cost.get(model, quote.expected_nano),
+                worst_nano=quote.held_nano or 0,
+            )
+            for model, quote in candidates.quotes.items()
+        ]
+    )
 
-    offers: list[Offer]
+
+def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
+    models: Sequence[PoolModel],
+    prompt: Prompt,
+    limits: KeyLimits,
+    *,
+    today: str,
+    max_cost_nano: int | None = None,
+    model_kind: str = "chat",
+) -> Plan:
+    """Return the attempts for a request that names `models`: the first, then its substitutes.
+
+    No model is refused on an estimate that may be wrong: the upstream knows its own window best.
+
+    Raises:
+        ContextLengthExceeded: the request is longer than the first model's context window.
+        IncapableModel: the first model cannot do what the request asks.
+        NoCandidate: the key may not use it, or its price is not known.
+        BudgetExceeded: the budget does not cover a minimal answer.
+    """
+    candidates = Candidates(
+        RouteRequest(
+            prompt=prompt,
+            hints=_NO_HINTS if max_cost_nano is None else Hints(max_cost_nano=max_cost_nano),
+            features=build_default_features(prompt),
+            limits=limits,
+            today=today,
+            named=models,
+            model_kind=model_kind,
+        )
+    )
+    quotes = list(candidates.quotes.values())[: limits.max_attempts]
+    if not quotes:
+        first = candidates.excluded[models[0].id]
+        raise build_exclusion_error(first, candidates.spend_limit)
+    substitute_reason = f"It steps in when {quotes[0].pool_model.id} fails."
+    attempts = [
+        Attempt(
+            model=quote.pool_model.id,
+            reason="The request names it." if quote is quotes[0] else substitute_reason,
+            expected_nano=quote.expected_nano,
+            held_nano=quote.held_nano or 0,
+            max_tokens=quote.max_tokens,
+        )
+        for quote in quotes
+    ]
+    return Plan(
+        attempts=tuple(attempts),
+        policy="named",
+        rule=None,
+        reason="The request names it.",
+        features=candidates.request.features,
+        excluded=tuple(candidates.excluded.values()),
+    )
+
+
+class _Selection(Struct, kw_only=True):
+    """Quotes in the order to try them, and the reason for the first."""
+
+    quotes: list[Quote]
     reason: str
     policy: str
     rule: str | None = None
-    last: str | None = None
+    last_resort: Quote | None = None
     notes: tuple[str, ...] = ()
     propensity: float = 1.0
-    evidence: Evidence | None = None
+    trace: DecisionTrace | None = None
 
 
-def _pinned(field: Field) -> _Choice | None:
-    """Return the model that called the tools, while it is able: another would not know why."""
-    seen = field.request.seen
-    hints, prompt = field.request.hints, field.request.prompt
-    if seen is None or seen.current is None or not prompt.tool_turn:
+def _select(candidates: Candidates) -> _Selection:
+    request = candidates.request
+    selection = _select_pinned(candidates)
+    if selection is None and request.rule is not None:
+        selection = _select_by_rule(candidates, request.rule)
+    policy = request.hints.policy or LEARNED_POLICY
+    if selection is None and policy == LEARNED_POLICY:
+        selection, policy = _select_by_learned_policy(candidates), "heuristic"
+    return selection or _select_by_policy(candidates, policy)
+
+
+def _select_pinned(candidates: Candidates) -> _Selection | None:
+    """Return the model that called the tools, while it is able: it knows why it called them."""
+    context = candidates.request.context
+    hints, prompt = candidates.request.hints, candidates.request.prompt
+    if context is None or context.current_model is None or not prompt.after_tool_result:
         return None
     if hints.rule or hints.policy or hints.min_quality is not None:
         return None
-    offer = field.offer(seen.current)
-    if offer is None or not offer.pays:
+    pinned = candidates.find_quote(context.current_model)
+    if pinned is None or not pinned.covers_expected:
         return None
-    last = _last_resort(field)
-    others = [other for other in field.ranked() if other.pays and other is not offer]
-    reason = "The model that called the tools goes on with what they gave back."
-    return _Choice([offer, *others], reason, "pinned", None, last.seat.id if last else None)
-
-
-def _rule_of(request: RouteRequest, features: Features) -> Rule | None:
-    name = request.hints.rule
-    if name is None:
-        return None if request.hints.policy else match(features, request.rulebook)
-    rule = request.rulebook.named(name)
-    if rule is None:
-        known = ", ".join(rule.name for rule in request.rulebook.rules) or "none"
-        raise BadRequest(f"There is no rule named {name!r}; the rules are: {known}.", param="model")
-    return rule
-
-
-def _policy_of(hints: Hints) -> str:
-    policy = hints.policy or LEARNED
-    if policy not in POLICIES:
-        raise BadRequest(
-            f"There is no policy named {policy!r}; take one of {', '.join(POLICIES)}.",
-            param="model",
-        )
-    return policy
-
-
-def _by_rule(field: Field, rule: Rule) -> _Choice | None:
-    """Return what `rule` says, or None when it names nobody that is able."""
-    named = [offer for name in rule.preferred_models if (offer := field.offer(name)) is not None]
-    last = field.offer(rule.fallback) if rule.fallback else None
-    paying = [offer for offer in distinct(named) if offer.pays]
-    hints = field.request.hints
-    ordered, why = prefer(paying, wishes(hints), _floor(hints))
-    if hints.min_quality is not None:
-        ordered = [offer for offer in ordered if offer.quality >= hints.min_quality]
-    if ordered:
-        reason = f"Rule {rule.name} asks for it" + (f"; of its models it is {why}." if why else ".")
-        return _Choice(ordered, reason, "rule", rule.name, last.seat.id if last else None)
-    if last is None:
-        return None
-    reason = (
-        f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
+    ranked = [quote for quote in candidates.rank_by_quality() if quote.covers_expected]
+    return _Selection(
+        quotes=[pinned, *(quote for quote in ranked if quote is not pinned)],
+        reason="The model that called the tools continues with their results.",
+        policy="pinned",
+        last_resort=_find_last_resort(candidates),
     )
-    return _Choice([last], reason, "rule", rule.name, last.seat.id)
 
 
-def _by_learned(field: Field) -> _Choice | None:
-    """Return what the learned policy says, or None: it knows too little yet, or declines."""
-    request = field.request
-    if request.learned is None or request.seen is None:
+def _select_by_rule(candidates: Candidates, rule: Rule) -> _Selection | None:
+    """Return the selection of `rule`, or None when no model that it names is able."""
+    named = {
+        quote.pool_model.id: quote
+        for name in rule.preferred_models
+        if (quote := candidates.find_quote(name)) is not None
+    }
+    fallback = candidates.find_quote(rule.fallback) if rule.fallback else None
+    affordable = [quote for quote in named.values() if quote.covers_expected]
+    hints = candidates.request.hints
+    ordered, why = order_by_tradeoff(affordable, resolve_tradeoff(hints), _min_quality(hints))
+    ordered = _with_min_quality(ordered, hints)
+    reason = f"Rule {rule.name} asks for it" + (f"; of its models it is {why}." if why else ".")
+    if not ordered:
+        if fallback is None:
+            return None
+        ordered = [fallback]
+        reason = (
+            f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
+        )
+    return _Selection(
+        quotes=ordered, reason=reason, policy="rule", rule=rule.name, last_resort=fallback
+    )
+
+
+def _select_by_learned_policy(candidates: Candidates) -> _Selection | None:
+    """Return the selection of the learned policy, or None when it may not decide or declines."""
+    request = candidates.request
+    if request.learned_policy is None or request.context is None:
         return None
-    offers = [offer for offer in field.offers.values() if offer.pays]
-    ranking = rank(request.learned, request.seen, offers, request.hints)
+    affordable = [quote for quote in candidates.quotes.values() if quote.covers_expected]
+    ranking = rank_quotes(request.learned_policy, request.context, affordable, request.hints)
     if ranking is None:
         return None
-    last = _last_resort(field)
-    return _Choice(
-        ranking.offers,
-        ranking.reason,
-        request.learned.policy.name,
-        None,
-        last.seat.id if last else None,
-        (),
-        ranking.propensity,
-        ranking.evidence,
+    return _Selection(
+        quotes=ranking.quotes,
+        reason=ranking.reason,
+        policy=request.learned_policy.policy.name,
+        last_resort=_find_last_resort(candidates),
+        propensity=ranking.propensity,
+        trace=ranking.trace,
     )
 
 
-def _by_policy(field: Field, policy: str) -> _Choice:
-    """Return the order of `policy`, after the money and the caller's wishes have had their say."""
-    hints = field.request.hints
-    role, reason = choose_role(field.features)
-    wish = wishes(hints) if policy == "heuristic" else policy
-    last = _last_resort(field)
-    first = field.offer_of_role(role)
-    paying = lineup(role, field.offer_of_role, field.ranked())
-    ordered, why = prefer(paying, wish, _floor(hints))
-    if hints.min_quality is not None:
-        ordered = [offer for offer in ordered if offer.quality >= hints.min_quality]
+def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
+    """Return the selection of the heuristic, reordered by the caller's trade-off."""
+    hints = candidates.request.hints
+    role, reason = choose_role(candidates.request.features)
+    tradeoff = resolve_tradeoff(hints) if policy == "heuristic" else policy
+    last = _find_last_resort(candidates)
+    affordable = order_quotes(role, candidates.find_quote_by_role, candidates.rank_by_quality())
+    ordered, why = order_by_tradeoff(affordable, tradeoff, _min_quality(hints))
+    ordered = _with_min_quality(ordered, hints)
     if not ordered:
-        return _fall_back(field, policy, last)
+        return _select_fallback(candidates, policy, last)
     if why:
         reason = f"It is {why}."
-    elif ordered[0] is not first:
-        reason = f"{reason} That one is not able or too dear, so the next in line answers."
-    return _Choice(ordered, reason, policy, None, last.seat.id if last else None)
+    elif ordered[0] is not candidates.find_quote_by_role(role):
+        reason = f"{reason} That one is not able or too expensive, so the next in line answers."
+    return _Selection(quotes=ordered, reason=reason, policy=policy, last_resort=last)
 
 
-def _fall_back(field: Field, policy: str, last: Offer | None) -> _Choice:
-    """Return the named fallback, else the cheapest there is, when nothing meets the wishes."""
-    reason = (
-        "No candidate meets the quality and the cost that were asked for, so the fallback answers."
-    )
+def _select_fallback(candidates: Candidates, policy: str, last: Quote | None) -> _Selection:
+    """Return the named fallback, else the cheapest model, when no model meets the wishes."""
     if last is None:
-        if not field.offers:
-            raise nobody(field.purse, field.excluded.values())
+        if not candidates.quotes:
+            raise build_no_candidate_error(candidates.spend_limit, candidates.excluded.values())
         last = min(
-            field.offers.values(), key=lambda offer: (not offer.pays, offer.expected, offer.seat.id)
+            candidates.quotes.values(),
+            key=lambda quote: (not quote.covers_expected, quote.expected_nano, quote.pool_model.id),
         )
-    return _Choice([last], reason, policy, None, last.seat.id, ("fallback",))
+    return _Selection(
+        quotes=[last],
+        reason="No candidate meets the requested quality and cost, so the fallback answers.",
+        policy=policy,
+        last_resort=last,
+        notes=("fallback",),
+    )
 
 
-def _last_resort(field: Field) -> Offer | None:
-    for name in field.request.fallbacks:
-        offer = field.offer(name)
-        if offer is not None:
-            return offer
-    return field.offer_of_role("fallback")
+def _find_last_resort(candidates: Candidates) -> Quote | None:
+    for name in candidates.request.fallback_models:
+        quote = candidates.find_quote(name)
+        if quote is not None:
+            return quote
+    return candidates.find_quote_by_role("fallback")
 
 
-def _floor(hints: Hints) -> float:
+def _min_quality(hints: Hints) -> float:
     return DEFAULT_MIN_QUALITY if hints.min_quality is None else hints.min_quality
 
 
-def _attempts(field: Field, choice: _Choice, cost: Mapping[str, int]) -> tuple[Attempt, ...]:
-    """Return whom to ask in turn; `cost` holds what was learned of answers' costs, by model."""
-    first = choice.offers[0]
-    order = [offer.seat.id for offer in choice.offers]
-    if choice.rule is not None:
-        wanted = field.request.hints.min_quality or 0.0
-        order.extend(
-            offer.seat.id for offer in field.ranked() if offer.pays and offer.quality >= wanted
-        )
-    chain = cut(order, choice.last, field.request.limits.max_attempts)
+def _with_min_quality(quotes: list[Quote], hints: Hints) -> list[Quote]:
+    if hints.min_quality is None:
+        return quotes
+    return [quote for quote in quotes if quote.quality >= hints.min_quality]
+
+
+def _build_attempts(
+    candidates: Candidates, selection: _Selection, cost: Mapping[str, int]
+) -> tuple[Attempt, ...]:
+    """Return the attempts in order; `cost` holds learned costs of answers, by model."""
+    order = [quote.pool_model.id for quote in selection.quotes]
+    if selection.rule is not None:
+        ranked = _with_min_quality(candidates.rank_by_quality(), candidates.request.hints)
+        order.extend(quote.pool_model.id for quote in ranked if quote.covers_expected)
+    last = None if selection.last_resort is None else selection.last_resort.pool_model.id
+    chain = truncate_chain(order, last, candidates.request.limits.max_attempts)
     attempts = []
-    for number, name in enumerate(chain):
-        offer = field.offers[name]
+    for number, model in enumerate(chain):
+        quote = candidates.quotes[model]
         if number == 0:
-            reason = choice.reason
-        elif name == choice.last:
+            reason = selection.reason
+        elif model == last:
             reason = "It is the last fallback."
         else:
-            reason = f"It steps in when {first.seat.id} fails."
-        expected = cost.get(name, offer.expected)
-        attempts.append(Attempt(name, reason, expected, offer.held or 0, offer.max_tokens))
+            reason = f"It steps in when {chain[0]} fails."
+        attempts.append(
+            Attempt(
+                model=model,
+                reason=reason,
+                expected_nano=cost.get(model, quote.expected_nano),
+                held_nano=quote.held_nano or 0,
+                max_tokens=quote.max_tokens,
+            )
+        )
     return tuple(attempts)

@@ -1,96 +1,117 @@
-"""The models a request may be routed to, with their unchanging facts worked out."""
+"""Pool: the models that a request may be routed to, with their precomputed facts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from msgspec import Struct
 
+from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import Model
-from sophia.catalogue.prices import Tier
+from sophia.catalogue.prices import PriceTier
 from sophia.core.money import MAX_NANO
-from sophia.routing.nouns import TASK_TYPES, TaskType
+from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
+from sophia.routing.types import TASK_TYPES, TaskType
 
 UNKNOWN_QUALITY = 0.5
 UNKNOWN_LATENCY_MS = 2000
 
 # This model bills a picture at up to 48,169 tokens, eight times the allowance that covers the rest.
-_DEAR_IMAGES = {"openai/gpt-4o-mini": 50_000}
+_COSTLY_IMAGES_PREFIX, _EXTRA_IMAGE_TOKENS = "openai/gpt-4o-mini", 50_000
+
+QualityByTask = Mapping[TaskType, float]
+QualityPrior = Callable[[str], QualityByTask]
+"""Returns the expected quality of a model, 0 to 1, by task type."""
 
 
-class Seat(Struct, frozen=True):
-    """One model of a pool; `base` and `ceiling` hold for prompts below `dearer_from` tokens."""
+class PoolModel(Struct, frozen=True, kw_only=True):
+    """One model of a pool; the prices hold for prompts below `next_tier_tokens` tokens."""
 
     model: Model
     id: str
     role: str
-    quality: Mapping[str, float]
+    quality: QualityByTask
     latency_ms: int
-    base: Tier
-    ceiling: Tier
-    dearer_from: int
-    request: int
-    output_bound: int
-    image_surplus: int
+    base_prices: PriceTier
+    max_prices: PriceTier
+    next_tier_tokens: int
+    request_price: int
+    max_output_tokens: int
+    extra_image_tokens: int
 
     @classmethod
-    def of(cls, model: Model) -> "Seat":
-        """Return the seat of `model`; without a profile its quality and latency are guesses."""
+    def from_model(cls, model: Model, quality: QualityByTask) -> "PoolModel":
+        """Return the pool entry of `model`; its latency is a guess without a profile."""
         profile, prices, base = model.profile, model.prices, model.prices.tiers[0]
-        images = 0
-        for prefix, tokens in _DEAR_IMAGES.items():
-            if model.id.startswith(prefix):
-                images = tokens
+        costly_images = model.id.startswith(_COSTLY_IMAGES_PREFIX)
         return cls(
-            model,
-            model.id,
-            profile.role if profile else "",
-            profile.quality if profile else {},
-            profile.latency_ms if profile else UNKNOWN_LATENCY_MS,
-            base,
-            prices.ceiling(base.min_prompt_tokens) if base.cache_write else base,
-            prices.tiers[1].min_prompt_tokens if len(prices.tiers) > 1 else MAX_NANO,
-            prices.request,
-            model.max_output_tokens or model.context_length,
-            images,
+            model=model,
+            id=model.id,
+            role=profile.role if profile else "",
+            quality=quality,
+            latency_ms=profile.latency_ms if profile else UNKNOWN_LATENCY_MS,
+            base_prices=base,
+            max_prices=prices.ceiling(base.min_prompt_tokens) if base.cache_write else base,
+            next_tier_tokens=prices.tiers[1].min_prompt_tokens
+            if len(prices.tiers) > 1
+            else MAX_NANO,
+            request_price=prices.per_request,
+            max_output_tokens=model.max_output_tokens or model.context_length,
+            extra_image_tokens=_EXTRA_IMAGE_TOKENS if costly_images else 0,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Routable models: built once per catalogue, shared by all requests.
+class ModelPool:
+    """Routable models, built once per catalogue.
 
-    `ranking` holds the seats of a task type from the best quality down, cheaper first at a tie;
-    `by_role` the first model of each role.
+    Attributes:
+        by_role: the first model of each role.
+        by_quality: models from the best expected quality down, cheaper first at a tie.
     """
 
-    seats: tuple[Seat, ...]
-    by_id: Mapping[str, Seat]
-    by_role: Mapping[str, Seat]
-    ranking: Mapping[TaskType, tuple[Seat, ...]]
+    models: tuple[PoolModel, ...]
+    by_id: Mapping[str, PoolModel]
+    by_role: Mapping[str, PoolModel]
+    by_quality: Mapping[TaskType, tuple[PoolModel, ...]]
 
     @classmethod
-    def of(cls, models: Iterable[Model]) -> "Pool":
+    def from_models(cls, models: Iterable[Model], quality_prior: QualityPrior) -> "ModelPool":
         """Return the pool of `models`, in their order; a repeated id counts once."""
-        by_id: dict[str, Seat] = {}
-        by_role: dict[str, Seat] = {}
+        by_id: dict[str, PoolModel] = {}
+        by_role: dict[str, PoolModel] = {}
         for model in models:
             if model.id not in by_id:
-                seat = Seat.of(model)
-                by_id[model.id] = seat
-                by_role.setdefault(seat.role, seat)
+                entry = PoolModel.from_model(model, quality_prior(model.id))
+                by_id[model.id] = entry
+                by_role.setdefault(entry.role, entry)
         by_role.pop("", None)
-        seats = tuple(by_id.values())
-        ranking = {
-            task: tuple(sorted(seats, key=lambda seat: _standing(seat, task)))
+        entries = tuple(by_id.values())
+        by_quality = {
+            task: tuple(sorted(entries, key=lambda entry: _quality_sort_key(entry, task)))
             for task in TASK_TYPES
         }
-        return cls(seats, by_id, by_role, ranking)
+        return cls(entries, by_id, by_role, by_quality)
+
+    def speed_prior(self, id: str) -> SpeedPrior:
+        """Return a model's expected speed by its profile; the default without one."""
+        entry = self.by_id.get(id)
+        profile = None if entry is None else entry.model.profile
+        if profile is None:
+            return DEFAULT_SPEED
+        return SpeedPrior(float(profile.latency_ms), 1000.0 / profile.tokens_per_second)
 
 
-def quality_of(seat: Seat, task: str) -> float:
-    """Return the quality to expect, 0 to 1."""
-    return seat.quality.get(task, UNKNOWN_QUALITY)
+NO_MODELS = ModelPool((), {}, {}, dict.fromkeys(TASK_TYPES, ()))
 
 
-def _standing(seat: Seat, task: str) -> tuple[float, int, str]:
-    return (-quality_of(seat, task), seat.base.prompt + seat.base.completion, seat.id)
+def build_pool(
+    catalogue: Catalogue, extra_models: Iterable[str], quality_prior: QualityPrior
+) -> ModelPool:
+    """Return the models to choose from: those with a profile, and the extra ones still listed."""
+    extra = [found.model for name in extra_models if (found := catalogue.resolve(name)) is not None]
+    return ModelPool.from_models((*catalogue.profiled_models, *extra), quality_prior)
+
+
+def _quality_sort_key(entry: PoolModel, task: TaskType) -> tuple[float, int, str]:
+    quality = entry.quality.get(task, UNKNOWN_QUALITY)
+    return -quality, entry.base_prices.prompt + entry.base_prices.completion, entry.id

@@ -1,55 +1,58 @@
-"""What a decision is given: the request's counts and hints, the models, and the key's limits."""
+"""Input of a decision: features and hints, models, and the key's limits."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
-from sophia.catalogue.model import Model
-from sophia.routing.learned import Learned, Seen
-from sophia.routing.nouns import Features, Hints, Prompt
-from sophia.routing.optimizer import DEFAULT_PER_REQUEST_NANO
-from sophia.routing.pool import Pool
-from sophia.routing.rules import RuleBook
-
-LEARNED = "learned"
-POLICIES = ("heuristic", LEARNED, "cheap", "fast", "best")
+from sophia.routing.pool import NO_MODELS, ModelPool, PoolModel
+from sophia.routing.quotes import DEFAULT_PER_REQUEST_NANO
+from sophia.routing.rank import LearnedPolicy, RoutingContext
+from sophia.routing.rules.model import Rule
+from sophia.routing.types import Features, Hints, Prompt
 
 
-class Limits(Struct, frozen=True):
-    """What the key behind a request may spend and use.
+class KeyLimits(Struct, frozen=True, kw_only=True):
+    """Limits of the key behind a request.
 
-    Money in nano-dollars, None for no limit; `price_headroom` is a percentage put on every listed
-    price before it is held; `allowed` names the models that the key may use, None for all.
+    Attributes:
+        per_request_nano: nano-dollars for one request; None for no limit.
+        budget_left_nano: nano-dollars left in the budget; None for no limit.
+        price_margin: percentage added to list prices for reservations.
+        allowed_models: ids of the models that the key may use; None for all.
     """
 
     per_request_nano: int | None = DEFAULT_PER_REQUEST_NANO
     budget_left_nano: int | None = None
     max_attempts: int = 3
-    price_headroom: int = 0
-    allowed: frozenset[str] | None = None
+    price_margin: int = 0
+    allowed_models: frozenset[str] | None = None
 
 
-NO_RULES = RuleBook()
+class RouteRequest(Struct, frozen=True, kw_only=True):
+    """Everything that a decision depends on.
 
-
-class RouteRequest(Struct, frozen=True):
-    """Everything that a decision may depend on.
-
-    `find` resolves a name that a rule, a hint or `fallbacks` uses; `today` is an ISO date;
-    `unhealthy` holds ids of models that are not to be tried now; `learned` is the policy that
-    chooses once it has learned enough, `seen` the request as it sees it. `features`
-    spare a second look at the prompt, when somebody has looked already.
+    Attributes:
+        find_model: resolves a model outside the pool, named by a rule, a hint or a fallback.
+        named: the models that the caller named, to be tried in that order.
+        model_kind: "chat" or "embedding".
+        rule: the operator's rule that decides.
+        today: ISO date.
+        unhealthy_models: ids of models that are not to be tried now.
+        learned_policy: the learned policy, when it may decide.
+        context: the request as the learned policy sees it.
     """
 
     prompt: Prompt
     hints: Hints
-    pool: Pool
-    find: Callable[[str], Model | None]
-    limits: Limits
+    features: Features
+    limits: KeyLimits
     today: str
-    rulebook: RuleBook = NO_RULES
-    fallbacks: tuple[str, ...] = ()
-    unhealthy: Collection[str] = frozenset()
-    learned: Learned | None = None
-    seen: Seen | None = None
-    features: Features | None = None
+    pool: ModelPool = NO_MODELS
+    find_model: Callable[[str], PoolModel | None] = NO_MODELS.by_id.get
+    named: Sequence[PoolModel] = ()
+    model_kind: str = "chat"
+    rule: Rule | None = None
+    fallback_models: tuple[str, ...] = ()
+    unhealthy_models: Collection[str] = frozenset()
+    learned_policy: LearnedPolicy | None = None
+    context: RoutingContext | None = None

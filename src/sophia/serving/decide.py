@@ -1,117 +1,102 @@
-"""Ask routing for a plan: the one place where a request meets the catalogue and the rules."""
+"""The decision about a request: what its model name asks for, and a plan from routing."""
 
 from collections.abc import Mapping
 
-from msgspec import Struct
-
-from sophia.catalogue.catalogue import Resolved
-from sophia.core.errors import UnknownModel
-from sophia.routing import target
-from sophia.routing.features import extract
-from sophia.routing.learned import Seen
-from sophia.routing.nouns import Plan
-from sophia.routing.plan import POLICIES, RouteRequest, plan, plan_named
-from sophia.routing.request import Limits
-from sophia.serving.insight import Insight
+from sophia.catalogue.catalogue import ResolvedModel
+from sophia.core.errors import BudgetExceeded, UnknownModel
+from sophia.routing.model_name import is_auto
+from sophia.routing.plan import build_plan, plan_named
+from sophia.routing.request import KeyLimits, RouteRequest
+from sophia.routing.rules.model import find_rule
+from sophia.serving.attempts.reservation import BudgetScope
 from sophia.serving.knowledge import Knowledge
-from sophia.serving.request import Request
+from sophia.serving.request import Decision, Request
+from sophia.serving.runtime import Runtime
+
+_NO_ALIASES: Mapping[str, str] = {}
 
 
-class Decision(Struct, frozen=True):
-    """A plan, the upstream ids of models that were asked for by another name, and a warning.
-
-    `seen` is what learned policies saw of the request, if one looked.
-    """
-
-    plan: Plan
-    served_ids: Mapping[str, str]
-    warning: str | None = None
-    seen: Seen | None = None
-
-
-_AS_NAMED: Mapping[str, str] = {}
-
-
-def decide(
-    request: Request,
-    knowledge: Knowledge,
-    limits: Limits,
-    today: str,
-    insight: Insight | None = None,
-) -> Decision:
-    """Return how to serve `request`; with `insight` what was learned has a say.
+def decide(runtime: Runtime, request: Request, scope: BudgetScope) -> Decision:
+    """Return how to serve `request` within its budget; changes no state.
 
     Raises:
         SophiaError: the name is unknown, or no model is able, allowed and affordable.
     """
-    wanted = target.parse(request.model)
-    if wanted is None:
-        return _named(request, knowledge, limits, today)
+    each, left = scope.per_request_limit, runtime.ledger.remaining(scope)
+    limits = KeyLimits(
+        per_request_nano=each,
+        budget_left_nano=left,
+        max_attempts=runtime.limits.max_attempts,
+        price_margin=runtime.limits.price_margin,
+    )
+    try:
+        return _decide(runtime, request, limits, scope.window)
+    except BudgetExceeded as error:
+        # Waiting helps only where the day's budget is the tighter limit.
+        if left is not None and (each is None or left < each):
+            error.retry_after = runtime.ledger.seconds_to_next_window()
+        raise
+
+
+def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -> Decision:
+    if not is_auto(request.model):
+        return _decide_named(request, runtime.knowledge, limits, today)
     if request.endpoint == "embeddings":
         raise UnknownModel(
-            "Sophia does not choose embedding models, since their vectors do not mix: name one.",
+            "Sophia does not choose embedding models, because their vectors do not mix: name one.",
             param="model",
         )
-    hints = wanted.apply(request.hints, POLICIES)
-    _check_rule(hints.rule, request.model, knowledge)
-    learned, seen, features = None, None, extract(request.prompt, hints)
-    if insight is not None:
-        learned, seen = insight.of(request, features, hints, limits.budget_left_nano)
-    chosen = plan(
+    knowledge, hints = runtime.knowledge, request.hints
+    encoded = knowledge.classifier.encode(request.prompt, hints)
+    rule = find_rule(knowledge.rulebook, hints, encoded.features)
+    policy, context = None, None
+    if runtime.learned_routing is not None:
+        policy, context = runtime.learned_routing.prepare(request, encoded, limits.budget_left_nano)
+    plan = build_plan(
         RouteRequest(
-            request.prompt,
-            hints,
-            knowledge.pool,
-            knowledge.find,
-            limits,
-            today,
-            knowledge.rulebook,
-            knowledge.fallbacks,
-            learned=learned,
-            seen=seen,
-            features=features,
+            prompt=request.prompt,
+            hints=hints,
+            features=encoded.features,
+            pool=knowledge.pool,
+            find_model=knowledge.find_pool_model,
+            limits=limits,
+            today=today,
+            rule=rule,
+            fallback_models=knowledge.fallbacks,
+            learned_policy=policy,
+            context=context,
         )
     )
-    return Decision(chosen, _AS_NAMED, None, seen)
+    return Decision(plan, _NO_ALIASES, None, context)
 
 
-def _check_rule(rule: str | None, model: str, knowledge: Knowledge) -> None:
-    if rule is None or knowledge.rulebook.named(rule) is not None:
-        return
-    names = [*(f"sophia/auto:{name}" for name in target.TRADEOFFS), target.AUTO]
-    names += [f"{target.PREFIX}{name}" for name in POLICIES]
-    names += [f"{target.PREFIX}{rule.name}" for rule in knowledge.rulebook.rules]
-    raise UnknownModel(
-        f"There is no {model!r}. Sophia's own names are: {', '.join(sorted(names))}.", param="model"
-    )
-
-
-def _named(request: Request, knowledge: Knowledge, limits: Limits, today: str) -> Decision:
-    first = _resolve(knowledge, request.model)
-    others = [_resolve(knowledge, name) for name in request.others] if request.others else []
-    chosen = plan_named(
-        first.model,
+def _decide_named(
+    request: Request, knowledge: Knowledge, limits: KeyLimits, today: str
+) -> Decision:
+    names = (request.model, *request.fallback_models)
+    models = [_resolve(knowledge, name) for name in names]
+    plan = plan_named(
+        [knowledge.pool_model(resolved.model) for resolved in models],
         request.prompt,
         limits,
         today=today,
         max_cost_nano=request.hints.max_cost_nano,
-        others=[other.model for other in others] if others else (),
-        kind="embedding" if request.endpoint == "embeddings" else "chat",
-        seat_of=knowledge.seat,
+        model_kind="embedding" if request.endpoint == "embeddings" else "chat",
     )
-    served = {}
-    for one in (first, *others):
-        if one.served_id != one.model.id:
-            served[one.model.id] = one.served_id
-    return Decision(chosen, served, first.warning)
+    upstream_ids = {
+        resolved.model.id: resolved.upstream_id
+        for resolved in models
+        if resolved.upstream_id != resolved.model.id
+    }
+    return Decision(plan, upstream_ids, models[0].warning)
 
 
-def _resolve(knowledge: Knowledge, name: str) -> Resolved:
-    found = knowledge.resolve(name)
-    if found is None:
-        near = knowledge.catalogue.nearest(name)
+def _resolve(knowledge: Knowledge, name: str) -> ResolvedModel:
+    resolved = knowledge.resolve(name)
+    if resolved is None:
+        near = knowledge.catalogue.similar_ids(name)
         hint = f" Did you mean {', '.join(near)}?" if near else " `GET /v1/models` lists them all."
         raise UnknownModel(
             f"There is no model {name[:200]!r}.{hint}", param="model", details={"nearest": near}
         )
-    return found
+    return resolved

@@ -1,90 +1,112 @@
-"""What deciding knows at this moment: replaced whole when something is refreshed, never edited."""
+"""Knowledge of a decision: replaced whole when something is refreshed, never edited."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 
-from sophia.catalogue.catalogue import Catalogue, Resolved
+from sophia.catalogue.catalogue import Catalogue, ResolvedModel
 from sophia.catalogue.model import Model
-from sophia.core.calls import Deadlines, PriceCeiling
-from sophia.core.ports import Upstream
-from sophia.routing.pool import Pool, Seat
-from sophia.routing.rules import RuleBook
+from sophia.config import RoutingSettings
+from sophia.core.calls import PriceCeiling
+from sophia.core.errors import ConfigError
+from sophia.learning.online.packaged import load_classifier
+from sophia.routing.features.classify import TaskClassifier
+from sophia.routing.pool import ModelPool, PoolModel, QualityPrior, build_pool
+from sophia.routing.rules.model import RuleBook
+from sophia.routing.rules.parse import RuleBookError, read_rules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """The catalogue of today, the models Sophia chooses from, and the rules in force.
+    """Catalogue, pool of models, rules and classifier.
 
-    The pool holds the models with a profile, and those that are chosen from `also`.
+    The pool holds the models with a profile, and `extra_models`.
     """
 
     catalogue: Catalogue
-    pool: Pool
+    pool: ModelPool
     rulebook: RuleBook
+    classifier: TaskClassifier
+    quality_prior: QualityPrior
     fallbacks: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    extra_models: tuple[str, ...] = ()
     cache_size: int = 1000
-    resolved: dict[str, Resolved | None] = field(default_factory=dict)
-    seats: dict[str, Seat] = field(default_factory=dict)
+    resolved: dict[str, ResolvedModel | None] = field(default_factory=dict)
+    pool_models: dict[str, PoolModel] = field(default_factory=dict)
 
-    def resolve(self, name: str) -> Resolved | None:
-        """Return what `name` stands for; names that were asked for lately are remembered."""
+    def resolve(self, name: str) -> ResolvedModel | None:
+        """Return the model that a caller's name stands for; recent names are remembered."""
         try:
             return self.resolved[name]
         except KeyError:
-            found = self.catalogue.resolve(name)
+            resolved = self.catalogue.resolve(name)
         if self.cache_size:
             if len(self.resolved) >= self.cache_size:
                 self.resolved.clear()
-            self.resolved[name] = found
-        return found
-
-    def seat(self, model: Model) -> Seat:
-        """Return the seat of a model, remembered for listed models."""
-        seat = self.seats.get(model.id)
-        if seat is None or seat.model is not model:
-            seat = Seat.of(model)
-            if len(self.seats) < len(self.catalogue.models):
-                self.seats[model.id] = seat
-        return seat
-
-    def price_ceiling(self, model: Model, prompt_tokens: int, headroom: int) -> PriceCeiling | None:
-        """Return what a provider may charge at the most, so that the hold is a true bound."""
-        if not model.prices.known:
-            return None
-        seat = self.seat(model)
-        tier = seat.ceiling
-        if prompt_tokens >= seat.dearer_from:
-            tier = model.prices.ceiling(prompt_tokens)
-        scale = 100 + headroom
-        return PriceCeiling(tier.prompt * scale // 100, tier.completion * scale // 100)
+            self.resolved[name] = resolved
+        return resolved
 
     def find(self, name: str) -> Model | None:
-        """Return the model that `name` stands for."""
-        found = self.resolve(name)
-        return found.model if found is not None else None
+        """Return the model of that name."""
+        resolved = self.resolve(name)
+        return resolved.model if resolved is not None else None
+
+    def find_pool_model(self, name: str) -> PoolModel | None:
+        """Return the pool entry of the model of that name, whether it is in the pool or not."""
+        model = self.find(name)
+        return None if model is None else self.pool_model(model)
+
+    def pool_model(self, model: Model) -> PoolModel:
+        """Return the pool entry of a model, remembered for listed models."""
+        entry = self.pool_models.get(model.id)
+        if entry is None or entry.model is not model:
+            entry = PoolModel.from_model(model, self.quality_prior(model.id))
+            if len(self.pool_models) < len(self.catalogue.models):
+                self.pool_models[model.id] = entry
+        return entry
+
+    def price_ceiling(self, model: Model, prompt_tokens: int, margin: int) -> PriceCeiling | None:
+        """Return the highest price that a provider may charge, so that reservations are bounds."""
+        if not model.prices.known:
+            return None
+        entry = self.pool_model(model)
+        tier = entry.max_prices
+        if prompt_tokens >= entry.next_tier_tokens:
+            tier = model.prices.ceiling(prompt_tokens)
+        scale = 100 + margin
+        return PriceCeiling(tier.prompt * scale // 100, tier.completion * scale // 100)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What holds for every key that says nothing else. Money in nano-dollars, times in seconds."""
+def build_knowledge(
+    catalogue: Catalogue, settings: RoutingSettings, quality_prior: QualityPrior
+) -> Knowledge:
+    """Return the knowledge at start. Raises ConfigError for unusable rules or unknown models."""
+    path = settings.rules
+    try:
+        bundled = files("sophia.routing").joinpath("data/routing-rules.yaml")
+        rulebook = read_rules((Path(path) if path else bundled).read_text(), catalogue)
+    except (RuleBookError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path or 'the bundled rules'}: {error}") from None
+    fallbacks = _resolve_ids(catalogue, "FALLBACK_MODELS", settings.fallback_models)
+    extra = _resolve_ids(catalogue, "routing.models", settings.models)
+    return Knowledge(
+        catalogue=catalogue,
+        pool=build_pool(catalogue, extra, quality_prior),
+        quality_prior=quality_prior,
+        rulebook=rulebook,
+        classifier=load_classifier(),
+        fallbacks=fallbacks,
+        extra_models=extra,
+        cache_size=settings.model_cache_size,
+    )
 
-    daily_budget_nano: int | None = 100_000_000_000
-    per_request_nano: int | None = 100_000_000
-    max_attempts: int = 3
-    price_headroom: int = 25
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    whole_deadlines: Deadlines = field(default_factory=lambda: Deadlines(content=300.0))
-    request_seconds: float = 600.0
 
-
-@dataclass(frozen=True, slots=True)
-class Upstreams:
-    """Where each model is served: `default`, unless `by_model` names another place."""
-
-    default: Upstream
-    by_model: Mapping[str, tuple[Upstream, str]] = field(default_factory=dict)
-
-    def serving(self, model: str) -> tuple[Upstream, str]:
-        """Return the upstream of a model and the id it has there."""
-        return self.by_model.get(model) or (self.default, model)
+def _resolve_ids(catalogue: Catalogue, setting: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    ids = []
+    for name in names:
+        found = catalogue.resolve(name)
+        if found is None:
+            near = ", ".join(catalogue.similar_ids(name)) or "`sophia models list` shows them"
+            raise ConfigError(f"{setting}: there is no model {name!r}; similar: {near}")
+        ids.append(found.model.id)
+    return tuple(ids)

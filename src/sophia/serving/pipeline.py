@@ -1,57 +1,29 @@
-"""One request, in order, never back: admit, decide, walk, settle."""
+"""One request, in order, never back: budget, decision, attempts, checks, observation."""
 
-from sophia.routing.request import Limits as RouteLimits
-from sophia.serving.answer import Answer, Record
-from sophia.serving.cascade import checked
-from sophia.serving.decide import Decision, decide
-from sophia.serving.desk import Desk
+from sophia.serving.attempts.answer import Answer, RequestRecord
+from sophia.serving.attempts.failover import run_attempts
+from sophia.serving.cascade.cascade import serve_checked
+from sophia.serving.decide import decide
 from sophia.serving.request import Request
-from sophia.serving.tab import Payer
-from sophia.serving.walk import walk
-from sophia.tenants.budget import Account
-from sophia.tenants.keys import Principal
+from sophia.serving.runtime import Runtime
 
 
-async def serve(desk: Desk, request: Request) -> Answer:
-    """Return an answer that has begun; its money is held, its choice is explained.
+async def serve_request(runtime: Runtime, request: Request) -> Answer:
+    """Return an answer that has begun; its cost is reserved, its choice is explained.
 
     Raises:
-        SophiaError: what the caller is told instead; nothing stays held then.
+        SophiaError: the error for the caller; nothing stays reserved then.
     """
-    payer = admit(desk, request)
-    decision = choose(desk, request, payer)
-    if desk.insight is not None and decision.seen is not None:
-        desk.insight.note(request, decision.plan, decision.seen)
-    looked_at = desk.checking.wanted(request, decision.plan)
-    if looked_at:
-        answer = await checked(desk, request, decision, payer)
+    scope = runtime.ledger.budget_scope(request.principal, runtime.limits)
+    decision = decide(runtime, request, scope)
+    if runtime.learned_routing is not None:
+        runtime.learned_routing.record_decision(request, decision)
+    record = RequestRecord(runtime, runtime.knowledge, request, decision)
+    checked = runtime.cascade.applies_to(request, decision.plan)
+    if checked:
+        answer = await serve_checked(runtime, record, scope)
     else:
-        answer = await walk(desk, Record(desk, request, decision), payer)
-    if desk.listen is not None:
-        answer.ear = desk.listen(request, decision, payer, looked_at)
+        answer = await run_attempts(record, scope, decision.plan.attempts)
+    if runtime.observe is not None:
+        answer.observer = runtime.observe(request, decision, scope, checked)
     return answer
-
-
-def admit(desk: Desk, request: Request) -> Payer:
-    """Return whose budget pays for the request."""
-    own = request.principal.per_request_nano
-    each = desk.limits.per_request_nano if own is None else own
-    return desk.books.payer(request.principal.key_id, limit_of(desk, request.principal), each)
-
-
-def limit_of(desk: Desk, principal: Principal) -> int | None:
-    """Return a key's daily budget in nano-dollars, the configured default included."""
-    own = principal.daily_budget_nano
-    return desk.limits.daily_budget_nano if own is None else own
-
-
-def choose(desk: Desk, request: Request, payer: Payer) -> Decision:
-    """Return how to serve the request within what its key may spend. Raises SophiaError."""
-    spent, held = desk.books.coordinator.standing(payer.key_id, payer.window)
-    limits = RouteLimits(
-        payer.per_request,
-        Account(spent, held).left(payer.limit),
-        desk.limits.max_attempts,
-        desk.limits.price_headroom,
-    )
-    return decide(request, desk.knowledge, limits, payer.window, desk.insight)

@@ -1,27 +1,31 @@
-"""One request as serving sees it: who asks, what for, and the untouched rest."""
+"""One request and the decision about it, as every step of serving sees them."""
 
-from msgspec import Struct
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Raw, Struct, json
 
 from sophia.core.calls import Endpoint, Fields
-from sophia.routing.nouns import Hints, Prompt
+from sophia.routing.rank import RoutingContext
+from sophia.routing.types import Hints, Plan, Prompt
 from sophia.tenants.keys import Principal
 
-_READABLE_BYTES = 256 * 1024
+_MAX_JUDGEABLE_BYTES = 256 * 1024
 
 
-class Request(Struct, frozen=True):
-    """A request that was understood. `arrived` is in monotonic seconds.
+class Request(Struct, frozen=True, kw_only=True):
+    """A parsed request; `model` may name a route, `fallback_models` are the caller's substitutes.
 
-    `model` is what the caller wrote; `others` are the substitutes that the caller allows.
-    `deadline` is in seconds from arrival, None for the configured one.
+    `arrived_at` is in monotonic seconds, `deadline` in seconds from arrival (None: as configured).
+    `fields` are the caller's own top-level fields, untouched.
     """
 
     id: int
     endpoint: Endpoint
     principal: Principal
-    arrived: float
+    arrived_at: float
     model: str
-    others: tuple[str, ...]
+    fallback_models: tuple[str, ...]
     stream: bool
     fields: Fields
     prompt: Prompt
@@ -32,7 +36,25 @@ class Request(Struct, frozen=True):
     deadline: float | None = None
 
 
-def readable(prompt: Prompt) -> bool:
-    """Say whether somebody who reads text alone can judge an answer to `prompt`."""
+class Decision(Struct, frozen=True):
+    """A plan, the upstream ids of models asked for under another name, and a warning.
+
+    `context` is the request as the learned policy sees it; None where it did not look.
+    """
+
+    plan: Plan
+    upstream_ids: Mapping[str, str]
+    warning: str | None = None
+    context: RoutingContext | None = None
+
+
+def read_request_field(fields: Fields, name: str) -> Any:
+    """Return the value of a field, None without it. Raises msgspec.DecodeError."""
+    value = fields.get(name)
+    return json.decode(value) if isinstance(value, Raw) else value
+
+
+def allows_text_judging(prompt: Prompt) -> bool:
+    """Return whether an answer to `prompt` can be judged from its text alone."""
     media = prompt.images or prompt.files or prompt.audio
-    return not media and prompt.choices == 1 and prompt.body_bytes <= _READABLE_BYTES
+    return not media and prompt.choice_count == 1 and prompt.body_bytes <= _MAX_JUDGEABLE_BYTES

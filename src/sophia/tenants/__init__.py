@@ -1,1 +1,1 @@
-"""Who may ask, for which models, and how much it may cost."""
+"""API keys and their budgets."""

@@ -15,15 +15,15 @@ from typing import Literal
 from sophia.core.rows import KeyRow
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SHAPE = re.compile(rb"sk-sph-(?:admin-)?([0-9A-Za-z]{10})-([0-9A-Za-z]{32})-([0-9a-f]{8})")
+_KEY_PATTERN = re.compile(rb"sk-sph-(?:admin-)?([0-9A-Za-z]{10})-([0-9A-Za-z]{32})-([0-9a-f]{8})")
 Scope = Literal["inference", "admin"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who asks: a key and its limits in nano-dollars; None means the configured default.
+    """The owner of a request: a key and its limits in nano-dollars, None for the default.
 
-    `explores` says whether its requests may try out models that only may be better.
+    `explores` allows its requests to try models of uncertain quality.
     """
 
     key_id: str
@@ -34,68 +34,54 @@ class Principal:
     explores: bool = True
 
 
-def mint(random: bytes, scope: Scope) -> str:
-    """Make a key from 42 random bytes. Raises ValueError when there are fewer."""
-    if len(random) < 42:
-        raise ValueError("a key needs 42 random bytes")
-    chars = "".join(_ALPHABET[byte % 62] for byte in random[:42])
+def generate_key(random: bytes, scope: Scope) -> str:
+    """Return a new key made from 42 random bytes."""
+    chars = "".join(_ALPHABET[byte % 62] for byte in random)
     body = f"{'sk-sph-admin' if scope == 'admin' else 'sk-sph'}-{chars[:10]}-{chars[10:]}"
     return f"{body}-{zlib.crc32(body.encode()):08x}"
 
 
-def kid(token: bytes) -> str | None:
-    """Return the public id inside a well-formed key, or None."""
-    match = _SHAPE.fullmatch(token)
+def parse_key_id(token: bytes) -> str | None:
+    """Return the public id in a well-formed key, or None."""
+    match = _KEY_PATTERN.fullmatch(token)
     if match is None or int(match[3], 16) != zlib.crc32(token[:-9]):
         return None
     return match[1].decode()
 
 
-def digest(token: bytes, pepper: bytes) -> bytes:
-    """Return what is stored instead of the key."""
+def digest_key(token: bytes, pepper: bytes) -> bytes:
+    """Return the keyed digest that is stored instead of the key."""
     return blake2b(token, key=pepper[:64], digest_size=32).digest()
 
 
 class KeyRing:
-    """The keys in force, looked up by public id and compared in constant time."""
+    """The valid keys, looked up by public id and compared in constant time."""
 
     def __init__(self, pepper: bytes, rows: Iterable[KeyRow] = ()) -> None:
         self._pepper = pepper
-        self._keys: dict[str, tuple[bytes, Principal]] = {}
         self._verified: dict[bytes, Principal] = {}
         self.replace(rows)
 
     def replace(self, rows: Iterable[KeyRow]) -> None:
-        """Take `rows` as all there is; revoked keys stop working at once."""
-        self._keys = {
-            row.id: (
-                row.digest,
-                Principal(
-                    row.id,
-                    row.name,
-                    row.scope,
-                    row.daily_budget_nano,
-                    row.per_request_nano,
-                    bool(row.explores),
-                ),
-            )
-            for row in rows
-            if row.revoked_ms is None
-        }
+        """Replace all keys; revoked ones stop working at once."""
+        self._keys = {row.id: row for row in rows if row.revoked_ms is None}
         self._verified.clear()
 
-    def knows(self, token: bytes) -> bool:
-        """Say whether the public id of `token` is among the keys."""
-        return (kid(token) or "") in self._keys
-
-    def find(self, token: bytes) -> Principal | None:
-        """Return who `token` belongs to, or None; whole tokens found good are remembered."""
+    def authenticate(self, token: bytes) -> Principal | None:
+        """Return the owner of `token`, or None; verified tokens are remembered."""
         principal = self._verified.get(token)
         if principal is not None:
             return principal
-        found = self._keys.get(kid(token) or "")
-        given = digest(token, self._pepper)
-        if found is None or not hmac.compare_digest(found[0], given):
+        row = self._keys.get(parse_key_id(token) or "")
+        computed = digest_key(token, self._pepper)
+        if row is None or not hmac.compare_digest(row.digest, computed):
             return None
-        self._verified[token] = found[1]
-        return found[1]
+        self._verified[token] = principal = Principal(
+            key_id=row.id,
+            name=row.name,
+            scope=row.scope,
+            daily_budget_nano=row.daily_budget_nano,
+            per_request_nano=row.per_request_nano,
+            explores=bool(row.explores),
+        )
+        return principal

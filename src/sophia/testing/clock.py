@@ -1,23 +1,19 @@
-"""A clock that stands still until it is moved."""
+"""A clock for tests that need control over time."""
 
 
 class ManualClock:
-    """Time that only `advance` moves.
-
-    Args:
-        wall: seconds since 1970 at the start.
-    """
+    """A clock that only `advance` moves; `wall` is in Unix seconds."""
 
     def __init__(self, wall: float = 1_780_000_000.0) -> None:
         self._wall = wall
         self._monotonic = 0.0
 
     def monotonic(self) -> float:
-        """Return seconds since the clock was made."""
+        """Return the seconds since the clock was created."""
         return self._monotonic
 
     def wall(self) -> float:
-        """Return seconds since 1970."""
+        """Return Unix seconds."""
         return self._wall + self._monotonic
 
     def advance(self, seconds: float) -> None:

@@ -1,48 +1,47 @@
-"""A store that forgets with its process: the shipped double of the ledger, for tests and tries."""
+"""A store in memory, the double of the durable ones in tests."""
 
 from collections.abc import Sequence
 
 from sophia.core.errors import Unavailable
-from sophia.core.ids import JUDGING, first_id
+from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
 from sophia.core.rows import (
-    OWN,
-    RUBRIC,
-    Doubt,
+    INTERNAL_KEY_PREFIX,
+    RUBRIC_FINISH,
+    AttemptIntent,
+    AttemptOutcome,
     Feedback,
-    Intent,
     KeyRow,
+    KeySpend,
     LessonRow,
     OpenHold,
-    Outcome,
-    Spend,
+    UnsettledAttempt,
 )
 
 
 class MemoryStore:
-    """Keeps rows in dictionaries and answers as the durable stores do.
+    """Keeps rows in dictionaries; with `limit` intents `reserve` refuses, as a full ledger does."""
 
-    Args:
-        limit: intents that it takes; beyond it `reserve` refuses, as a full ledger does.
-    """
+    problem = ""
+    depth = 0
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self._limit = limit
         self._keys: dict[str, KeyRow] = {}
-        self._intents: dict[int, Intent] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._intents: dict[int, AttemptIntent] = {}
+        self._outcomes: dict[int, AttemptOutcome] = {}
         self._feedback: dict[str, Feedback] = {}
         self._lessons: dict[int, LessonRow] = {}
 
-    async def reserve(self, intent: Intent) -> None:
-        """Keep `intent`. Raises Unavailable when there is no more room."""
+    async def reserve(self, intent: AttemptIntent) -> None:
+        """Store `intent`. Raises Unavailable when the store is full."""
         if len(self._intents) >= self._limit:
             raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
         self._intents[intent.attempt_id] = intent
 
-    def settle(self, outcome: Outcome) -> None:
-        """Keep an outcome; the first one of an attempt stands, unless it was a guess."""
-        known = self._outcomes.setdefault(outcome.attempt_id, outcome)
-        if known.cost_source == "estimated" and outcome.cost_source == "upstream":
+    def settle(self, outcome: AttemptOutcome) -> None:
+        """Store an outcome; the first one of an attempt stands, unless it was an estimate."""
+        first = self._outcomes.setdefault(outcome.attempt_id, outcome)
+        if first.cost_source == "estimated" and outcome.cost_source == "upstream":
             self._outcomes[outcome.attempt_id] = outcome
 
     async def keys(self) -> Sequence[KeyRow]:
@@ -50,115 +49,127 @@ class MemoryStore:
         return list(self._keys.values())
 
     async def add_key(self, key: KeyRow) -> None:
-        """Keep a new key."""
+        """Store a new key."""
         self._keys[key.id] = key
 
+    async def update_key(self, key: KeyRow) -> None:
+        """Change a key's name, limits and right to explore; an unknown one stays unknown."""
+        if (known := self._keys.get(key.id)) is not None:
+            self._keys[key.id] = known._replace(
+                name=key.name,
+                daily_budget_nano=key.daily_budget_nano,
+                per_request_nano=key.per_request_nano,
+                explores=key.explores,
+            )
+
     async def revoke_key(self, id: str, at_ms: int) -> None:
-        """Revoke a key; one that is not there stays so."""
+        """Revoke a key, if it exists."""
         if id in self._keys:
             self._keys[id] = self._keys[id]._replace(revoked_ms=at_ms)
 
-    async def spends(self, window: str) -> Sequence[Spend]:
-        """Return what each key has spent in `window`, in nano-dollars."""
+    async def spend_by_key(self, window: str) -> Sequence[KeySpend]:
+        """Return the spending of each key in `window`, in nano-dollars."""
         spent: dict[str, int] = {}
         for row in self._outcomes.values():
             if row.window == window and row.state != "unknown":
                 spent[row.key_id] = spent.get(row.key_id, 0) + row.cost_nano
-        return [Spend(key_id, window, nano) for key_id, nano in spent.items()]
+        return [KeySpend(key_id, window, nano) for key_id, nano in spent.items()]
 
-    async def spent(self, key_id: str, since: str) -> int:
-        """Return what a key has spent in windows from day `since` on, in nano-dollars."""
+    async def spend_since(self, key_id: str, since: str) -> int:
+        """Return the spending of a key in windows from day `since` on, in nano-dollars."""
         return sum(
             row.cost_nano
             for row in self._outcomes.values()
             if row.key_id == key_id and row.window >= since and row.state != "unknown"
         )
 
-    async def costs(self) -> Sequence[tuple[str, int]]:
-        """Return what each model has cost, in nano-dollars."""
+    async def cost_by_model(self) -> Sequence[tuple[str, int]]:
+        """Return the cost of each model, in nano-dollars."""
         costs: dict[str, int] = {}
         for row in self._outcomes.values():
             costs[row.model] = costs.get(row.model, 0) + row.cost_nano
         return list(costs.items())
 
-    async def judging(self, window: str) -> int:
-        """Return what judging answers later cost all keys in `window`, in nano-dollars."""
+    async def judging_cost(self, window: str) -> int:
+        """Return the cost of judging answers afterwards in `window`, in nano-dollars."""
         return sum(
             row.cost_nano
             for row in self._outcomes.values()
-            if row.window == window and row.state != "unknown" and row.attempt_id & 15 == JUDGING
+            if row.window == window
+            and row.state != "unknown"
+            and row.attempt_id & 15 == JUDGE_ATTEMPT
         )
 
-    async def scores(self) -> Sequence[tuple[str, float, int]]:
-        """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
-        given: dict[str, list[float]] = {}
-        people = [one for key, one in self._feedback.items() if not key.startswith(OWN)]
-        for verdict in people:
-            for row in await self.attempts(verdict.decision_id):
-                answered = row.failure is None and row.finish_reason != RUBRIC
-                if answered and verdict.score is not None:
-                    given.setdefault(row.model, []).append(verdict.score)
-        return [(model, sum(each) / len(each), len(each)) for model, each in given.items()]
+    async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
+        """Return each model's mean score from feedback, 0 to 1, and the number of scores."""
+        scores: dict[str, list[float]] = {}
+        for key, feedback in self._feedback.items():
+            if key.startswith(INTERNAL_KEY_PREFIX) or feedback.score is None:
+                continue
+            for row in await self.attempts(feedback.decision_id):
+                if row.failure is None and row.finish_reason != RUBRIC_FINISH:
+                    scores.setdefault(row.model, []).append(feedback.score)
+        return [(model, sum(each) / len(each), len(each)) for model, each in scores.items()]
 
     async def open_holds(self) -> Sequence[OpenHold]:
-        """Return attempts that may have been dispatched and whose bill is not known yet."""
+        """Return attempts that may have been dispatched and have no bill yet."""
         return [
             OpenHold(id, intent.key_id, intent.window, intent.held_nano)
             for id, intent in self._intents.items()
             if id not in self._outcomes or self._outcomes[id].state == "unknown"
         ]
 
-    async def decision(self, request_id: int) -> Intent | None:
+    async def decision(self, request_id: int) -> AttemptIntent | None:
         """Return the first intent of a request, which carries its plan."""
         return self._intents.get(request_id)
 
-    async def attempts(self, request_id: int) -> Sequence[Outcome]:
-        """Return the outcomes of a request's attempts, in the order they were tried."""
+    async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
+        """Return the outcomes of a request's attempts, in their order."""
         ids = sorted(id for id in self._outcomes if request_id <= id <= request_id | 15)
         return [self._outcomes[id] for id in ids]
 
-    async def unresolved(self, since_ms: int) -> Sequence[Doubt]:
-        """Return guesses since `since_ms` that have a generation id, newest first."""
-        found = [
-            Doubt(row, self._intents[id].upstream, self._intents[id].held_nano)
+    async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
+        """Return estimates since `since_ms` that have a generation id, newest first."""
+        rows = [
+            UnsettledAttempt(row, self._intents[id].upstream, self._intents[id].held_nano)
             for id, row in self._outcomes.items()
-            if id >= first_id(since_ms)
+            if id >= first_id_at(since_ms)
             and id in self._intents
             and row.cost_source == "estimated"
             and row.generation_id is not None
         ]
-        return sorted(found, key=lambda doubt: -doubt.outcome.attempt_id)
+        return sorted(rows, key=lambda row: -row.outcome.attempt_id)
 
-    async def by_generation(self, generation_id: str) -> Outcome | None:
-        """Return the outcome that carries an upstream's generation id."""
-        found = (row for row in self._outcomes.values() if row.generation_id == generation_id)
-        return next(found, None)
+    async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
+        """Return the outcome with an upstream's generation id."""
+        rows = (row for row in self._outcomes.values() if row.generation_id == generation_id)
+        return next(rows, None)
 
     async def add_feedback(self, feedback: Feedback) -> bool:
-        """Keep a verdict; return False when its idempotency key was used before."""
+        """Store feedback; return False if its idempotency key was used before."""
         return self._feedback.setdefault(feedback.idempotency_key, feedback) is feedback
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
-        """Return every verdict on a decision, oldest first."""
-        found = [row for row in self._feedback.values() if row.decision_id == decision_id]
-        return sorted(found, key=lambda row: row.at_ms)
+        """Return all feedback on a decision, oldest first."""
+        rows = [row for row in self._feedback.values() if row.decision_id == decision_id]
+        return sorted(rows, key=lambda row: row.at_ms)
 
-    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]:
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[AttemptIntent]:
         """Return the first `limit` decisions since `since_ms`, oldest first."""
-        first = first_id(since_ms)
+        first = first_id_at(since_ms)
         ids = sorted(id for id, row in self._intents.items() if id >= first and row.plan)
         return [self._intents[id] for id in ids[:limit]]
 
     async def add_lesson(self, lesson: LessonRow) -> None:
-        """Keep a lesson; the first one of a number stands."""
+        """Store a lesson; the first one of a number stands."""
         self._lessons.setdefault(lesson.number, lesson)
 
     async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
-        """Return the first `limit` lessons behind number `after`, in their order."""
+        """Return the first `limit` lessons after number `after`, in their order."""
         numbers = sorted(number for number in self._lessons if number > after)
         return [self._lessons[number] for number in numbers[:limit]]
 
-    async def compared(self, since_ms: int, limit: int) -> Sequence[Feedback]:
+    async def multi_channel_feedback(self, since_ms: int, limit: int) -> Sequence[Feedback]:
         """Return scores since `since_ms` of the latest `limit` decisions with several channels."""
         scored = [
             row
@@ -169,20 +180,20 @@ class MemoryStore:
         for row in scored:
             channels.setdefault(row.decision_id, set()).add(row.channel)
         several = sorted((id for id, names in channels.items() if len(names) > 1), reverse=True)
-        found = [row for row in scored if row.decision_id in several[:limit]]
-        return sorted(found, key=lambda row: (row.decision_id, row.at_ms))
+        rows = [row for row in scored if row.decision_id in several[:limit]]
+        return sorted(rows, key=lambda row: (row.decision_id, row.at_ms))
 
-    async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
-        """Return scores since `since_ms` that no lesson stands for, oldest first."""
-        taught = {(row.decision_id, row.channel) for row in self._lessons.values()}
-        found = [
+    async def feedback_without_lesson(self, since_ms: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` that have no lesson, oldest first."""
+        lessons = {(row.decision_id, row.channel) for row in self._lessons.values()}
+        rows = [
             row
             for row in self._feedback.values()
             if row.at_ms >= since_ms
             and row.score is not None
-            and (row.decision_id, row.channel) not in taught
+            and (row.decision_id, row.channel) not in lessons
         ]
-        return sorted(found, key=lambda row: row.at_ms)
+        return sorted(rows, key=lambda row: row.at_ms)
 
     async def close(self) -> None:
-        """Forget nothing: the object may still be looked at."""
+        """Do nothing, so that tests can inspect the rows afterwards."""

@@ -40,8 +40,8 @@ def whole(asked: dict[str, Any], seen: Seen) -> None:
         usage=counts(answer.usage),
         cost=answer._hidden_params["response_cost"],
         calls=[
-            call(made.function.name, made.function.arguments)
-            for made in choice.message.tool_calls or []
+            call(part.function.name, part.function.arguments)
+            for part in choice.message.tool_calls or []
         ],
     )
 

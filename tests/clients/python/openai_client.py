@@ -81,8 +81,8 @@ def note_answer(answer: Any, seen: Seen) -> None:
         reasoning=getattr(choice.message, "reasoning", None),
         finish=choice.finish_reason,
         calls=[
-            call(made.function.name, made.function.arguments)
-            for made in choice.message.tool_calls or []
+            call(part.function.name, part.function.arguments)
+            for part in choice.message.tool_calls or []
         ],
     )
 

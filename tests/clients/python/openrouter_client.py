@@ -35,8 +35,8 @@ def whole(client: OpenRouter, ask: Ask, seen: Seen) -> None:
         reasoning=choice.message.reasoning or "",
         finish=choice.finish_reason,
         calls=[
-            call(made.function.name, made.function.arguments)
-            for made in choice.message.tool_calls or []
+            call(part.function.name, part.function.arguments)
+            for part in choice.message.tool_calls or []
         ],
     )
 

@@ -52,18 +52,18 @@ async def agent(model: OpenRouterModel, ask: Ask, seen: Seen) -> None:
 
 
 def parameters(ask: Ask) -> dict[str, Any]:
-    wanted: dict[str, Any] = {
+    request: dict[str, Any] = {
         "function_tools": [definition(tool["function"]) for tool in ask.get("tools", [])]
     }
     if "schema" in ask:
-        wanted["output_mode"] = "native"
-        wanted["output_object"] = OutputObjectDefinition(
+        request["output_mode"] = "native"
+        request["output_object"] = OutputObjectDefinition(
             json_schema=ask["schema"], name="answer", strict=True
         )
     return {
         "messages": [ModelRequest.user_text_prompt(ask["prompt"])],
         "model_settings": {**ask.get("settings", {}), "extra_body": ask.get("extra", {})},
-        "model_request_parameters": ModelRequestParameters(**wanted),
+        "model_request_parameters": ModelRequestParameters(**request),
     }
 
 

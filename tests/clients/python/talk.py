@@ -1,7 +1,7 @@
-"""The line protocol of every client program: one JSON request a line in, what it saw out.
+"""The line protocol of every client program: one JSON request per line in, one result out.
 
 A request holds `do`, `model`, `prompt` and, where they matter, `stream`, `tools`, `schema`,
-`settings` (named fields), `extra` (fields no client knows) and `key`. What was seen holds `text`,
+`settings` (named fields), `extra` (unknown fields) and `key`. A result holds `text`,
 `finish`, `model`, `calls`, `usage`, `cost`, `error` and so on, as far as the client shows them.
 """
 
@@ -19,7 +19,7 @@ warnings.simplefilter("ignore")
 
 
 def answer_lines(act: Callable[[Ask, Seen], None]) -> None:
-    """Answer each line of standard input; an exception of the client is one of the things seen."""
+    """Answer each line of standard input; an exception of the client is part of the result."""
     for line in sys.stdin:
         seen: Seen = {"text": "", "reasoning": ""}
         try:
@@ -30,7 +30,7 @@ def answer_lines(act: Callable[[Ask, Seen], None]) -> None:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """Return what a program can learn from `error`; `code` is the one of the body."""
+    """Return the attributes of `error`; `code` is the one of the body."""
     body = getattr(error, "body", None)
     return {
         "types": [kind.__name__ for kind in type(error).__mro__],
@@ -61,7 +61,7 @@ def fields(ask: Ask) -> dict[str, Any]:
 
 
 def call(name: str, arguments: str) -> dict[str, Any]:
-    """Return a tool call as it is reported, with its arguments decoded."""
+    """Return a tool call for the result, with its arguments decoded."""
     return {"name": name, "arguments": json.loads(arguments)}
 
 
@@ -72,7 +72,7 @@ class Pieces:
         self._parts: dict[int, list[str]] = {}
 
     def add(self, index: int, name: str | None, arguments: str | None) -> None:
-        """Take one fragment; a name comes in the first one only."""
+        """Add one fragment; only the first one has a name."""
         parts = self._parts.setdefault(index, ["", ""])
         parts[0] += name or ""
         parts[1] += arguments or ""

@@ -1,4 +1,4 @@
-"""Probes are checked exactly, and pairs of answers move a prior as far as they tell."""
+"""Probes are checked exactly, and pairs of answers shift a prior by their evidence."""
 
 import json
 from collections import Counter
@@ -8,146 +8,179 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exam import right
-from sophia.compose.probing import probes, work
-from sophia.learning.probes import Call, Check, Probe, is_right
-from sophia.learning.probing import (
-    Expected,
-    Pairs,
-    Shift,
-    believed_after,
-    enough,
-    pairs_of,
-    shift,
+from probe_answers import right
+from sophia.learning.online.packaged import load_probe_categories, load_probes
+from sophia.learning.priors.probe_prior import (
+    AbilityShift,
+    ProbeWins,
+    QualityByKind,
+    count_probe_wins,
+    estimate_ability_shift,
+    shift_prior,
 )
-from sophia.routing.policies.policy import Prior
+from sophia.learning.priors.probes import (
+    ExpectedAnswer,
+    Probe,
+    ProbeToolCall,
+    is_probe_answer_correct,
+)
+from sophia.routing.bandit.policy import Prior
 
 NAMES = ("code", "law", "maths")
-NEW = Expected(np.array([0.80, 0.90, 0.70]), np.full(3, 0.10))
-KNOWN = [Expected(np.array([0.80, 0.90, 0.70]), np.full(3, 0.05))]
-EVEN = Expected(np.full(3, 0.8), np.full(3, 0.1))
+NEW = QualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.10))
+KNOWN = [QualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.05))]
+EVEN = QualityByKind(np.full(3, 0.8), np.full(3, 0.1))
 
 
-def said(probe: Probe) -> tuple[str, list[Call]]:
+def right_answer(probe: Probe) -> tuple[str, list[ProbeToolCall]]:
     if probe.tool is None:
         return right(probe), []
-    return "", [Call(probe.tool.name, json.dumps(probe.check.call))]
+    return "", [ProbeToolCall(probe.tool.name, json.dumps(probe.check.call))]
 
 
 def test_every_kind_of_work_is_probed_and_no_name_comes_twice() -> None:
-    found = Counter(probe.kind for probe in probes())
-    assert found.keys() == set(work().names)
-    assert 30 <= len(probes()) <= 60 and min(found.values()) >= 4
-    assert len({probe.id for probe in probes()}) == len({probe.prompt for probe in probes()}) == len(probes())
+    kinds = Counter(probe.kind for probe in load_probes())
+    assert kinds.keys() == set(load_probe_categories().names)
+    assert 30 <= len(load_probes()) <= 60 and min(kinds.values()) >= 4
+    assert (
+        len({probe.id for probe in load_probes()})
+        == len({probe.prompt for probe in load_probes()})
+        == len(load_probes())
+    )
 
 
-@pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.id)
+@pytest.mark.parametrize("probe", load_probes(), ids=lambda probe: probe.id)
 def test_the_right_answer_passes_and_others_do_not(probe: Probe) -> None:
-    text, calls = said(probe)
-    assert is_right(probe.check, text, calls)
-    for wrong in ("", "I cannot tell.", "```json\n[]\n```", "9999999"):
-        assert not is_right(probe.check, wrong, [])
-    assert not is_right(probe.check, "", [Call("other", "{}"), Call("other", "{}")])
+    text, calls = right_answer(probe)
+    assert is_probe_answer_correct(probe.check, text, calls)
+    for wrong in ("", "I do not know.", "```json\n[]\n```", "9999999"):
+        assert not is_probe_answer_correct(probe.check, wrong, [])
+    assert not is_probe_answer_correct(
+        probe.check, "", [ProbeToolCall("other", "{}"), ProbeToolCall("other", "{}")]
+    )
 
 
 @pytest.mark.parametrize(
     ("check", "text"),
     [
-        (Check(number=2000.0), "So it is 18,000 / 9 = 2,000."),
-        (Check(number=22.2, within=0.05), "about 22.22"),
-        (Check(number=-3.0), "−3"),
-        (Check(choice="B"), "**B**: its density"),
-        (Check(text="Ben"), "> \"ben.\""),
-        (Check(json={"a": 1.0, "b": ["x"]}), "```json\n{\"b\": [\"X\"], \"a\": 1}\n```"),
+        (ExpectedAnswer(number=2000.0), "So it is 18,000 / 9 = 2,000."),
+        (ExpectedAnswer(number=22.2, tolerance=0.05), "about 22.22"),
+        (ExpectedAnswer(number=-3.0), "−3"),
+        (ExpectedAnswer(choice="B"), "**B**: its density"),
+        (ExpectedAnswer(text="Ben"), '> "ben."'),
+        (ExpectedAnswer(json={"a": 1.0, "b": ["x"]}), '```json\n{"b": ["X"], "a": 1}\n```'),
     ],
 )
-def test_marks_around_a_right_answer_do_not_make_it_wrong(check: Check, text: str) -> None:
-    assert is_right(check, text)
+def test_characters_around_a_right_answer_do_not_make_it_wrong(
+    check: ExpectedAnswer, text: str
+) -> None:
+    assert is_probe_answer_correct(check, text)
 
 
 @pytest.mark.parametrize(
     ("check", "text"),
     [
-        (Check(number=24.0), "240"),
-        (Check(choice="B"), "Not B, but C."),
-        (Check(text="Ben"), "Ben or Anna"),
-        (Check(json={"a": 1}), "{\"a\": true}"),
-        (Check(json={"a": 1}), "{\"a\": 1, \"b\": 2}"),
+        (ExpectedAnswer(number=24.0), "240"),
+        (ExpectedAnswer(choice="B"), "Not B, but C."),
+        (ExpectedAnswer(text="Ben"), "Ben or Anna"),
+        (ExpectedAnswer(json={"a": 1}), '{"a": true}'),
+        (ExpectedAnswer(json={"a": 1}), '{"a": 1, "b": 2}'),
     ],
 )
-def test_what_is_nearly_right_is_wrong(check: Check, text: str) -> None:
-    assert not is_right(check, text)
+def test_a_nearly_right_answer_is_wrong(check: ExpectedAnswer, text: str) -> None:
+    assert not is_probe_answer_correct(check, text)
 
 
 def test_pairs_are_counted_where_both_answered_and_differ() -> None:
     kinds = {"one": "code", "two": "code", "three": "law", "four": "law"}
     new = {"one": 1.0, "two": 0.0, "three": 1.0}
     known = [{"one": 0.0, "two": 0.0, "three": 1.0, "four": 0.0}, {"one": 0.0, "two": 1.0}]
-    found = pairs_of(new, known, kinds)
-    assert found == {"code": Pairs(2.0, 1.0, 0.5), "law": Pairs(0.5, 0.0, 0.0)}
-    assert not enough(found) and enough({"code": Pairs(20.0)})
+    pairs = count_probe_wins(new, known, kinds)
+    assert pairs == {"code": ProbeWins(2.0, 1.0, 0.5), "law": ProbeWins(0.5, 0.0, 0.0)}
 
 
-def test_questions_that_both_get_right_or_both_wrong_say_nothing() -> None:
-    found = shift(NAMES, {name: Pairs(100.0) for name in NAMES}, NEW, KNOWN)
-    assert np.abs(found.moved).max() < 1e-12 and np.abs(found.shrink - 1.0).max() < 1e-9
+def test_questions_that_both_get_right_or_both_wrong_change_nothing() -> None:
+    shift = estimate_ability_shift(NAMES, {name: ProbeWins(100.0) for name in NAMES}, NEW, KNOWN)
+    assert np.abs(shift.log_odds).max() < 1e-12 and np.abs(shift.variance_ratio - 1.0).max() < 1e-9
 
 
 _COUNTS = st.dictionaries(
     st.sampled_from(NAMES),
-    st.tuples(st.floats(0, 60), st.floats(0, 60)).map(lambda two: Pairs(sum(two), *two)),
+    st.tuples(st.floats(0, 60), st.floats(0, 60)).map(lambda two: ProbeWins(sum(two), *two)),
 )
 
 
 @given(_COUNTS)
-def test_whoever_wins_on_either_side_the_move_turns_round_with_it(pairs: dict[str, Pairs]) -> None:
-    """Equals that change sides: what one gains the other loses, and nobody gets less sure."""
-    found = shift(NAMES, pairs, NEW, KNOWN)
-    other = shift(NAMES, {name: Pairs(one.count, one.lost, one.won) for name, one in pairs.items()}, NEW, KNOWN)
-    assert np.isfinite(found.moved).all()
-    assert found.moved == pytest.approx(-other.moved, abs=1e-6)
-    assert (found.shrink <= 1.0 + 1e-9).all() and (found.shrink > 0.0).all()
+def test_swapping_wins_and_losses_reverses_the_shift(pairs: dict[str, ProbeWins]) -> None:
+    """Equal models that change sides: the shift changes its sign, and no variance grows."""
+    shift = estimate_ability_shift(NAMES, pairs, NEW, KNOWN)
+    other = estimate_ability_shift(
+        NAMES,
+        {
+            name: ProbeWins(counts.count, counts.losses, counts.wins)
+            for name, counts in pairs.items()
+        },
+        NEW,
+        KNOWN,
+    )
+    assert np.isfinite(shift.log_odds).all()
+    assert shift.log_odds == pytest.approx(-other.log_odds, abs=1e-6)
+    assert (shift.variance_ratio <= 1.0 + 1e-9).all() and (shift.variance_ratio > 0.0).all()
 
 
-def test_more_pairs_say_more_but_a_pack_never_says_all() -> None:
-    def moved(times: float) -> Shift:
-        return shift(NAMES, {name: Pairs(8 * times, 6 * times, 2 * times) for name in NAMES}, EVEN, [EVEN])
+def test_more_pairs_are_more_evidence_but_never_certainty() -> None:
+    def moved(times: float) -> AbilityShift:
+        return estimate_ability_shift(
+            NAMES,
+            {name: ProbeWins(8 * times, 6 * times, 2 * times) for name in NAMES},
+            EVEN,
+            [EVEN],
+        )
 
     few, many, endless = moved(1), moved(4), moved(10_000)
-    assert 0.0 < few.moved.mean() < many.moved.mean() < endless.moved.mean() < np.log(3)
-    assert few.shrink.mean() > many.shrink.mean() > endless.shrink.mean()
+    assert 0.0 < few.log_odds.mean() < many.log_odds.mean() < endless.log_odds.mean() < np.log(3)
+    assert few.variance_ratio.mean() > many.variance_ratio.mean() > endless.variance_ratio.mean()
 
 
 @pytest.mark.parametrize("digits", [300, 400, 5000])
 def test_a_number_of_hundreds_of_digits_is_a_wrong_answer_and_no_crash(digits: int) -> None:
-    """A broken model repeats itself; the other answers of the probe were paid for."""
+    """A broken model repeats itself; the other answers of the probe still count."""
     endless = "1" + "0" * digits
-    assert not is_right(Check(number=3), endless)
-    assert not is_right(Check(json={"a": 3}), f'{{"a": {endless}}}')
-    assert not is_right(Check(call={"a": 3}), "", [Call("tell", f'{{"a": {endless}}}')])
+    assert not is_probe_answer_correct(ExpectedAnswer(number=3), endless)
+    assert not is_probe_answer_correct(ExpectedAnswer(json={"a": 3}), f'{{"a": {endless}}}')
+    assert not is_probe_answer_correct(
+        ExpectedAnswer(call={"a": 3}), "", [ProbeToolCall("call", f'{{"a": {endless}}}')]
+    )
 
 
-def test_a_pack_is_not_the_traffic_however_long_it_is_and_however_well_the_others_are_known() -> None:
-    sure = Expected(EVEN.quality, np.full(3, 1e-6))
-    endless = shift(NAMES, {name: Pairs(1e6, 6e5, 4e5) for name in NAMES}, EVEN, [sure])
-    assert (endless.shrink > 0.3).all()
+def test_even_endless_probes_leave_the_uncertainty_of_the_transfer_to_traffic() -> None:
+    sure = QualityByKind(EVEN.quality, np.full(3, 1e-6))
+    endless = estimate_ability_shift(
+        NAMES, {name: ProbeWins(1e6, 6e5, 4e5) for name in NAMES}, EVEN, [sure]
+    )
+    assert (endless.variance_ratio > 0.3).all()
 
 
-def test_one_kind_tells_of_the_others_only_so_far() -> None:
-    found = shift(NAMES, {"maths": Pairs(16, 0, 12)}, EVEN, [EVEN])
-    assert found.moved[2] < 1.2 * found.moved[0] < 0.0
-    assert found.shrink[2] < found.shrink[0] < 1.0
+def test_one_kind_is_limited_evidence_on_the_others() -> None:
+    shift = estimate_ability_shift(NAMES, {"maths": ProbeWins(16, 0, 12)}, EVEN, [EVEN])
+    assert shift.log_odds[2] < 1.2 * shift.log_odds[0] < 0.0
+    assert shift.variance_ratio[2] < shift.variance_ratio[0] < 1.0
 
 
-def test_known_models_that_are_hardly_known_make_pairs_say_less() -> None:
-    pairs = {"maths": Pairs(16, 10, 2)}
-    loose = [Expected(KNOWN[0].quality, np.full(3, 0.15))]
-    assert shift(NAMES, pairs, NEW, loose).moved[2] < shift(NAMES, pairs, NEW, KNOWN).moved[2]
+def test_uncertain_reference_models_weaken_the_evidence() -> None:
+    pairs = {"maths": ProbeWins(16, 10, 2)}
+    loose = [QualityByKind(KNOWN[0].quality, np.full(3, 0.15))]
+    assert (
+        estimate_ability_shift(NAMES, pairs, NEW, loose).log_odds[2]
+        < estimate_ability_shift(NAMES, pairs, NEW, KNOWN).log_odds[2]
+    )
 
 
-def test_a_prior_stays_within_bounds_and_classes_move_with_their_kinds() -> None:
+def test_a_prior_stays_within_bounds_and_tasks_shift_with_their_kinds() -> None:
     prior = Prior(np.array([0.99, 0.5, 0.8]), np.array([0.1, 0.1, 0.02]))
     weights = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.0, 0.5]])
-    after = believed_after(prior, Shift(np.array([3.0, 0.0, -1.0]), np.array([0.5, 1.0, 0.5])), weights)
+    after = shift_prior(
+        prior, AbilityShift(np.array([3.0, 0.0, -1.0]), np.array([0.5, 1.0, 0.5])), weights
+    )
     assert after.mean[0] > 0.98 and after.mean[1] < 0.3 and after.mean[2] > 0.8
     assert (after.mean < 1.0).all() and (after.sd >= 0.02).all() and (after.sd <= 0.15).all()

@@ -11,95 +11,100 @@ from msgspec.structs import replace
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.learning.snapshots import (
     MAGIC,
+    ActivationHistory,
     BrokenSnapshot,
-    History,
-    Keeping,
     Snapshot,
-    Stint,
+    SnapshotActivation,
+    SnapshotRetention,
     UnknownSnapshot,
-    current,
-    decode,
+    activate_snapshot,
+    active_snapshot_id,
+    compute_snapshot_id,
     decode_history,
-    encode,
+    decode_snapshot,
     encode_history,
-    identity,
-    lineage,
-    promote,
-    prune,
-    target,
+    encode_snapshot,
+    find_rollback_target,
+    prune_snapshots,
 )
 
-FIRST = Snapshot("hierarchical", b"\x00state", 1_700_000_000_000, window=(5, 9), metrics={"b": 2.0, "a": 0.1})
-SECOND = replace(FIRST, state=b"more", parent=identity(FIRST))
-THIRD = replace(SECOND, state=b"most", parent=identity(SECOND))
+FIRST = Snapshot(
+    policy="hierarchical",
+    state=b"\x00state",
+    created_ms=1_700_000_000_000,
+    window=(5, 9),
+    metrics={"b": 2.0, "a": 0.1},
+)
+SECOND = replace(FIRST, state=b"more", parent=compute_snapshot_id(FIRST))
+THIRD = replace(SECOND, state=b"most", parent=compute_snapshot_id(SECOND))
 
 snapshots = st.builds(
     Snapshot,
     policy=st.text(max_size=20),
     state=st.binary(max_size=200),
     created_ms=st.integers(0, 2**53),
-    parent=st.none() | st.just(identity(FIRST)),
+    parent=st.none() | st.just(compute_snapshot_id(FIRST)),
     window=st.tuples(st.integers(0, 2**53), st.integers(0, 2**53)),
     metrics=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False), max_size=4),
 )
 
 
 @given(snapshots)
-def test_what_was_written_is_read(snapshot: Snapshot) -> None:
-    assert decode(encode(snapshot), identity(snapshot)) == snapshot
+def test_a_snapshot_is_read_as_written(snapshot: Snapshot) -> None:
+    assert decode_snapshot(encode_snapshot(snapshot), compute_snapshot_id(snapshot)) == snapshot
 
 
 @given(snapshots, st.data())
-def test_any_changed_bit_is_noticed(snapshot: Snapshot, data: st.DataObject) -> None:
-    blob = bytearray(encode(snapshot))
+def test_any_changed_bit_is_detected(snapshot: Snapshot, data: st.DataObject) -> None:
+    blob = bytearray(encode_snapshot(snapshot))
     place = data.draw(st.integers(0, len(blob) * 8 - 1))
     blob[place // 8] ^= 1 << place % 8
     with pytest.raises(BrokenSnapshot):
-        decode(bytes(blob))
+        decode_snapshot(bytes(blob))
 
 
 @given(snapshots, st.data())
-def test_any_cut_or_longer_blob_is_noticed(snapshot: Snapshot, data: st.DataObject) -> None:
-    blob = encode(snapshot)
+def test_any_cut_or_longer_blob_is_detected(snapshot: Snapshot, data: st.DataObject) -> None:
+    blob = encode_snapshot(snapshot)
     with pytest.raises(BrokenSnapshot):
-        decode(blob[: data.draw(st.integers(0, len(blob) - 1))])
+        decode_snapshot(blob[: data.draw(st.integers(0, len(blob) - 1))])
     with pytest.raises(BrokenSnapshot):
-        decode(blob + b"x")
+        decode_snapshot(blob + b"x")
 
 
 def test_the_id_is_the_content() -> None:
-    """The order of figures does not matter; everything else does."""
+    """The order of metrics does not matter; everything else does."""
     same = replace(FIRST, metrics={"a": 0.1, "b": 2.0})
-    assert encode(same) == encode(FIRST)
-    assert len(identity(FIRST)) == 64
+    assert encode_snapshot(same) == encode_snapshot(FIRST)
+    assert len(compute_snapshot_id(FIRST)) == 64
     others = [
         replace(FIRST, policy="x"),
         replace(FIRST, state=b"x"),
         replace(FIRST, created_ms=1),
-        replace(FIRST, parent=identity(FIRST)),
+        replace(FIRST, parent=compute_snapshot_id(FIRST)),
         replace(FIRST, window=(5, 8)),
         replace(FIRST, metrics={"a": 0.1}),
     ]
-    assert len({identity(one) for one in [FIRST, *others]}) == 7
+    assert len({compute_snapshot_id(snapshot) for snapshot in [FIRST, *others]}) == 7
 
 
 def test_another_snapshot_under_this_id_is_refused() -> None:
-    with pytest.raises(BrokenSnapshot, match=identity(SECOND)[:12]):
-        decode(encode(SECOND), identity(FIRST))
+    with pytest.raises(BrokenSnapshot, match=compute_snapshot_id(SECOND)[:12]):
+        decode_snapshot(encode_snapshot(SECOND), compute_snapshot_id(FIRST))
 
 
-def test_what_is_wrong_is_said() -> None:
+def test_errors_name_the_problem() -> None:
     with pytest.raises(BrokenSnapshot, match="no snapshot"):
-        decode(b"PK\x03\x04")
+        decode_snapshot(b"PK\x03\x04")
     with pytest.raises(BrokenSnapshot, match="changed or cut"):
-        decode(encode(FIRST)[:-1])
+        decode_snapshot(encode_snapshot(FIRST)[:-1])
     with pytest.raises(BrokenSnapshot, match="cannot be read"):
-        decode(sealed(b"\xc1"))
+        decode_snapshot(sealed(b"\xc1"))
     with pytest.raises(BrokenSnapshot, match="cannot be read"):
-        decode(sealed(b"\x80"))
-    body = encode(FIRST)[len(MAGIC) + 32 :]
+        decode_snapshot(sealed(b"\x80"))
+    body = encode_snapshot(FIRST)[len(MAGIC) + 32 :]
     with pytest.raises(BrokenSnapshot):
-        decode(sealed(body + b"\x00"))
+        decode_snapshot(sealed(body + b"\x00"))
 
 
 def sealed(body: bytes) -> bytes:
@@ -108,70 +113,74 @@ def sealed(body: bytes) -> bytes:
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
-def test_a_lineage_goes_back_to_the_first() -> None:
-    known = {identity(one): one for one in (FIRST, SECOND, THIRD)}
-    assert list(lineage(identity(THIRD), known)) == [THIRD, SECOND, FIRST]
-    del known[identity(FIRST)]
-    assert list(lineage(identity(THIRD), known)) == [THIRD, SECOND]
-    with pytest.raises(UnknownSnapshot):
-        list(lineage(identity(FIRST), known))
+def activation(id: str, at_ms: int, reason: str = "better", **more: object) -> SnapshotActivation:
+    return SnapshotActivation(id=id, at_ms=at_ms, reason=reason, **more)  # type: ignore[arg-type]
 
 
-def after(history: History, *ids: str) -> History:
-    """Return the history with these snapshots put into service one after the other."""
+def after(history: ActivationHistory, *ids: str) -> ActivationHistory:
+    """Return the history after these snapshots were put into service in turn."""
     for id in ids:
-        history = promote(history, Stint(id, len(history), "better"))
+        history = activate_snapshot(history, activation(id, len(history)))
     return history
 
 
-def back(history: History, to: str | None = None) -> History:
-    """Return the history gone back, as it is written: with a copy that has an id of its own."""
-    goal = target(history, to)
-    origin = goal.of or goal.id
-    return promote(history, Stint(f"{len(history)} is {goal.id}", len(history), "back", of=origin))
+def back(history: ActivationHistory, to: str | None = None) -> ActivationHistory:
+    """Return the history after a rollback: with a copy that has an id of its own."""
+    goal = find_rollback_target(history, to)
+    origin = goal.restores or goal.id
+    return activate_snapshot(
+        history, activation(f"{len(history)} is {goal.id}", len(history), "back", restores=origin)
+    )
 
 
-def knows(history: History) -> str:
-    """Return the snapshot whose knowledge is in service."""
-    return history[-1].of or history[-1].id
+def restored(history: ActivationHistory) -> str:
+    """Return the snapshot whose state is in service."""
+    return history[-1].restores or history[-1].id
 
 
 def test_a_history_is_added_to_and_goes_back_step_by_step() -> None:
-    """Each `previous` undoes one more step; what came after going back is a step again."""
+    """Each rollback undoes one more step; a snapshot after a rollback is a step again."""
     history = after((), "a", "b", "c")
-    assert current(()) is None and current(history) == "c"
+    assert active_snapshot_id(()) is None and active_snapshot_id(history) == "c"
     assert after(history, "c") == history
     once = back(history)
-    assert once[:3] == history and knows(once) == "b"
-    assert knows(back(once)) == "a"
-    with pytest.raises(UnknownSnapshot, match="none before"):
+    assert once[:3] == history and restored(once) == "b"
+    assert restored(back(once)) == "a"
+    with pytest.raises(UnknownSnapshot, match="no earlier"):
         back(back(once))
     onwards = after(once, "d")
-    assert knows(back(onwards)) == "b"
-    assert knows(back(onwards, "c")) == "c"
-    assert knows(back(back(onwards, "c"))) == "d"
-    assert knows(back(after(back(onwards, "a"), "e"))) == "a"
-    copy = current(once)
-    assert copy is not None and knows(back(onwards, copy)) == "b"
+    assert restored(back(onwards)) == "b"
+    assert restored(back(onwards, "c")) == "c"
+    assert restored(back(back(onwards, "c"))) == "d"
+    assert restored(back(after(back(onwards, "a"), "e"))) == "a"
+    copy = active_snapshot_id(once)
+    assert copy is not None and restored(back(onwards, copy)) == "b"
     for bad in ("z", ""):
-        with pytest.raises(UnknownSnapshot, match="can mean"):
-            target(onwards, bad)
+        with pytest.raises(UnknownSnapshot, match="matches"):
+            find_rollback_target(onwards, bad)
     for short in (history[:1], ()):
         with pytest.raises(UnknownSnapshot):
-            target(short, None)
+            find_rollback_target(short, None)
 
 
-def test_what_only_amends_a_step_is_none_of_its_own() -> None:
-    """New models come into what is in service; going back goes past them."""
-    history = promote(after((), "a", "b"), Stint("b and more", 2, "new models", amends=True))
-    assert knows(back(history)) == "a"
-    gone_back = promote(back(history), Stint("a and more", 4, "new models", amends=True))
-    with pytest.raises(UnknownSnapshot, match="none before"):
-        target(gone_back, None)
+def test_an_amendment_is_no_step_of_its_own() -> None:
+    """A rollback skips entries that only add models."""
+    history = activate_snapshot(
+        after((), "a", "b"), activation("b and more", 2, "new models", amends_previous=True)
+    )
+    assert restored(back(history)) == "a"
+    gone_back = activate_snapshot(
+        back(history), activation("a and more", 4, "new models", amends_previous=True)
+    )
+    with pytest.raises(UnknownSnapshot, match="no earlier"):
+        find_rollback_target(gone_back, None)
 
 
 def test_a_history_is_written_and_read() -> None:
-    history = promote(after((), "a", "b"), Stint("c", 7, "x", of="a", amends=True, gone=True))
+    history = activate_snapshot(
+        after((), "a", "b"),
+        activation("c", 7, "x", restores="a", amends_previous=True, expired=True),
+    )
     assert decode_history(encode_history(history)) == history
     assert decode_history(None) == ()
     with pytest.raises(BrokenSnapshot, match="history"):
@@ -179,9 +188,9 @@ def test_a_history_is_written_and_read() -> None:
 
 
 @given(st.lists(st.sampled_from("abcdef<"), max_size=20))
-def test_going_back_undoes_steps_like_a_stack(moves: list[str]) -> None:
-    """Whatever was done before: `previous` leads where the last step not undone began."""
-    history: History = ()
+def test_rollbacks_undo_steps_like_a_stack(moves: list[str]) -> None:
+    """A rollback leads to the last step that was not undone, whatever came before."""
+    history: ActivationHistory = ()
     line: list[str] = []
     for number, move in enumerate(moves):
         if move != "<":
@@ -191,10 +200,10 @@ def test_going_back_undoes_steps_like_a_stack(moves: list[str]) -> None:
             history = back(history)
             line.pop()
         if line:
-            assert knows(history) == line[-1]
+            assert restored(history) == line[-1]
     if len(line) <= 1:
         with pytest.raises(UnknownSnapshot):
-            target(history, None)
+            find_rollback_target(history, None)
 
 
 DAY_MS = 86_400_000
@@ -206,85 +215,87 @@ DAY_MS = 86_400_000
     st.integers(1, 5),
     st.lists(st.booleans(), max_size=5),
 )
-def test_no_snapshot_is_dropped_that_somebody_may_need(
+def test_no_snapshot_is_dropped_that_may_be_needed(
     ages: list[int], days: int, steps: int, backs: list[bool]
 ) -> None:
-    """Decisions of the last days, the last in service, and every step that can be undone."""
+    """Kept are those of the last days, the last in service, and every rollback target."""
     now = 100 * DAY_MS
-    history: History = ()
+    history: ActivationHistory = ()
     for number, age in enumerate(sorted(ages, reverse=True)):
-        history = promote(history, Stint(f"s{number}", now - age * DAY_MS, "better"))
+        history = activate_snapshot(history, activation(f"s{number}", now - age * DAY_MS))
     for back_now in backs:
         if back_now and len(history) > 1:
             try:
                 history = back(history)
             except UnknownSnapshot:
                 break
-    history = tuple(replace(one, at_ms=now) if one.of else one for one in history)
-    pruned = prune(history, Keeping(days, steps), now)
-    assert [one.id for one in pruned] == [one.id for one in history]
-    gone = {one.id for one in pruned if one.gone}
-    ends = [*(one.at_ms for one in history[1:]), now]
-    for one, end in zip(history, ends, strict=True):
-        assert one.id not in gone or end < now - days * DAY_MS
-    assert not gone & {one.id for one in history[-steps:]}
+    history = tuple(replace(step, at_ms=now) if step.restores else step for step in history)
+    pruned = prune_snapshots(history, SnapshotRetention(days, steps), now)
+    assert [step.id for step in pruned] == [step.id for step in history]
+    expired = {step.id for step in pruned if step.expired}
+    ends = [*(step.at_ms for step in history[1:]), now]
+    for step, end in zip(history, ends, strict=True):
+        assert step.id not in expired or end < now - days * DAY_MS
+    assert not expired & {step.id for step in history[-steps:]}
     undone = history
     for _ in range(steps - 1):
         try:
-            goal = target(prune(undone, Keeping(days, steps), now), None)
+            goal = find_rollback_target(
+                prune_snapshots(undone, SnapshotRetention(days, steps), now), None
+            )
         except UnknownSnapshot as error:
-            assert "none before" in str(error)
+            assert "no earlier" in str(error)
             break
-        assert goal.id not in gone
+        assert goal.id not in expired
         undone = back(undone)
-    assert prune(pruned, Keeping(days, steps), now) == pruned
+    assert prune_snapshots(pruned, SnapshotRetention(days, steps), now) == pruned
 
 
 def test_files_are_written_once_and_read_back(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path / "new" / "snapshots")
     assert folder.ids() == []
-    assert folder.load(identity(FIRST)) is None
-    folder.save(identity(FIRST), encode(FIRST))
-    folder.save(identity(SECOND), encode(SECOND))
-    folder.save(identity(FIRST), encode(FIRST))
-    assert folder.ids() == sorted([identity(FIRST), identity(SECOND)])
-    blob = SnapshotFolder(tmp_path / "new" / "snapshots").load(identity(FIRST))
+    assert folder.load(compute_snapshot_id(FIRST)) is None
+    folder.save(compute_snapshot_id(FIRST), encode_snapshot(FIRST))
+    folder.save(compute_snapshot_id(SECOND), encode_snapshot(SECOND))
+    folder.save(compute_snapshot_id(FIRST), encode_snapshot(FIRST))
+    assert folder.ids() == sorted([compute_snapshot_id(FIRST), compute_snapshot_id(SECOND)])
+    blob = SnapshotFolder(tmp_path / "new" / "snapshots").load(compute_snapshot_id(FIRST))
     assert blob is not None
-    assert decode(blob, identity(FIRST)) == FIRST
-    folder.remove(identity(FIRST))
-    folder.remove(identity(FIRST))
-    assert folder.ids() == [identity(SECOND)]
+    assert decode_snapshot(blob, compute_snapshot_id(FIRST)) == FIRST
+    folder.remove(compute_snapshot_id(FIRST))
+    folder.remove(compute_snapshot_id(FIRST))
+    assert folder.ids() == [compute_snapshot_id(SECOND)]
 
 
 def test_a_broken_file_is_written_anew(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path)
-    folder.save(identity(FIRST), encode(FIRST)[:9])
-    folder.save(identity(FIRST), encode(FIRST))
-    assert folder.load(identity(FIRST)) == encode(FIRST)
+    folder.save(compute_snapshot_id(FIRST), encode_snapshot(FIRST)[:9])
+    folder.save(compute_snapshot_id(FIRST), encode_snapshot(FIRST))
+    assert folder.load(compute_snapshot_id(FIRST)) == encode_snapshot(FIRST)
 
 
 def test_the_history_is_replaced_whole(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path)
-    assert folder.history() is None
-    folder.record(b"one")
-    folder.record(b"two")
-    assert folder.history() == b"two"
+    assert folder.load_history() is None
+    folder.save_history(b"one")
+    folder.save_history(b"two")
+    assert folder.load_history() == b"two"
     assert [file.name for file in tmp_path.iterdir()] == ["history"]
 
 
 def test_a_write_that_fails_leaves_the_old_state(tmp_path: Path) -> None:
     """A disk that is full: the old history stands, and no scrap is left behind."""
     folder = SnapshotFolder(tmp_path)
-    folder.record(b"one")
+    folder.save_history(b"one")
     with pytest.raises(TypeError):
-        folder.record("text is no bytes")  # type: ignore[arg-type]
-    assert folder.history() == b"one"
+        folder.save_history("text is no bytes")  # type: ignore[arg-type]
+    assert folder.load_history() == b"one"
     assert [file.name for file in tmp_path.iterdir()] == ["history"]
 
 
 def test_learned_states_are_for_their_owner_alone(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path)
-    folder.save(identity(FIRST), encode(FIRST))
+    folder.save(compute_snapshot_id(FIRST), encode_snapshot(FIRST))
     (file,) = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

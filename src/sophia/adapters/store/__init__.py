@@ -1,1 +1,1 @@
-"""What outlives the process: the ledger, keys, decisions and feedback."""
+"""Durable storage in SQLite: the ledger, keys, decisions, feedback and lessons."""

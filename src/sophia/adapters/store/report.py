@@ -1,37 +1,47 @@
-"""What the ledger tells about money and tokens, by model, key or day; reading only."""
+"""Usage and cost reports from the ledger's file, read-only and without a server."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sophia.adapters.store.writer import connect
-from sophia.core.ids import JUDGING
+from sophia.adapters.store.driver import load_sqlite
+from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
+from sophia.adapters.store.writer import open_ledger_connection
+from sophia.core.ids import JUDGE_ATTEMPT
 
-By = Literal["model", "key", "day"]
-GROUPS: tuple[By, ...] = ("model", "key", "day")
+GroupBy = Literal["model", "key", "day"]
 
-_COLUMNS: dict[By, str] = {"model": "model", "key": "key_id", "day": "window"}
+_GROUP_COLUMNS: dict[GroupBy, str] = {"model": "model", "key": "key_id", "day": "window"}
+_USAGE_COLUMNS = (
+    *("name", "requests", "attempts", "failures", "prompt_tokens", "completion_tokens"),
+    "cost_nano",
+)
 # An attempt's id is its request's with a number in the low four bits.
-_USED = """
+_USAGE_SQL = """
 SELECT o.{column}, COUNT(DISTINCT o.attempt_id & ~15), COUNT(*),
   SUM(CASE WHEN o.failure IS NOT NULL AND o.failure != 'client_gone' THEN 1 ELSE 0 END),
   SUM(o.prompt_tokens), SUM(o.completion_tokens),
   SUM(CASE WHEN o.state != 'unknown' THEN o.cost_nano ELSE 0 END)
 FROM outcomes o WHERE o.window >= ? GROUP BY 1
 """
-_HELD = """
+_OPEN_HOLDS_SQL = """
 SELECT i.{column}, COUNT(*), SUM(i.held_nano)
 FROM intents i LEFT JOIN outcomes o USING (attempt_id)
 WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.state = 'unknown') GROUP BY 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What one model, key or day used; money in nano-dollars.
+class LedgerUnreadable(Exception):
+    """The ledger's file cannot be read; the message says why."""
 
-    `failures` counts attempts that failed, not callers who left. `open_holds` are attempts that
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageTotals:
+    """Usage of one model, key or day; money in nano-dollars.
+
+    `failures` counts failed attempts, without callers that hung up. `open_holds` are attempts that
     may have been billed and are not settled: `held_nano` stays charged to their keys until then.
     """
 
@@ -46,49 +56,58 @@ class Used:
     held_nano: int = 0
 
 
-def used(path: Path, by: By, since: str) -> Sequence[Used]:
-    """Return what was used since the UTC day `since`, the dearest first, days in their order.
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Usage by group and by day, and the names of keys by id."""
 
-    `path` is a database of this release; it is opened read-only.
+    rows: Sequence[UsageTotals]
+    daily: Sequence[UsageTotals]
+    key_names: dict[str, str]
+
+
+def read_usage(path: Path, group_by: GroupBy, since: str) -> UsageReport | None:
+    """Return the usage since the UTC day `since`; None when the file is of another release.
+
+    Raises LedgerUnreadable when the file is damaged.
     """
-    column = _COLUMNS[by]
-    connection = connect(path, read_only=True)
     try:
-        # The two queries see one moment of the ledger.
-        connection.execute("BEGIN")
-        rows = connection.execute(_USED.format(column=column), (since,)).fetchall()
-        held = connection.execute(_HELD.format(column=column), (since,)).fetchall()
-    finally:
-        connection.close()
-    found = {str(row[0]): Used(*row) for row in rows}
-    for name, count, nano in held:
-        found[name] = replace(found.get(name, Used(name)), open_holds=count, held_nano=nano)
-    if by == "day":
-        return sorted(found.values(), key=lambda one: one.name)
-    return sorted(found.values(), key=lambda one: (-one.cost_nano, one.name))
+        if current_revision(path) != HEAD_REVISION:
+            return None
+        with closing(open_ledger_connection(path, read_only=True)) as connection:
+            # All queries see one moment of the ledger.
+            connection.execute("BEGIN")
+            rows = _sum_by(connection, group_by, since)
+            daily = rows if group_by == "day" else _sum_by(connection, "day", since)
+            names = connection.execute("SELECT id, name FROM keys") if group_by == "key" else ()
+            return UsageReport(rows, daily, {str(id): str(name) for id, name in names})
+    except load_sqlite().Error as error:
+        raise LedgerUnreadable(str(error)) from error
 
 
-def bills(path: Path, since: int) -> dict[int, int]:
-    """Return what each request cost whose id is at least `since`, in nano-dollars, by its id.
+def read_request_costs(path: Path, since: int) -> dict[int, int]:
+    """Return the cost in nano-dollars of each request whose id is at least `since`, by id.
 
-    Attempts whose bill is not known yet are left out, and so is what judging an answer later cost.
+    Attempts without a known bill are left out, and so is the cost of judging.
     """
-    connection = connect(path, read_only=True)
-    try:
+    with closing(open_ledger_connection(path, read_only=True)) as connection:
         rows = connection.execute(
             "SELECT attempt_id & ~15, SUM(cost_nano) FROM outcomes"
             " WHERE attempt_id >= ? AND state != 'unknown' AND attempt_id & 15 != ? GROUP BY 1",
-            (since, JUDGING),
+            (since, JUDGE_ATTEMPT),
         )
         return {int(id): int(nano) for id, nano in rows}
-    finally:
-        connection.close()
 
 
-def key_names(path: Path) -> dict[str, str]:
-    """Return the name of every key by its id."""
-    connection = connect(path, read_only=True)
-    try:
-        return dict(connection.execute("SELECT id, name FROM keys").fetchall())
-    finally:
-        connection.close()
+def _sum_by(connection: Any, group_by: GroupBy, since: str) -> Sequence[UsageTotals]:
+    """Return one row per group: days in their order, anything else by falling cost."""
+    column = _GROUP_COLUMNS[group_by]
+    rows = connection.execute(_USAGE_SQL.format(column=column), (since,)).fetchall()
+    totals = {
+        str(row[0]): UsageTotals(**dict(zip(_USAGE_COLUMNS, row, strict=True))) for row in rows
+    }
+    for name, count, nano in connection.execute(_OPEN_HOLDS_SQL.format(column=column), (since,)):
+        known = totals.get(name, UsageTotals(name=name))
+        totals[name] = replace(known, open_holds=count, held_nano=nano)
+    if group_by == "day":
+        return sorted(totals.values(), key=lambda row: row.name)
+    return sorted(totals.values(), key=lambda row: (-row.cost_nano, row.name))

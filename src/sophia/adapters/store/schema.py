@@ -1,7 +1,10 @@
-"""The tables, as SQLAlchemy Core metadata; migrations are compared with it in the tests.
+"""The tables of the store as SQLAlchemy Core metadata, with the columns of their row types.
 
-`intents` and `outcomes` are append-only and keyed by attempt id, which grows with time.
+`intents` and `outcomes` are append-only and keyed by attempt id, which grows with time. A change of
+a row needs a migration.
 """
+
+from typing import Any, get_args, get_type_hints
 
 from sqlalchemy import (
     BigInteger,
@@ -16,85 +19,40 @@ from sqlalchemy import (
     Table,
 )
 
+from sophia.core.rows import AttemptIntent, AttemptOutcome, Feedback, KeyRow, LessonRow
+
+_TYPES: dict[type, Any] = {
+    int: BigInteger,
+    float: Float,
+    str: String,
+    bytes: LargeBinary,
+    bool: Boolean,
+}
+
 metadata = MetaData()
 
-keys = Table(
-    "keys",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("digest", LargeBinary, nullable=False),
-    Column("name", String, nullable=False),
-    Column("scope", String, nullable=False),
-    Column("daily_budget_nano", BigInteger),
-    Column("per_request_nano", BigInteger),
-    Column("created_ms", BigInteger, nullable=False),
-    Column("revoked_ms", BigInteger),
-    Column("explores", Boolean, nullable=False, server_default="1"),
-)
 
-intents = Table(
-    "intents",
-    metadata,
-    Column("attempt_id", Integer, primary_key=True, autoincrement=False),
-    Column("key_id", String, nullable=False),
-    Column("window", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("upstream", String, nullable=False),
-    Column("held_nano", BigInteger, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("plan", LargeBinary),
-)
+def _add_table(name: str, row: type, **server_defaults: str) -> Table:
+    """Add the table of `row`; the first field is the key, and `| None` allows NULL."""
+    columns: list[Column[Any]] = []
+    for field, hint in get_type_hints(row).items():
+        kind, *others = get_args(hint) or (hint,)
+        kind = str if isinstance(kind, str) else kind  # An alternative of a Literal.
+        columns.append(
+            Column(
+                field,
+                _TYPES[kind] if columns or kind is not int else Integer,
+                primary_key=not columns,
+                autoincrement=False,
+                nullable=type(None) in others,
+                server_default=server_defaults.get(field),
+            )
+        )
+    return Table(name, metadata, *columns)
 
-outcomes = Table(
-    "outcomes",
-    metadata,
-    Column("attempt_id", Integer, primary_key=True, autoincrement=False),
-    Column("key_id", String, nullable=False),
-    Column("window", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("cost_nano", BigInteger, nullable=False),
-    Column("cost_source", String, nullable=False),
-    Column("estimate_nano", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("finish_reason", String),
-    Column("failure", String),
-    Column("generation_id", String),
-    Column("provider", String),
-    Column("first_content_ms", Float),
-    Column("total_ms", Float, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-)
 
-feedback = Table(
-    "feedback",
-    metadata,
-    Column("idempotency_key", String, primary_key=True),
-    Column("decision_id", BigInteger, nullable=False),
-    Column("key_id", String, nullable=False),
-    Column("score", Float),
-    Column("label", String),
-    Column("comment_chars", BigInteger, nullable=False),
-    Column("preferred_model", String),
-    Column("channel", String, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Index("feedback_by_decision", "decision_id"),
-)
-
-lessons = Table(
-    "lessons",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("decision_id", BigInteger, nullable=False),
-    Column("key_id", String, nullable=False),
-    Column("arm", String, nullable=False),
-    Column("quality", Float, nullable=False),
-    Column("weight", Float, nullable=False),
-    Column("policy", String, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("first", Boolean, nullable=False),
-    Column("channel", String, nullable=False),
-)
+_add_table("keys", KeyRow, explores="1")
+_add_table("intents", AttemptIntent)
+_add_table("outcomes", AttemptOutcome)
+_add_table("lessons", LessonRow)
+Index("feedback_by_decision", _add_table("feedback", Feedback).c.decision_id)

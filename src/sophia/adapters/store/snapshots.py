@@ -6,91 +6,98 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from sophia.core.errors import ConfigError
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".snapshot"
 _HISTORY = "history"
 _PROMPTS = "prompts"
+_SERVING_LOCK = ".serving"
+
+
+class FolderInUse(ConfigError):
+    """Another process serves from this folder."""
 
 
 class SnapshotFolder:
-    """Keeps blobs by id below `path`, and which of them are in service.
+    """Snapshots by id below `path`, and the history of those in service.
 
-    Nothing in here looks into a blob: its id says what it must hash to, and whoever decodes it
-    checks that. Every write is on disk when the call returns.
+    Blobs are opaque here: an id is the blob's digest, checked when it is decoded. Every write is on
+    disk when the call returns.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.mkdir(parents=True, exist_ok=True)
 
     def save(self, id: str, blob: bytes) -> None:
-        """Write a snapshot; one that is there already stays as it is.
+        """Write a snapshot; an existing one stays as it is.
 
         Raises ValueError when `id` is not 64 hexadecimal digits.
         """
-        target = self._file(id)
-        if not target.exists() or target.read_bytes() != blob:
-            self._write(target, blob)
+        target = self._snapshot_path(id)
+        if _read(target) != blob:
+            self._write_durably(target, blob)
 
     def load(self, id: str) -> bytes | None:
         """Return a snapshot's bytes, or None when there is none of that id."""
-        try:
-            return self._file(id).read_bytes()
-        except FileNotFoundError:
-            return None
+        return _read(self._snapshot_path(id))
 
     def ids(self) -> Sequence[str]:
-        """Return the ids of all snapshots, in the order of the alphabet."""
-        names = (file.name.removesuffix(_SUFFIX) for file in self._path.glob(f"*{_SUFFIX}"))
+        """Return the ids of all snapshots, sorted."""
+        names = (file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"*{_SUFFIX}"))
         return sorted(name for name in names if _ID.fullmatch(name))
 
-    def history(self) -> bytes | None:
-        """Return what `record` wrote last, or None before that."""
-        try:
-            return (self._path / _HISTORY).read_bytes()
-        except FileNotFoundError:
-            return None
+    def load_history(self) -> bytes | None:
+        """Return the last saved history, or None before the first."""
+        return _read(self.path / _HISTORY)
 
-    def record(self, history: bytes) -> None:
-        """Replace the history of what was in service: readers see the old or the new, whole."""
-        self._write(self._path / _HISTORY, history)
+    def save_history(self, history: bytes) -> None:
+        """Replace the history of snapshots in service; readers see the old or the new, whole."""
+        self._write_durably(self.path / _HISTORY, history)
 
-    def prompts(self) -> bytes | None:
-        """Return what `keep_prompts` wrote last, or None before that."""
-        try:
-            return (self._path / _PROMPTS).read_bytes()
-        except FileNotFoundError:
-            return None
+    def load_prompt_histories(self) -> bytes | None:
+        """Return the last saved prompt histories, or None before the first."""
+        return _read(self.path / _PROMPTS)
 
-    def keep_prompts(self, blob: bytes) -> None:
-        """Replace what is known of system prompts, readable by this user alone."""
-        self._write(self._path / _PROMPTS, blob)
+    def save_prompt_histories(self, blob: bytes) -> None:
+        """Replace the histories of system prompts, readable by this user alone."""
+        self._write_durably(self.path / _PROMPTS, blob)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Change what is in service while nobody else does, in this process or another."""
-        with (self._path / ".changing").open("ab") as lock:
-            try:
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except ImportError:
-                pass  # Windows has no such lock; there, nobody waits.
+    def lock(self) -> Iterator[None]:
+        """Hold the right to change the history, across threads and processes."""
+        with (self.path / ".changing").open("ab") as lock:
+            _lock(lock, wait=True)
             yield
 
-    def remove(self, id: str) -> None:
-        """Delete a snapshot, if it is there."""
-        self._file(id).unlink(missing_ok=True)
+    def lock_for_serving(self) -> IO[bytes]:
+        """Return a lock on the folder, held until it is closed. Raises FolderInUse."""
+        lock = (self.path / _SERVING_LOCK).open("ab")
+        try:
+            _lock(lock, wait=False)
+        except OSError as error:
+            lock.close()
+            raise FolderInUse(
+                f"another Sophia serves from {self.path.parent}, and two would mix up budgets and "
+                "lessons: choose another `data_dir`, or stop that one."
+            ) from error
+        return lock
 
-    def _file(self, id: str) -> Path:
-        # An id comes from a command line; it must not lead out of the folder.
+    def remove(self, id: str) -> None:
+        """Delete a snapshot, if it exists."""
+        self._snapshot_path(id).unlink(missing_ok=True)
+
+    def _snapshot_path(self, id: str) -> Path:
+        # Ids come from command lines; none may lead out of the folder.
         if not _ID.fullmatch(id):
             raise ValueError(f"{id!r} is not a snapshot's id: 64 hexadecimal digits")
-        return self._path / f"{id}{_SUFFIX}"
+        return self.path / f"{id}{_SUFFIX}"
 
-    def _write(self, target: Path, blob: bytes) -> None:
-        handle, name = tempfile.mkstemp(dir=self._path, prefix=".writing-")
+    def _write_durably(self, target: Path, blob: bytes) -> None:
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=".writing-")
         written = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -101,12 +108,24 @@ class SnapshotFolder:
         except BaseException:
             written.unlink(missing_ok=True)
             raise
-        self._sync()
-
-    def _sync(self) -> None:
-        """Make the new name itself durable, not only what it stands for."""
-        folder = os.open(self._path, os.O_RDONLY)
+        # The new file name must be durable too, not only its content.
+        folder = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _lock(file: IO[bytes], *, wait: bool) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return  # Windows has no such lock; the folder is not protected there.
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None

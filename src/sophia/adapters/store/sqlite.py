@@ -1,143 +1,142 @@
-"""The embedded store: one SQLite file, one writer, durable before anything is dispatched."""
+"""The embedded store: one SQLite file, one writer, durable before any request is dispatched."""
 
 import asyncio
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sophia.adapters.store.migrate import migrate
-from sophia.adapters.store.writer import GroupCommit, connect
-from sophia.core.ids import JUDGING, first_id
+from sophia.adapters.store.writer import GroupCommit, open_ledger_connection
+from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
 from sophia.core.rows import (
-    OWN,
-    RUBRIC,
-    Doubt,
+    INTERNAL_KEY_PREFIX,
+    RUBRIC_FINISH,
+    AttemptIntent,
+    AttemptOutcome,
     Feedback,
-    Intent,
     KeyRow,
+    KeySpend,
     LessonRow,
     OpenHold,
-    Outcome,
-    Spend,
+    UnsettledAttempt,
 )
 
-_T = TypeVar("_T")
-_GENERATION = re.compile(r"gen-(\d{10})-")
-_SLACK = 900
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
+_GENERATION_ID = re.compile(r"gen-(\d{10})-")
+_GENERATION_SLACK_S = 900
 """Seconds by which an upstream's clock and the length of an answer may move its id."""
 
+_TABLES: Mapping[Any, str] = {
+    AttemptIntent: "intents",
+    AttemptOutcome: "outcomes",
+    KeyRow: "keys",
+    Feedback: "feedback",
+    LessonRow: "lessons",
+}
+_COLUMNS = {
+    kind: ", ".join(f"{table}.{name}" for name in kind._fields) for kind, table in _TABLES.items()
+}
 
-def _names(row: type[tuple[Any, ...]]) -> str:
-    names: tuple[str, ...] = row._fields  # type: ignore[attr-defined] # a NamedTuple's
-    return ", ".join(names)
+
+# Names come from our own row types, never from a request.
+def _insert_sql(kind: Any, *, conflict: str = "ABORT") -> str:
+    names = ", ".join(kind._fields)
+    marks = ", ".join("?" for _ in kind._fields)
+    return f"INSERT OR {conflict} INTO {_TABLES[kind]} ({names}) VALUES ({marks})"  # noqa: S608
 
 
-def _insert(table: str, row: type[tuple[Any, ...]], *, conflict: str = "ABORT") -> str:
-    names = _names(row)
-    marks = ", ".join("?" * (names.count(",") + 1))
-    # Names come from our own dataclasses, never from a request.
-    return f"INSERT OR {conflict} INTO {table} ({names}) VALUES ({marks})"  # noqa: S608
-
-
-_INTENT = _insert("intents", Intent)
-_OUTCOME = (
-    _insert("outcomes", Outcome)
-    # The first word stands, unless it was a guess and this is what the upstream billed.
+_INSERT_INTENT = _insert_sql(AttemptIntent)
+_INSERT_OUTCOME = (
+    _insert_sql(AttemptOutcome)
+    # The first outcome stands, unless it was an estimate and this is the upstream's bill.
     + " ON CONFLICT (attempt_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in Outcome._fields)
+    + ", ".join(f"{name} = excluded.{name}" for name in AttemptOutcome._fields)
     + " WHERE outcomes.cost_source = 'estimated' AND excluded.cost_source = 'upstream'"
 )
-_KEY = _insert("keys", KeyRow)
-_FEEDBACK = _insert("feedback", Feedback, conflict="IGNORE")
-_LESSON = _insert("lessons", LessonRow, conflict="IGNORE")
-_COLUMNS = {row: _names(row) for row in (Intent, Outcome, KeyRow, Feedback, LessonRow)}
 
 
 class SqliteStore:
-    """Keeps everything in `path`; creates and migrates it when opened.
+    """Keeps everything in `path`, which is created or migrated when the store is opened.
 
-    Must be made inside a running event loop. Reads go through a second, read-only connection.
+    Create it inside a running event loop. Reads go through a second, read-only connection.
     """
 
     def __init__(self, path: Path) -> None:
         migrate(path)
         # Before the writer's thread: two connections that both turn a new file to WAL can lock out.
-        self._reader = connect(path)
+        self._reader = open_ledger_connection(path)
         self._reader.execute("PRAGMA query_only=ON")
         self._writer = GroupCommit(path)
-        self._reading = threading.Lock()
-        self._judging = asyncio.Lock()
+        self._read_lock = threading.Lock()
+        self._feedback_lock = asyncio.Lock()
 
-    def reserve(self, intent: Intent) -> Awaitable[None]:
-        """Make `intent` durable. Raises Unavailable when the ledger cannot take it."""
-        return self._writer.write(_INTENT, intent)
+    def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
+        """Make `intent` durable. Raises Unavailable when the ledger cannot be written."""
+        return self._writer.write(_INSERT_INTENT, intent)
 
-    def settle(self, outcome: Outcome) -> None:
-        """Hand an outcome over; it becomes durable with the next batch and is never dropped."""
-        self._writer.defer(_OUTCOME, outcome)
+    def settle(self, outcome: AttemptOutcome) -> None:
+        """Queue an outcome; it becomes durable with the next batch and is never dropped."""
+        self._writer.defer(_INSERT_OUTCOME, outcome)
 
     async def keys(self) -> Sequence[KeyRow]:
         """Return every key, revoked ones included."""
-        rows = await self._read(f"SELECT {_COLUMNS[KeyRow]} FROM keys")  # noqa: S608
-        return [KeyRow(*row) for row in rows]
+        return await self._select(KeyRow)
 
     async def add_key(self, key: KeyRow) -> None:
         """Make a new key durable."""
-        await self._writer.write(_KEY, key)
+        await self._writer.write(_insert_sql(KeyRow), key)
+
+    async def update_key(self, key: KeyRow) -> None:
+        """Make a key's name, limits and right to explore durable."""
+        await self._writer.write(
+            "UPDATE keys SET name = ?, daily_budget_nano = ?, per_request_nano = ?, explores = ?"
+            " WHERE id = ?",
+            (key.name, key.daily_budget_nano, key.per_request_nano, key.explores, key.id),
+        )
 
     async def revoke_key(self, id: str, at_ms: int) -> None:
         """Make a revocation durable."""
         await self._writer.write("UPDATE keys SET revoked_ms = ? WHERE id = ?", (at_ms, id))
 
-    async def spends(self, window: str) -> Sequence[Spend]:
-        """Return what each key has spent in `window`, in nano-dollars."""
+    async def spend_by_key(self, window: str) -> Sequence[KeySpend]:
+        """Return the spending of each key in `window`, in nano-dollars."""
         rows = await self._read(
             "SELECT key_id, window, SUM(cost_nano) FROM outcomes"
             " WHERE window = ? AND state != 'unknown' GROUP BY key_id",
             (window,),
         )
-        return [Spend(*row) for row in rows]
+        return [KeySpend(*row) for row in rows]
 
-    async def spent(self, key_id: str, since: str) -> int:
-        """Return what a key has spent since day `since` ("" is ever), in nano-dollars."""
+    async def spend_since(self, key_id: str, since: str) -> int:
+        """Return the spending of a key since day `since` ("" is ever), in nano-dollars."""
         await self._writer.flush()
-        rows = await self._read(
-            "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes"
-            " WHERE key_id = ? AND window >= ? AND state != 'unknown'",
-            (key_id, since),
-        )
-        return int(rows[0][0])
+        return await self._sum_cost("key_id = ? AND window >= ?", (key_id, since))
 
-    async def costs(self) -> Sequence[tuple[str, int]]:
-        """Return what each model has cost since the ledger began, in nano-dollars."""
+    async def cost_by_model(self) -> Sequence[tuple[str, int]]:
+        """Return the cost of each model since the ledger began, in nano-dollars."""
         rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
         return [(str(model), int(nano)) for model, nano in rows]
 
-    async def judging(self, window: str) -> int:
-        """Return what judging answers later cost all keys in `window`, in nano-dollars."""
-        rows = await self._read(
-            "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes"
-            " WHERE window = ? AND state != 'unknown' AND attempt_id & 15 = ?",
-            (window, JUDGING),
-        )
-        return int(rows[0][0])
+    async def judging_cost(self, window: str) -> int:
+        """Return the cost of judging answers afterwards in `window`, in nano-dollars."""
+        return await self._sum_cost("window = ? AND attempt_id & 15 = ?", (window, JUDGE_ATTEMPT))
 
-    async def scores(self) -> Sequence[tuple[str, float, int]]:
-        """Return each model's mean score from feedback, 0 to 1, and how many scores it has."""
+    async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
+        """Return each model's mean score from feedback, 0 to 1, and the number of scores."""
         rows = await self._read(
             "SELECT o.model, AVG(f.score), COUNT(*) FROM feedback f JOIN outcomes o"
             " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | 15"
             " WHERE f.score IS NOT NULL AND o.failure IS NULL"
             " AND o.finish_reason IS NOT ? AND f.idempotency_key NOT LIKE ? GROUP BY o.model",
-            (RUBRIC, f"{OWN}%"),
+            (RUBRIC_FINISH, f"{INTERNAL_KEY_PREFIX}%"),
         )
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
     async def open_holds(self) -> Sequence[OpenHold]:
-        """Return attempts that may have been dispatched and whose bill is not known yet."""
+        """Return attempts that may have been dispatched and have no bill yet."""
         rows = await self._read(
             "SELECT i.attempt_id, i.key_id, i.window, i.held_nano FROM intents i"
             " LEFT JOIN outcomes o USING (attempt_id)"
@@ -145,150 +144,145 @@ class SqliteStore:
         )
         return [OpenHold(*row) for row in rows]
 
-    async def decision(self, request_id: int) -> Intent | None:
+    async def decision(self, request_id: int) -> AttemptIntent | None:
         """Return the first intent of a request, which carries its plan."""
-        rows = await self._read(
-            f"SELECT {_COLUMNS[Intent]} FROM intents WHERE attempt_id = ?",  # noqa: S608
-            (request_id,),
-        )
-        return Intent(*rows[0]) if rows else None
+        rows = await self._select(AttemptIntent, "WHERE attempt_id = ?", (request_id,))
+        return rows[0] if rows else None
 
-    async def attempts(self, request_id: int) -> Sequence[Outcome]:
-        """Return the outcomes of a request's attempts, in the order they were tried."""
+    async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
+        """Return the outcomes of a request's attempts, in their order."""
+        await self._writer.flush()
+        ids = (request_id, request_id | 15)
+        return await self._select(
+            AttemptOutcome, "WHERE attempt_id BETWEEN ? AND ? ORDER BY 1", ids
+        )
+
+    async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
+        """Return estimates since `since_ms` that have a generation id, newest first."""
         await self._writer.flush()
         rows = await self._read(
-            f"SELECT {_COLUMNS[Outcome]} FROM outcomes"  # noqa: S608
-            " WHERE attempt_id BETWEEN ? AND ? ORDER BY attempt_id",
-            (request_id, request_id | 15),
+            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream, intents.held_nano FROM outcomes"  # noqa: S608
+            " JOIN intents USING (attempt_id) WHERE attempt_id >= ?"
+            " AND cost_source = 'estimated' AND generation_id IS NOT NULL"
+            " ORDER BY attempt_id DESC LIMIT 1000",
+            (first_id_at(since_ms),),
         )
-        return [Outcome(*row) for row in rows]
+        return [UnsettledAttempt(AttemptOutcome(*row[:-2]), row[-2], row[-1]) for row in rows]
 
-    async def unresolved(self, since_ms: int) -> Sequence[Doubt]:
-        """Return guesses since `since_ms` that have a generation id, newest first."""
-        await self._writer.flush()
-        names = ", ".join(f"o.{name}" for name in Outcome._fields)
-        rows = await self._read(
-            f"SELECT {names}, i.upstream, i.held_nano FROM outcomes o"  # noqa: S608
-            " JOIN intents i USING (attempt_id) WHERE o.attempt_id >= ?"
-            " AND o.cost_source = 'estimated' AND o.generation_id IS NOT NULL"
-            " ORDER BY o.attempt_id DESC LIMIT 1000",
-            (first_id(since_ms),),
-        )
-        return [Doubt(Outcome(*row[:-2]), row[-2], row[-1]) for row in rows]
+    async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
+        """Return the outcome with an upstream's generation id.
 
-    async def by_generation(self, generation_id: str) -> Outcome | None:
-        """Return the outcome that carries an upstream's generation id.
-
-        There is no index for it, since keeping one would cost every request: OpenRouter's ids tell
-        their second, and others are looked for among the last day's.
+        There is no index, since updating one would cost every request: OpenRouter's ids contain
+        their second, and others are searched among the last day's.
         """
         await self._writer.flush()
-        first, last = _attempts_near(generation_id, time.time())
-        rows = await self._read(
-            f"SELECT {_COLUMNS[Outcome]} FROM outcomes"  # noqa: S608
-            " WHERE attempt_id BETWEEN ? AND ? AND generation_id = ?",
+        first, last = _attempt_id_range(generation_id, time.time())
+        rows = await self._select(
+            AttemptOutcome,
+            "WHERE attempt_id BETWEEN ? AND ? AND generation_id = ?",
             (first, last, generation_id),
         )
-        return Outcome(*rows[0]) if rows else None
+        return rows[0] if rows else None
 
     async def add_feedback(self, feedback: Feedback) -> bool:
-        """Keep a verdict; return False when its idempotency key was used before."""
-        # One at a time: of two that come at once only one is the first.
-        async with self._judging:
-            known = await self._read(
+        """Make feedback durable; return False if its idempotency key was used before."""
+        # One at a time: of two at once only one is the first.
+        async with self._feedback_lock:
+            existing = await self._read(
                 "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
             )
-            await self._writer.write(_FEEDBACK, feedback)
-        return not known
+            await self._writer.write(_insert_sql(Feedback, conflict="IGNORE"), feedback)
+        return not existing
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
-        """Return every verdict on a decision, in the order in which they came."""
-        rows = await self._read(
-            f"SELECT {_COLUMNS[Feedback]} FROM feedback WHERE decision_id = ?"  # noqa: S608
-            " ORDER BY at_ms, rowid",
-            (decision_id,),
+        """Return all feedback on a decision, oldest first."""
+        return await self._select(
+            Feedback, "WHERE decision_id = ? ORDER BY at_ms, rowid", (decision_id,)
         )
-        return [Feedback(*row) for row in rows]
 
-    async def decisions(self, since_ms: int, limit: int) -> Sequence[Intent]:
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[AttemptIntent]:
         """Return the first `limit` decisions since `since_ms`, oldest first."""
-        rows = await self._read(
-            f"SELECT {_COLUMNS[Intent]} FROM intents"  # noqa: S608
-            " WHERE attempt_id >= ? AND plan IS NOT NULL ORDER BY attempt_id LIMIT ?",
-            (first_id(since_ms), limit),
+        return await self._select(
+            AttemptIntent,
+            "WHERE attempt_id >= ? AND plan IS NOT NULL ORDER BY attempt_id LIMIT ?",
+            (first_id_at(since_ms), limit),
         )
-        return [Intent(*row) for row in rows]
 
     async def add_lesson(self, lesson: LessonRow) -> None:
         """Make a lesson durable; the first one of a number stands."""
-        await self._writer.write(_LESSON, lesson)
+        await self._writer.write(_insert_sql(LessonRow, conflict="IGNORE"), lesson)
 
     async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
-        """Return the first `limit` lessons behind number `after`, in their order."""
-        rows = await self._read(
-            f"SELECT {_COLUMNS[LessonRow]} FROM lessons"  # noqa: S608
-            " WHERE number > ? ORDER BY number LIMIT ?",
-            (after, limit),
+        """Return the first `limit` lessons after number `after`, in their order."""
+        rows = await self._select(
+            LessonRow, "WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
         )
-        found = [LessonRow(*row) for row in rows]
-        return [row._replace(first=bool(row.first)) for row in found]
+        return [row._replace(first=bool(row.first)) for row in rows]
 
-    async def compared(self, since_ms: int, limit: int) -> Sequence[Feedback]:
+    async def multi_channel_feedback(self, since_ms: int, limit: int) -> Sequence[Feedback]:
         """Return scores since `since_ms` of the latest `limit` decisions with several channels.
 
-        They come by decision, the oldest first.
+        They are ordered by decision, the oldest first.
         """
-        scored = "FROM feedback WHERE score IS NOT NULL AND at_ms >= ?"
-        rows = await self._read(
-            f"SELECT {_COLUMNS[Feedback]} {scored} AND decision_id IN"
-            f" (SELECT decision_id {scored} GROUP BY decision_id"
+        scored = "WHERE score IS NOT NULL AND at_ms >= ?"
+        return await self._select(
+            Feedback,
+            f"{scored} AND decision_id IN"  # noqa: S608
+            f" (SELECT decision_id FROM feedback {scored} GROUP BY decision_id"
             " HAVING COUNT(DISTINCT channel) > 1 ORDER BY decision_id DESC LIMIT ?)"
             " ORDER BY decision_id, at_ms, rowid",
             (since_ms, since_ms, limit),
         )
-        return [Feedback(*row) for row in rows]
 
-    async def unlearned(self, since_ms: int) -> Sequence[Feedback]:
-        """Return scores since `since_ms` that no lesson stands for, oldest first."""
-        names = ", ".join(f"f.{name}" for name in Feedback._fields)
-        rows = await self._read(
-            f"SELECT {names} FROM feedback f LEFT JOIN lessons l"  # noqa: S608
-            " ON l.decision_id = f.decision_id AND l.channel = f.channel"
-            " WHERE f.at_ms >= ? AND f.score IS NOT NULL AND l.number IS NULL"
-            " ORDER BY f.at_ms, f.rowid",
+    async def feedback_without_lesson(self, since_ms: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` that have no lesson, oldest first."""
+        return await self._select(
+            Feedback,
+            "WHERE at_ms >= ? AND score IS NOT NULL AND NOT EXISTS (SELECT 1 FROM lessons l"
+            " WHERE l.decision_id = feedback.decision_id AND l.channel = feedback.channel)"
+            " ORDER BY at_ms, rowid",
             (since_ms,),
         )
-        return [Feedback(*row) for row in rows]
 
     @property
     def problem(self) -> str:
-        """Why nothing can be written now, or nothing."""
+        """The reason why nothing can be written now, or ""."""
         return self._writer.problem
 
     @property
     def depth(self) -> int:
-        """Rows that wait to become durable."""
+        """The number of rows that are not durable yet."""
         return self._writer.depth
 
     async def close(self) -> None:
-        """Write what waits, then close both connections."""
+        """Write the rows in the queue, then close both connections."""
         await self._writer.close()
         self._reader.close()
 
+    async def _select(
+        self, kind: type[_Row], rest: str = "", values: Sequence[object] = ()
+    ) -> list[_Row]:
+        """Return rows of `kind`; `rest` is the statement after the name of its table."""
+        sql = f"SELECT {_COLUMNS[kind]} FROM {_TABLES[kind]} {rest}"  # noqa: S608
+        return [kind(*row) for row in await self._read(sql, values)]
+
+    async def _sum_cost(self, condition: str, values: Sequence[object]) -> int:
+        """Return the known costs of outcomes, in nano-dollars."""
+        sql = "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes WHERE state != 'unknown' AND "
+        rows = await self._read(sql + condition, values)
+        return int(rows[0][0])
+
     async def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         def query() -> list[tuple[Any, ...]]:
-            with self._reading:
+            with self._read_lock:
                 rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
                 return rows
 
-        return await _in_thread(query)
+        return await asyncio.to_thread(query)
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
-
-
-def _attempts_near(generation_id: str, now: float) -> tuple[int, int]:
-    told = _GENERATION.match(generation_id)
-    start, end = (now - 86_400, now) if told is None else (int(told[1]), int(told[1]))
-    return first_id(int(start - _SLACK) * 1000), first_id(int(end + _SLACK) * 1000)
+def _attempt_id_range(generation_id: str, now: float) -> tuple[int, int]:
+    match = _GENERATION_ID.match(generation_id)
+    start, end = (now - 86_400, now) if match is None else (int(match[1]), int(match[1]))
+    seconds = (int(start - _GENERATION_SLACK_S), int(end + _GENERATION_SLACK_S))
+    return first_id_at(seconds[0] * 1000), first_id_at(seconds[1] * 1000)

@@ -1,1 +1,1 @@
-"""What others can see of Sophia: metrics, traces and logs, never prompts or keys."""
+"""Metrics, traces and logs; they never contain prompts or keys."""

@@ -1,4 +1,4 @@
-"""Logs: text or JSON lines on standard error; a line per request only when it is asked for."""
+"""Logs: text or JSON lines on standard error, and one line per request if a setting asks for it."""
 
 import logging
 import sys
@@ -7,15 +7,15 @@ from typing import TextIO
 import msgspec
 
 from sophia.core.events import Settled
-from sophia.core.ids import encode as encode_id
-from sophia.core.money import usd
+from sophia.core.ids import encode_id
+from sophia.core.money import nano_to_usd
 
 encode = msgspec.json.Encoder().encode
 
 
-class _JsonLines(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        line = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -23,17 +23,17 @@ class _JsonLines(logging.Formatter):
         }
         request_id = getattr(record, "request_id", None)
         if request_id is not None:
-            told["request_id"] = request_id
+            line["request_id"] = request_id
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return encode(told).decode()
+            line["exception"] = self.formatException(record.exc_info)
+        return encode(line).decode()
 
 
-def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send Sophia's and the server's logs to `stream`, standard error by default."""
+def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send Sophia's and the server's logs to `stream`, by default standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     if form == "json":
-        handler.setFormatter(_JsonLines())
+        handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("sophia", "uvicorn"):
@@ -44,7 +44,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 class RequestLog:
-    """Writes one JSON line per settled request: who answered, how it went, what it cost."""
+    """Writes one JSON line per settled request: model, outcome and cost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -65,7 +65,7 @@ class RequestLog:
             "status": event.status,
             "finish_reason": event.finish_reason,
             "error_type": event.error_type,
-            "cost_usd": usd(event.cost_nano),
+            "cost_usd": nano_to_usd(event.cost_nano),
             "prompt_tokens": event.prompt_tokens,
             "completion_tokens": event.completion_tokens,
             "duration_ms": round(event.duration_s * 1000, 3),
@@ -74,4 +74,4 @@ class RequestLog:
         try:
             self._stream.write(encode(line).decode() + "\n")
         except (OSError, ValueError):
-            return  # whoever read the log is gone, which is no reason to fail a request
+            return  # A closed stream is no reason to fail a request.

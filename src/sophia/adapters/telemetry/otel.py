@@ -1,6 +1,6 @@
-"""OpenTelemetry's GenAI conventions: a span per request and per attempt, and the client metrics.
+"""OpenTelemetry by the GenAI conventions: spans per request and attempt, and client metrics.
 
-Needs the `otel` extra; where to export is taken from the standard OTEL_* variables.
+Needs the `otel` extra; the standard OTEL_* variables name the exporter's address.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from sophia import __version__
 from sophia.core.events import Settled
-from sophia.core.ids import encode as encode_id
-from sophia.core.money import usd
-from sophia.core.rows import Outcome
+from sophia.core.ids import encode_id
+from sophia.core.money import nano_to_usd
+from sophia.core.rows import AttemptOutcome
 
 _OPERATIONS = {
     "chat/completions": "chat",
@@ -29,7 +29,7 @@ _OPERATIONS = {
 
 
 class OtelSink:
-    """Turns settled requests into spans and metrics. Providers are given, or made for OTLP."""
+    """Turns settled requests into spans and metrics, by default exported over OTLP."""
 
     def __init__(
         self, tracers: TracerProvider | None = None, meters: MeterProvider | None = None
@@ -46,7 +46,7 @@ class OtelSink:
         meter = meters.get_meter("sophia", __version__)
         self._duration = meter.create_histogram("gen_ai.client.operation.duration", unit="s")
         self._tokens = meter.create_histogram("gen_ai.client.token.usage", unit="{token}")
-        self._first = meter.create_histogram(
+        self._time_to_first_chunk = meter.create_histogram(
             "gen_ai.client.operation.time_to_first_chunk", unit="s"
         )
 
@@ -70,7 +70,7 @@ class OtelSink:
                 "gen_ai.request.stream": event.stream,
                 "gen_ai.usage.input_tokens": event.prompt_tokens,
                 "gen_ai.usage.output_tokens": event.completion_tokens,
-                "gen_ai.usage.cost": usd(event.cost_nano),
+                "gen_ai.usage.cost": nano_to_usd(event.cost_nano),
                 "sophia.decision_id": encode_id("dec", event.request_id),
                 "sophia.policy": event.policy,
                 "sophia.task_type": event.task_type,
@@ -84,11 +84,11 @@ class OtelSink:
             span.set_status(Status(StatusCode.ERROR))
         parent = trace.set_span_in_context(span)
         for attempt in event.attempts:
-            self._attempt(attempt, operation, parent)
+            self._export_attempt(attempt, operation, parent)
         span.end(end_time=end_ns)
-        self._measure(event, common)
+        self._record_metrics(event, common)
 
-    def _attempt(self, attempt: Outcome, operation: str, parent: Any) -> None:
+    def _export_attempt(self, attempt: AttemptOutcome, operation: str, parent: Any) -> None:
         end_ns = attempt.at_ms * 1_000_000
         span = self._tracer.start_span(
             f"{operation} {attempt.model}",
@@ -98,7 +98,7 @@ class OtelSink:
             attributes={
                 "gen_ai.operation.name": operation,
                 "gen_ai.request.model": attempt.model,
-                "gen_ai.usage.cost": usd(attempt.cost_nano),
+                "gen_ai.usage.cost": nano_to_usd(attempt.cost_nano),
                 "sophia.attempt.state": attempt.state,
             },
         )
@@ -107,17 +107,15 @@ class OtelSink:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end_time=end_ns)
 
-    def _measure(self, event: Settled, common: dict[str, Any]) -> None:
+    def _record_metrics(self, event: Settled, common: dict[str, Any]) -> None:
         self._duration.record(event.duration_s, common)
-        for direction, count in (
-            ("input", event.prompt_tokens),
-            ("output", event.completion_tokens),
-        ):
+        tokens = {"input": event.prompt_tokens, "output": event.completion_tokens}
+        for direction, count in tokens.items():
             self._tokens.record(count, {**common, "gen_ai.token.type": direction})
         if event.first_content_s is not None:
-            self._first.record(event.first_content_s, common)
+            self._time_to_first_chunk.record(event.first_content_s, common)
 
     def close(self) -> None:
-        """Export what waits."""
+        """Export buffered spans and metrics."""
         self._tracers.shutdown()
         self._meters.shutdown()

@@ -1,1 +1,1 @@
-"""Places that answer calls: OpenRouter, and anything that speaks OpenAI's protocol."""
+"""Servers that answer calls: OpenRouter, and any other with OpenAI's protocol."""

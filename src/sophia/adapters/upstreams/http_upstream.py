@@ -1,141 +1,133 @@
-"""An OpenAI-shaped server behind the Upstream port: calls out, exchanges back."""
+"""An OpenAI-compatible server behind the Upstream port."""
 
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 from sophia.adapters.upstreams import shapes
 from sophia.adapters.upstreams.dialects import Dialect
-from sophia.adapters.upstreams.http1 import Pool, Response
+from sophia.adapters.upstreams.http1.exchange import HttpResponse
+from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.adapters.upstreams.sse import EventReader
 from sophia.adapters.upstreams.stream import ChunkReader
 from sophia.adapters.upstreams.whole import read_answer
-from sophia.core.calls import Call, Deadlines, Piece, Usage
+from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall, Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
 
-_ERROR_BYTES = 64 * 1024
-_ANSWER_BYTES = 64 * 1024 * 1024
-_CLOSING_SECONDS = 0.25
-_TAIL_SECONDS = 5.0
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_DRAIN_SECONDS = 0.25
+_USAGE_WAIT_SECONDS = 5.0
 _PATHS = {name: b"/" + name.encode() for name in ("chat/completions", "completions", "embeddings")}
-_GET = Deadlines(connect=5.0, content=30.0, stall=30.0, total=60.0)
+_GET_DEADLINES = Deadlines(connect=5.0, content=30.0, stall=30.0, total=60.0)
 
 
-class WholeExchange:
-    """An answer that comes in one piece."""
+class _HttpExchange:
+    """A response in progress."""
 
-    def __init__(self, response: Response, call: Call, provider: str) -> None:
-        self.generation_id = _generation(response)
+    def __init__(self, response: HttpResponse) -> None:
         self._response = response
-        self._call = call
-        self._provider = provider
-        self._given = False
-
-    async def next(self) -> Piece | None:
-        """Return the answer, then None. Raises UpstreamFailure."""
-        if self._given:
-            return None
-        body = await self._response.body(_ANSWER_BYTES)
-        self._given = True
-        piece = read_answer(body, self._call, self._provider, int(time.time()))
-        self.generation_id = self.generation_id or piece.id
-        return piece
+        generation_id = response.header(b"x-generation-id")
+        self.generation_id = generation_id.decode("latin-1") if generation_id else None
 
     def close(self) -> None:
         """Free the connection; an unfinished answer is cancelled."""
         self._response.close()
 
 
-class StreamExchange:
-    """An answer that comes as server-sent events."""
+class WholeExchange(_HttpExchange):
+    """An answer in one piece."""
 
-    def __init__(
-        self, response: Response, call: Call, provider: str, now: Callable[[], float]
-    ) -> None:
-        self.generation_id = _generation(response)
-        self._response = response
+    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
+        super().__init__(response)
+        self._call = call
+        self._provider = provider
+        self._returned = False
+
+    async def next(self) -> ChunkBatch | None:
+        """Return the answer, then None. Raises UpstreamFailure."""
+        if self._returned:
+            return None
+        body = await self._response.body(_MAX_ANSWER_BYTES)
+        self._returned = True
+        batch = read_answer(body, self._call, self._provider, int(time.time()))
+        self.generation_id = self.generation_id or batch.id
+        return batch
+
+
+class StreamExchange(_HttpExchange):
+    """An answer as server-sent events."""
+
+    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
+        super().__init__(response)
         self._stall = call.deadlines.stall
-        self._now = now
         self._events = EventReader()
         self._chunks = ChunkReader(call, provider, int(time.time()))
-        self._ended = False
+        self._finished = False
 
-    async def next(self) -> Piece | None:
-        """Return what came next, or None after a finish reason. Raises UpstreamFailure."""
-        while not self._ended:
-            if self._chunks.failure is not None:
-                raise self._chunks.failure
-            data = await self._read()
-            if data is None:
-                self._ended = True
-                rest = self._events.rest()
-                piece = self._chunks.read([rest] if rest else [])
-            else:
-                piece = self._chunks.read(self._events.feed(data))
-            self._wind(piece)
-            if self._chunks.done and not self._ended:
-                await self._finish()
-            if piece.id is not None and self.generation_id is None:
-                self.generation_id = piece.id
-            if piece.chunks or piece.usage is not None:
-                return piece
+    async def next(self) -> ChunkBatch | None:
+        """Return the next chunks, or None after a finish reason. Raises UpstreamFailure."""
         if self._chunks.failure is not None:
             raise self._chunks.failure
+        while not self._finished:
+            data = await self._read()
+            if data is None:
+                self._finished = True
+                rest = self._events.flush()
+                batch = self._chunks.read([rest] if rest else [])
+            else:
+                batch = self._chunks.read(self._events.feed(data))
+            self._set_deadline(batch)
+            if self._chunks.done and not self._finished:
+                await self._drain()
+            if batch.id is not None and self.generation_id is None:
+                self.generation_id = batch.id
+            if batch.chunks or batch.usage is not None:
+                return batch
         if not self._chunks.complete:
             raise UpstreamFailure(FailureKind.CUT, "the stream ended without a finish reason")
         return None
 
-    def _wind(self, piece: Piece) -> None:
-        """Set the clock for what may come next."""
+    def _set_deadline(self, batch: ChunkBatch) -> None:
+        """Set the deadline of the next content, or of the usage after its end."""
         if self._chunks.complete:
-            # Only the usage can still come; a server that forgets to end must not hold it back.
-            self._response.expect_by(self._now() + _TAIL_SECONDS, FailureKind.STALL)
-        elif piece.content:
-            self._response.expect_by(self._now() + self._stall, FailureKind.STALL)
+            # A server that does not end the stream must not hold the answer back.
+            self._response.expect_within(_USAGE_WAIT_SECONDS, FailureKind.STALL)
+        elif batch.has_content:
+            self._response.expect_within(self._stall, FailureKind.STALL)
 
     async def _read(self) -> bytes | None:
         try:
             return await self._response.read()
         except UpstreamFailure:
-            # What breaks after every choice has ended takes nothing from the answer.
+            # A failure after the end of every choice takes nothing from the answer.
             if not self._chunks.complete:
                 raise
             return None
 
-    async def _finish(self) -> None:
-        """Let the body end, so that the connection can serve again; its bytes mean nothing now."""
-        self._ended = True
-        self._response.expect_by(self._now() + _CLOSING_SECONDS, FailureKind.STALL)
+    async def _drain(self) -> None:
+        """Read and ignore the rest of the body, so that the connection can be used again."""
+        self._finished = True
+        self._response.expect_within(_DRAIN_SECONDS, FailureKind.STALL)
         try:
             while await self._response.read() is not None:
                 pass
         except UpstreamFailure:
             self._response.close()
 
-    def close(self) -> None:
-        """Free the connection; an unfinished answer is cancelled."""
-        self._response.close()
-
 
 class HttpUpstream:
-    """One OpenAI-shaped server.
+    """One OpenAI-compatible server, with its key among the static headers of `pool`.
 
-    Args:
-        name: what the configuration calls it.
-        provider: what answers name as their provider when the server does not.
-        pool: connections to it, with its key among the static headers.
-        dialect: builds the request body.
-        now: monotonic seconds on the event loop's clock.
-        billed_by_generation: whether `GET /generation?id=` tells what a call cost.
+    `provider` is the provider of answers that do not name one. `billed_by_generation` means that
+    `GET /generation?id=` returns the cost of a call.
     """
 
-    def __init__(  # noqa: PLR0913 - a composition root names each part once
+    def __init__(
         self,
         name: str,
         provider: str,
-        pool: Pool,
+        pool: ConnectionPool,
         dialect: Dialect,
-        now: Callable[[], float],
         *,
         billed_by_generation: bool = False,
     ) -> None:
@@ -143,93 +135,84 @@ class HttpUpstream:
         self._provider = provider
         self._pool = pool
         self._dialect = dialect
-        self._now = now
-        self.bills = billed_by_generation
+        self.can_fetch_usage = billed_by_generation
 
-    async def open(self, call: Call) -> WholeExchange | StreamExchange:
-        """Dispatch `call`; return once an accepting answer's head is here.
+    async def open(self, call: UpstreamCall) -> WholeExchange | StreamExchange:
+        """Dispatch `call`; return once the head of an accepting response has arrived.
 
-        Raises:
-            UpstreamFailure: no connection, no answer in time, or an answer that refuses.
+        Raises UpstreamFailure: no connection, no response in time, or a refusal.
         """
-        deadlines = call.deadlines
         response = await self._pool.send(
-            b"POST", _PATHS[call.endpoint], self._dialect(call), deadlines
+            b"POST", _PATHS[call.endpoint], self._dialect(call), call.deadlines
         )
         if response.status != 200:
-            raise await _refusal(response)
+            raise await _status_failure(response)
         if not call.stream:
             return WholeExchange(response, call, self._provider)
-        kind = response.header(b"content-type") or b""
-        if b"text/event-stream" in kind:
-            return StreamExchange(response, call, self._provider, self._now)
-        raise _not_a_stream(await response.body(_ERROR_BYTES))
+        if b"text/event-stream" in (response.header(b"content-type") or b""):
+            return StreamExchange(response, call, self._provider)
+        raise _not_a_stream_failure(await response.body(_MAX_ERROR_BYTES))
 
     async def get(self, path: str) -> bytes:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
-        response = await self._pool.send(b"GET", path.encode(), None, _GET)
+        response = await self._pool.send(b"GET", path.encode(), None, _GET_DEADLINES)
         if response.status != 200:
-            raise await _refusal(response)
-        return await response.body(_ANSWER_BYTES)
+            raise await _status_failure(response)
+        return await response.body(_MAX_ANSWER_BYTES)
 
-    async def bill(self, generation_id: str) -> Usage | None:
-        """Return what an earlier call cost, or None when the server cannot say."""
-        if not self.bills:
+    async def fetch_usage(self, generation_id: str) -> Usage | None:
+        """Return the usage and cost of an earlier call, or None when they are unknown."""
+        if not self.can_fetch_usage:
             return None
         try:
-            data = shapes.read(await self.get(f"/generation?id={generation_id}")).get("data")
+            body = shapes.decode_object(await self.get(f"/generation?id={generation_id}"))
         except UpstreamFailure:
             return None
-        if not isinstance(data, dict):
+        data = shapes.expect_object(body.get("data"))
+        cost = shapes.parse_cost(data.get("total_cost"))
+        if cost is None:
             return None
-        cost = shapes.nano(data.get("total_cost"))
-        prompt, completion = (
-            shapes.count(data.get(name)) or 0 for name in ("tokens_prompt", "tokens_completion")
+        return Usage(
+            prompt_tokens=shapes.parse_token_count(data.get("tokens_prompt")) or 0,
+            completion_tokens=shapes.parse_token_count(data.get("tokens_completion")) or 0,
+            cost_nano=cost,
         )
-        return None if cost is None else Usage(prompt, completion, cost_nano=cost)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.close()
 
 
-def _generation(response: Response) -> str | None:
-    value = response.header(b"x-generation-id")
-    return value.decode("latin-1") if value else None
-
-
-def _not_a_stream(body: bytes) -> UpstreamFailure:
+def _not_a_stream_failure(body: bytes) -> UpstreamFailure:
     try:
-        error = shapes.read(body.lstrip()).get("error")
+        error = shapes.decode_object(body.lstrip()).get("error")
     except UpstreamFailure:
         error = None
     if error is not None:
-        return shapes.failure(error, FailureKind.IN_BAND)
-    return UpstreamFailure(FailureKind.MALFORMED, "a stream was asked for, something else came")
+        return shapes.parse_failure(error, FailureKind.IN_BAND)
+    return UpstreamFailure(FailureKind.MALFORMED, "the answer to a streamed request is no stream")
 
 
-async def _refusal(response: Response) -> UpstreamFailure:
+async def _status_failure(response: HttpResponse) -> UpstreamFailure:
     status = response.status
-    wait = _retry_after(response)
     try:
-        body = await response.body(_ERROR_BYTES)
-        failure = shapes.failure(
-            shapes.read(body.lstrip()).get("error"), FailureKind.STATUS, status
+        body = await response.body(_MAX_ERROR_BYTES)
+        failure = shapes.parse_failure(
+            shapes.decode_object(body.lstrip()).get("error"), FailureKind.STATUS, status
         )
     except UpstreamFailure:
         response.close()
         failure = UpstreamFailure(FailureKind.STATUS, f"HTTP {status}", status=status)
     failure.status = status if status >= 400 else 502
-    failure.retry_after = wait if wait is not None else failure.retry_after
+    if (wait := _parse_retry_after(response)) is not None:
+        failure.retry_after = wait
     return failure
 
 
-def _retry_after(response: Response) -> float | None:
-    """Seconds from `retry-after-ms` or `retry-after`, as a number or an HTTP date."""
+def _parse_retry_after(response: HttpResponse) -> float | None:
+    """Return the seconds of `retry-after-ms` or `retry-after`, a number or an HTTP date."""
     for name, scale in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         value = (response.header(name) or b"").decode("latin-1").strip()
-        if not value:
-            continue
         try:
             return max(float(value) * scale, 0.0)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Bring an upstream's answers into OpenRouter's shape: what every client can read."""
+"""Parse the JSON of upstreams and normalise it to OpenRouter's shape, which every client reads."""
 
 from math import ceil
 from typing import Any
@@ -8,28 +8,20 @@ import msgspec
 from sophia.core.calls import Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
-_FINISH = {
-    "stop": "stop",
+_FINISH_REASONS = {
     "length": "length",
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
     "error": "error",
     "function_call": "tool_calls",
     "tool_use": "tool_calls",
-    "end_turn": "stop",
-    "eos": "stop",
     "max_tokens": "length",
     "safety": "content_filter",
 }
 _REASONING_TYPES = frozenset(
-    {
-        "reasoning.text",
-        "reasoning.summary",
-        "reasoning.encrypted",
-        "reasoning.server_tool_call",
-    }
+    {"reasoning.text", "reasoning.summary", "reasoning.encrypted", "reasoning.server_tool_call"}
 )
 _CONTENT_KEYS = (
     "content",
@@ -46,8 +38,8 @@ _decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
 
 
-def read(payload: bytes) -> Json:
-    """Return the JSON object in `payload`. Raises UpstreamFailure when it is none."""
+def decode_object(payload: bytes) -> JsonObject:
+    """Return the JSON object in `payload`. Raises UpstreamFailure if it is no JSON object."""
     try:
         value = _decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -57,28 +49,39 @@ def read(payload: bytes) -> Json:
     return value
 
 
-def finish(choice: Json) -> str | None:
+def expect_object(value: object) -> JsonObject:
+    """Return a copy of `value`, decoded if it is raw JSON; an empty object if it is no object."""
+    if isinstance(value, msgspec.Raw):
+        value = _decode(value)
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def repair_finish_reason(choice: JsonObject) -> str | None:
     """Normalise `finish_reason` in place to one of the five that clients know; return it."""
-    reason = choice.get("finish_reason")
-    if reason is None:
+    native = choice.get("finish_reason")
+    if native is None:
         choice["finish_reason"] = None
         return None
-    known = _FINISH.get(reason if isinstance(reason, str) else "")
-    if known is None:
-        known = "stop"
-    if known != reason:
-        choice.setdefault("native_finish_reason", reason)
-        choice["finish_reason"] = known
-    return known
+    reason = _FINISH_REASONS.get(native if isinstance(native, str) else "", "stop")
+    if reason != native:
+        choice.setdefault("native_finish_reason", native)
+        choice["finish_reason"] = reason
+    return reason
 
 
-def has_content(message: Json) -> bool:
-    """Say whether a message or delta carries something that the client asked for."""
-    return any(message.get(key) for key in _CONTENT_KEYS)
+def raise_choice_error(choice: JsonObject) -> None:
+    """Raise UpstreamFailure if a choice reports an error."""
+    error = choice.get("error")
+    if error is not None or choice.get("finish_reason") == "error":
+        error = error or "the provider stopped with an error"
+        raise parse_failure(error, FailureKind.IN_BAND)
 
 
-def text_length(message: Json) -> int:
-    """Return the characters of generated text in a message or delta, tool arguments included."""
+def measure_content(message: JsonObject) -> tuple[bool, int]:
+    """Return whether a message or delta has content, and its characters of generated text.
+
+    Content is text, reasoning, tool calls or media; the text includes tool arguments.
+    """
     total = 0
     for key in ("content", "reasoning", "refusal"):
         value = message.get(key)
@@ -88,63 +91,63 @@ def text_length(message: Json) -> int:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
             total += len(function["arguments"])
-    return total
+    return any(message.get(key) for key in _CONTENT_KEYS), total
 
 
-def tidy_message(message: Json) -> None:
-    """Make the fields that strict clients check safe to read, in place."""
+def repair_message(message: JsonObject) -> None:
+    """Remove or repair, in place, values that strict clients refuse."""
     details = message.get("reasoning_details")
     if details is not None:
-        kept = [
-            d
-            for d in details
-            if isinstance(d, dict) and str(d.get("type")) in _REASONING_TYPES
-        ] if isinstance(details, list) else []
-        if kept:
-            message["reasoning_details"] = kept
-        else:
+        details = details if isinstance(details, list) else []
+        message["reasoning_details"] = [
+            d for d in details if isinstance(d, dict) and str(d.get("type")) in _REASONING_TYPES
+        ]
+        if not message["reasoning_details"]:
             del message["reasoning_details"]
     calls = message.get("tool_calls")
     if calls is not None and not isinstance(calls, list):
         del message["tool_calls"]
-    thought = message.pop("reasoning_content", None)
-    if thought and not message.get("reasoning"):
-        message["reasoning"] = thought
+    reasoning = message.pop("reasoning_content", None)
+    if reasoning and not message.get("reasoning"):
+        message["reasoning"] = reasoning
 
 
-def usage(value: object) -> Usage | None:
+def parse_usage(value: object) -> Usage | None:
     """Return the tokens and cost that an upstream reports, or None when it reports none.
 
-    Negative, absurd or non-numeric figures count as not reported.
+    Negative, huge or non-numeric figures count as not reported.
     """
     if not isinstance(value, dict):
         return None
-    prompt = count(value.get("prompt_tokens"))
-    completion = count(value.get("completion_tokens"))
+    prompt = parse_token_count(value.get("prompt_tokens"))
+    completion = parse_token_count(value.get("completion_tokens"))
     if prompt is None or completion is None:
-        total = count(value.get("total_tokens"))
+        total = parse_token_count(value.get("total_tokens"))
         if prompt is None or total is None:
             return None
         completion = max(total - prompt, 0)
-    details = value.get("prompt_tokens_details")
-    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    details = value.get("completion_tokens_details")
-    thought = count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    prompt_details = expect_object(value.get("prompt_tokens_details"))
+    completion_details = expect_object(value.get("completion_tokens_details"))
     value["prompt_tokens"] = prompt
     value["completion_tokens"] = completion
     value["total_tokens"] = prompt + completion
     return Usage(
-        prompt, completion, cached or 0, thought or 0, nano(value.get("cost")), encode(value)
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=parse_token_count(prompt_details.get("cached_tokens")) or 0,
+        reasoning_tokens=parse_token_count(completion_details.get("reasoning_tokens")) or 0,
+        cost_nano=parse_cost(value.get("cost")),
+        raw=encode(value),
     )
 
 
-def count(value: object) -> int | None:
-    """Return a reported number of tokens, or None when it is absurd or none."""
+def parse_token_count(value: object) -> int | None:
+    """Return a reported number of tokens, or None if it is negative, huge or no number."""
     return value if type(value) is int and 0 <= value < 10**9 else None
 
 
-def nano(cost: object) -> int | None:
-    """Return a reported cost in US dollars as nano-dollars, or None when it is none."""
+def parse_cost(cost: object) -> int | None:
+    """Return a reported cost in US dollars as nano-dollars, or None if it is no cost."""
     if (type(cost) is not float and type(cost) is not int) or not 0 <= cost < 1e6:
         return None
     scaled = cost * 1e9
@@ -154,12 +157,11 @@ def nano(cost: object) -> int | None:
     return ceil(round(scaled, 3))
 
 
-def failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:
+def parse_failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:
     """Turn an upstream's `error` object into a failure, whatever its shape."""
     if not isinstance(value, dict):
         return UpstreamFailure(kind, str(value)[:500], status=status)
-    metadata = value.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+    metadata = expect_object(value.get("metadata"))
     code = value.get("code")
     if not isinstance(code, int):
         code = int(code) if isinstance(code, str) and code.isdigit() else status
@@ -169,17 +171,16 @@ def failure(value: object, kind: FailureKind, status: int | None = None) -> Upst
     if isinstance(raw, str) and raw and raw not in message:
         message = f"{message}: {raw}"
     provider = metadata.get("provider_name")
-    availability = value.get("availability")
-    wait = availability.get("retry_after") if isinstance(availability, dict) else None
-    kind_name = metadata.get("error_type") or value.get("type") or value.get("code")
+    wait = expect_object(value.get("availability")).get("retry_after")
+    error_type = metadata.get("error_type") or value.get("type") or value.get("code")
     if metadata.get("reasons") or metadata.get("patterns"):
-        # What a filter found, whatever the error calls itself.
-        kind_name = "moderation"
+        # Findings of a filter, whatever the error calls itself.
+        error_type = "moderation"
     return UpstreamFailure(
         kind,
         message[:1000],
         status=code if code and 400 <= code < 600 else status or 502,
-        error_type=kind_name if isinstance(kind_name, str) else None,
+        error_type=error_type if isinstance(error_type, str) else None,
         retry_after=float(wait) if isinstance(wait, int | float) else None,
         provider=provider if isinstance(provider, str) else None,
     )

@@ -1,171 +1,169 @@
-"""A streamed answer from an upstream: each event checked and brought into shape.
+"""A streamed answer from an upstream: each event checked and normalised to OpenRouter's shape.
 
 Most events of a stream differ in one string only. After one such event has been read in full, the
-bytes around that string are remembered, and events that match them skip the JSON parser; anything
-else is read in full again. Both ways give the same bytes (see tests/property/test_stream.py).
+bytes around that string are remembered, and events that match them skip the JSON parser; all others
+are read in full again. Both paths give the same bytes (see tests/property/test_stream.py).
 """
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
-from sophia.core.calls import Call, Piece
+from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 log = logging.getLogger("sophia.upstreams")
 
-_CONTENT = b'"content":"'
+_CONTENT_KEY = b'"content":"'
 
 
-class _Template:
-    """The bytes around the text of a content delta, as they come and as they leave."""
+@dataclass(slots=True)
+class _DeltaTemplate:
+    """The bytes around the text of a content delta, as received and as sent."""
 
-    __slots__ = ("after", "after_out", "before", "before_out", "size")
-
-    def __init__(self, before: bytes, after: bytes, before_out: bytes, after_out: bytes) -> None:
-        self.before = before
-        self.after = after
-        self.before_out = before_out
-        self.after_out = after_out
-        self.size = len(before) + len(after)
+    before: bytes
+    after: bytes
+    before_out: bytes
+    after_out: bytes
 
     def fill(self, payload: bytes) -> tuple[bytes, int] | None:
         """Return the event to send and its characters of text, or None when it does not match."""
-        if not (payload.startswith(self.before) and payload.endswith(self.after)):
+        before, after = self.before, self.after
+        if not (payload.startswith(before) and payload.endswith(after)):
             return None
-        text = payload[len(self.before) : -len(self.after)]
-        if len(payload) <= self.size or b'"' in text or b"\\" in text:
+        encoded = payload[len(before) : -len(after)]
+        if not encoded or b'"' in encoded or b"\\" in encoded:
             return None
         try:
-            read = text.decode()
+            text = encoded.decode()
         except UnicodeDecodeError:
             return None
-        if not read.isprintable():
+        if not text.isprintable():
             return None
-        return self.before_out + text + self.after_out, len(read)
+        return self.before_out + encoded + self.after_out, len(text)
 
 
 class ChunkReader:
-    """Turns the events of one stream into pieces; `now` is in Unix seconds."""
+    """Turns the events of one stream into batches of chunks; `now` is in Unix seconds."""
 
-    def __init__(self, call: Call, provider: str, now: int) -> None:
-        self._call = call
+    def __init__(self, call: UpstreamCall, provider: str, now: int) -> None:
         self._chat = call.endpoint == "chat/completions"
-        self._id = call.request_id
-        self._created = now
-        self._model = call.model
-        self._provider = provider
-        self._choices = call.choices
-        self._begun: set[int] = set()
-        self._roles: set[int] = set()
-        self._ended: set[int] = set()
-        self._tools: dict[tuple[int, str], int] = {}
-        self._template: _Template | None = None
-        self.finished: str | None = None
+        self._envelope: dict[str, Any] = {
+            "id": call.request_id,
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": now,
+            "model": call.model,
+            "provider": provider,
+        }
+        self._request_id = call.request_id
+        self._choice_count = call.choices
+        self._started_choices: set[int] = set()
+        self._choices_with_role: set[int] = set()
+        self._finished_choices: set[int] = set()
+        self._tool_indexes: dict[tuple[int, str], int] = {}
+        self._template: _DeltaTemplate | None = None
+        self.finish_reason: str | None = None
         self.done = False
         self.malformed = 0
         self.failure: UpstreamFailure | None = None
-        self._spoken = False
+        self._has_content = False
 
     @property
     def complete(self) -> bool:
-        """Whether every choice has told its end: those asked for, or with `[DONE]` those begun."""
-        told = len(self._ended) >= self._choices or (self.done and bool(self._ended))
-        return told and self._begun <= self._ended
+        """Whether every choice has ended: those requested, or after `[DONE]` those started."""
+        finished = self._finished_choices
+        enough = len(finished) >= self._choice_count or (self.done and bool(finished))
+        return enough and self._started_choices <= finished
 
-    def read(self, payloads: list[bytes]) -> Piece:
-        """Return what `payloads` say. Raises UpstreamFailure for an in-band error.
+    def read(self, payloads: list[bytes]) -> ChunkBatch:
+        """Return the chunks of `payloads`. Raises UpstreamFailure for an in-band error.
 
-        Once content was given, what comes before an error is given first: `failure` is the error.
+        After content has been returned, chunks before an error are returned first, and the error
+        is in `failure`.
         """
-        piece = Piece([])
+        batch = ChunkBatch(chunks=[])
         for payload in payloads:
             template = self._template
             if template is not None and (filled := template.fill(payload)) is not None:
-                piece.chunks.append(filled[0])
-                piece.text_chars += filled[1]
-                piece.content = True
+                batch.chunks.append(filled[0])
+                batch.text_chars += filled[1]
+                batch.has_content = True
             elif payload == b"[DONE]":
                 self.done = True
             elif payload:
                 try:
-                    self._full(payload, piece)
+                    self._read_full(payload, batch)
                 except UpstreamFailure as failure:
-                    if not (self._spoken and piece.chunks):
+                    if not (self._has_content and batch.chunks):
                         raise
                     self.failure = failure
                     break
-        self._spoken = self._spoken or piece.content
-        return piece
+        self._has_content = self._has_content or batch.has_content
+        return batch
 
-    def _full(self, payload: bytes, piece: Piece) -> None:
+    def _read_full(self, payload: bytes, batch: ChunkBatch) -> None:
         try:
-            chunk = shapes.read(payload)
+            chunk = shapes.decode_object(payload)
         except UpstreamFailure:
-            # One broken event is noise on the line; after a second the stream is not trusted.
+            # One broken event is tolerated; with a second one the stream is not trusted.
             self.malformed += 1
             if self.malformed > 1:
                 raise
-            log.warning("%s: left a malformed event out of %s", self._model, self._call.request_id)
+            model = self._envelope["model"]
+            log.warning("%s: left a malformed event out of %s", model, self._request_id)
             return
         if chunk.get("error") is not None:
-            raise shapes.failure(chunk["error"], FailureKind.IN_BAND)
+            raise shapes.parse_failure(chunk["error"], FailureKind.IN_BAND)
         if "usage" in chunk:
-            reported = shapes.usage(chunk.pop("usage"))
-            piece.usage = reported or piece.usage
-        self._head(chunk)
-        piece.id, piece.model, piece.provider = self._id, self._model, self._provider
-        piece.created = self._created
+            reported = shapes.parse_usage(chunk.pop("usage"))
+            batch.usage = reported or batch.usage
+        self._fill_envelope(chunk, batch)
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return
-        content, chars, met = False, 0, len(self._roles)
-        hollow = True
+        has_content, chars, roles = False, 0, len(self._choices_with_role)
+        is_repetition = True
         for position, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 raise UpstreamFailure(FailureKind.MALFORMED, "a choice of a chunk is no object")
-            carried, length = self._choice(choice, position)
-            content, chars = content or carried, chars + length
-            hollow = self._repeats(choice) and not carried and hollow
-        if hollow:
+            carries, length = self._normalise_choice(choice, position)
+            has_content, chars = has_content or carries, chars + length
+            is_repetition = self._is_repeated_end(choice) and not carries and is_repetition
+        if is_repetition:
             return
-        sent = shapes.encode(chunk)
-        piece.chunks.append(sent)
-        piece.content = piece.content or content
-        piece.text_chars += chars
-        piece.finish_reason = self.finished
-        # The first delta of a choice may have been given a role that the next ones must not repeat.
-        if content and len(choices) == 1 and self._chat and met == len(self._roles):
-            self._template = _learn(payload, sent, choices[0])
+        encoded = shapes.encode(chunk)
+        batch.chunks.append(encoded)
+        batch.has_content = batch.has_content or has_content
+        batch.text_chars += chars
+        batch.finish_reason = self.finish_reason
+        # The first delta of a choice may have got a role that the next ones must not repeat.
+        is_alone = len(choices) == 1 and roles == len(self._choices_with_role)
+        if has_content and is_alone and self._chat:
+            self._template = _build_template(payload, encoded, choices[0])
 
-    def _head(self, chunk: dict[str, Any]) -> None:
-        if type(chunk.get("id")) is str:
-            self._id = chunk["id"]
+    def _fill_envelope(self, chunk: dict[str, Any], batch: ChunkBatch) -> None:
+        envelope = self._envelope
+        for name in ("id", "model", "provider"):
+            value = chunk.get(name)
+            if type(value) is str and (value or name != "model"):
+                envelope[name] = value
         created = chunk.get("created")
         if type(created) in (int, float):
-            self._created = int(created)  # type: ignore[arg-type]
-        if type(chunk.get("model")) is str and chunk["model"]:
-            self._model = chunk["model"]
-        if type(chunk.get("provider")) is str:
-            self._provider = chunk["provider"]
-        chunk["id"] = self._id
-        chunk["object"] = "chat.completion.chunk" if self._chat else "text_completion"
-        chunk["created"] = self._created
-        chunk["model"] = self._model
-        chunk["provider"] = self._provider
+            envelope["created"] = int(created)  # type: ignore[arg-type]
+        chunk.update(envelope)
         if chunk.get("system_fingerprint", "") is None:
             del chunk["system_fingerprint"]
+        batch.id, batch.model = envelope["id"], envelope["model"]
+        batch.provider, batch.created = envelope["provider"], envelope["created"]
 
-    def _choice(self, choice: dict[str, Any], position: int) -> tuple[bool, int]:
+    def _normalise_choice(self, choice: dict[str, Any], position: int) -> tuple[bool, int]:
         if type(choice.get("index")) is not int:
             choice["index"] = position
-        self._begun.add(choice["index"])
-        reason = shapes.finish(choice)
-        if reason == "error" or choice.get("error") is not None:
-            raise shapes.failure(
-                choice.get("error") or "the provider stopped with an error", FailureKind.IN_BAND
-            )
-        self.finished = reason or self.finished
+        self._started_choices.add(choice["index"])
+        reason = shapes.repair_finish_reason(choice)
+        shapes.raise_choice_error(choice)
+        self.finish_reason = reason or self.finish_reason
         if not self._chat:
             text = choice.get("text")
             choice["text"] = text = text if isinstance(text, str) else ""
@@ -174,53 +172,58 @@ class ChunkReader:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = choice["delta"] = {}
-        if choice["index"] not in self._roles:
-            self._roles.add(choice["index"])
+        if choice["index"] not in self._choices_with_role:
+            self._choices_with_role.add(choice["index"])
             delta = choice["delta"] = {"role": "assistant", **delta}
         if not isinstance(delta.get("role", ""), str):
             delta["role"] = "assistant"
-        shapes.tidy_message(delta)
+        shapes.repair_message(delta)
         if delta.get("tool_calls"):
-            self._number_tools(choice["index"], delta)
-        return shapes.has_content(delta), shapes.text_length(delta)
+            self._number_tool_calls(choice["index"], delta)
+        return shapes.measure_content(delta)
 
-    def _repeats(self, choice: dict[str, Any]) -> bool:
-        """Say whether a choice comes after its own end with nothing new."""
+    def _is_repeated_end(self, choice: dict[str, Any]) -> bool:
+        """Return whether a choice repeats its own end."""
         index = choice["index"]
-        if index in self._ended:
+        if index in self._finished_choices:
             return choice["finish_reason"] is not None or not any(choice.get("delta", {}).values())
         if choice["finish_reason"] is not None:
-            self._ended.add(index)
+            self._finished_choices.add(index)
         return False
 
-    def _number_tools(self, choice: int, delta: dict[str, Any]) -> None:
+    def _number_tool_calls(self, choice: int, delta: dict[str, Any]) -> None:
         calls = [call for call in delta["tool_calls"] if isinstance(call, dict)]
         delta["tool_calls"] = calls
         for call in calls:
             name = call.get("id")
             if type(call.get("index")) is not int:
-                known = [slot for (owner, _), slot in self._tools.items() if owner == choice]
-                fresh = isinstance(name, str) and (choice, name) not in self._tools
-                last = max(known, default=-1)
-                call["index"] = last + 1 if fresh or last < 0 else last
+                indexes = [
+                    index for (owner, _), index in self._tool_indexes.items() if owner == choice
+                ]
+                is_new = isinstance(name, str) and (choice, name) not in self._tool_indexes
+                last = max(indexes, default=-1)
+                call["index"] = last + 1 if is_new or last < 0 else last
             if isinstance(name, str) and name:
-                self._tools[(choice, name)] = call["index"]
+                self._tool_indexes[(choice, name)] = call["index"]
                 call.setdefault("type", "function")
 
 
-def _learn(payload: bytes, sent: bytes, choice: dict[str, Any]) -> _Template | None:
+def _build_template(
+    payload: bytes, encoded: bytes, choice: dict[str, Any]
+) -> _DeltaTemplate | None:
     text = choice["delta"].get("content")
     if not isinstance(text, str) or not text or choice["finish_reason"] is not None:
         return None
-    if payload.count(_CONTENT) != 1 or sent.count(_CONTENT) != 1:
+    if payload.count(_CONTENT_KEY) != 1 or encoded.count(_CONTENT_KEY) != 1:
         return None
     halves = []
-    for whole in (payload, sent):
-        start = whole.index(_CONTENT) + len(_CONTENT)
-        end = whole.find(b'"', start)
-        if b"\\" in whole[start:end] or end < 0:
+    for chunk in (payload, encoded):
+        start = chunk.index(_CONTENT_KEY) + len(_CONTENT_KEY)
+        end = chunk.find(b'"', start)
+        if b"\\" in chunk[start:end] or end < 0:
             return None
-        halves += [whole[:start], whole[end:]]
-    if payload[len(halves[0]) : -len(halves[1])].decode() != text:
+        halves += [chunk[:start], chunk[end:]]
+    before, after, before_out, after_out = halves
+    if payload[len(before) : -len(after)].decode() != text:
         return None
-    return _Template(halves[0], halves[1], halves[2], halves[3])
+    return _DeltaTemplate(before, after, before_out, after_out)

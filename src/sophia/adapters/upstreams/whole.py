@@ -1,81 +1,55 @@
-"""A whole answer from an upstream, brought into shape as one piece."""
+"""Whole answers from an upstream, normalised to OpenRouter's shape."""
 
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
-from sophia.adapters.upstreams.shaped import recognise
-from sophia.core.calls import Call, Piece
+from sophia.adapters.upstreams.conforming import parse_conforming
+from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 
-def read_answer(body: bytes, call: Call, provider: str, now: int) -> Piece:
-    """Return the answer in `body` as a single-chunk piece; `now` is in Unix seconds.
+def read_answer(body: bytes, call: UpstreamCall, provider: str, now: int) -> ChunkBatch:
+    """Return the answer in `body` as a single chunk; `now` is in Unix seconds.
 
-    Raises:
-        UpstreamFailure: the body is an error, no JSON, or has nothing of an answer in it.
+    Raises UpstreamFailure: the body is an error, is not JSON, or has nothing of an answer in it.
     """
-    if call.endpoint == "chat/completions" and (piece := recognise(body)) is not None:
-        return piece
-    answer = shapes.read(body.lstrip())
-    data = answer.get("data")
-    choices = answer.get("choices")
+    if call.endpoint == "chat/completions" and (batch := parse_conforming(body)) is not None:
+        return batch
+    answer = shapes.decode_object(body.lstrip())
     if answer.get("error") is not None:
-        raise shapes.failure(answer["error"], FailureKind.IN_BAND)
-    if not isinstance(data if call.endpoint == "embeddings" else choices, list):
-        raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
+        raise shapes.parse_failure(answer["error"], FailureKind.IN_BAND)
     if call.endpoint == "embeddings":
-        return _embeddings(answer, call, provider)
-    if not choices:
+        return _read_embeddings(answer, call, provider)
+    return _read_choices(answer, call, provider, now)
+
+
+def _read_choices(
+    answer: dict[str, Any], call: UpstreamCall, provider: str, now: int
+) -> ChunkBatch:
+    is_chat = call.endpoint == "chat/completions"
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices:
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
-    return _choices(answer, call, provider, now)
-
-
-def _message(message: Any) -> dict[str, Any]:
-    """Return a message with all it must have. Raises UpstreamFailure when it is none."""
-    if not isinstance(message, dict):
-        raise UpstreamFailure(FailureKind.MALFORMED, "a choice has no message")
-    if type(message.get("role")) is not str:
-        message["role"] = "assistant"
-    message.setdefault("content", None)
-    shapes.tidy_message(message)
-    return message
-
-
-def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Piece:
-    content = False
-    finished: str | None = None
-    chars = 0
-    key = "message" if call.endpoint == "chat/completions" else "text"
-    for position, choice in enumerate(answer["choices"]):
+    has_content, chars = False, 0
+    for position, choice in enumerate(choices):
         if not isinstance(choice, dict):
             raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
-        if type(choice.get("index")) is not int:
-            choice["index"] = position
-        if choice.get("finish_reason") == "error" or choice.get("error") is not None:
-            error = choice.get("error") or "the provider stopped with an error"
-            raise shapes.failure(error, FailureKind.IN_BAND)
-        value = choice.get(key)
-        if key == "message":
-            message = _message(value)
-            content = shapes.has_content(message) or content
-            chars += shapes.text_length(message)
-        else:
-            text = choice["text"] = value if isinstance(value, str) else ""
-            content = bool(text) or content
-            chars += len(text)
-        # A whole answer cannot be cut without us noticing, so a missing reason means a plain stop.
-        finished = shapes.finish(choice) or "stop"
-        choice["finish_reason"] = finished
-        choice.setdefault("logprobs", None)
-        choice.setdefault("native_finish_reason", finished)
-    _head(answer, call, provider, now)
-    usage = shapes.usage(answer.get("usage"))
+        carries, length = _normalise_choice(choice, position, is_chat=is_chat)
+        has_content, chars = has_content or carries, chars + length
+    if type(answer.get("id")) is not str:
+        answer["id"] = call.request_id
+    created = answer.get("created")
+    if type(created) is not int:
+        answer["created"] = int(created) if isinstance(created, float) else now
+    _fill_names(answer, "chat.completion" if is_chat else "text_completion", call, provider)
+    answer.setdefault("system_fingerprint", None)
+    usage = shapes.parse_usage(answer.get("usage"))
     if usage is None:
         answer.pop("usage", None)
-    return Piece(
+    return ChunkBatch(
         chunks=[shapes.encode(answer)],
-        content=content,
-        finish_reason=finished,
+        has_content=has_content,
+        finish_reason=choices[-1]["finish_reason"],
         usage=usage,
         model=answer["model"],
         provider=answer["provider"],
@@ -85,36 +59,50 @@ def _choices(answer: dict[str, Any], call: Call, provider: str, now: int) -> Pie
     )
 
 
-def _head(answer: dict[str, Any], call: Call, provider: str, now: int) -> None:
-    if type(answer.get("id")) is not str:
-        answer["id"] = call.request_id
-    created = answer.get("created")
-    if type(created) is not int:
-        answer["created"] = int(created) if isinstance(created, float) else now
-    chat = call.endpoint == "chat/completions"
-    answer["object"] = "chat.completion" if chat else "text_completion"
-    if type(answer.get("model")) is not str:
-        answer["model"] = call.model
-    if type(answer.get("provider")) is not str:
-        answer["provider"] = provider
-    answer.setdefault("system_fingerprint", None)
+def _normalise_choice(choice: dict[str, Any], position: int, *, is_chat: bool) -> tuple[bool, int]:
+    """Normalise a choice in place; return whether it has content, and its characters of text."""
+    if type(choice.get("index")) is not int:
+        choice["index"] = position
+    shapes.raise_choice_error(choice)
+    if is_chat:
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise UpstreamFailure(FailureKind.MALFORMED, "a choice has no message")
+        if type(message.get("role")) is not str:
+            message["role"] = "assistant"
+        message.setdefault("content", None)
+        shapes.repair_message(message)
+        has_content, length = shapes.measure_content(message)
+    else:
+        value = choice.get("text")
+        text = choice["text"] = value if isinstance(value, str) else ""
+        has_content, length = bool(text), len(text)
+    # A whole answer cannot be cut without a failure, so a missing reason means a plain stop.
+    choice["finish_reason"] = shapes.repair_finish_reason(choice) or "stop"
+    choice.setdefault("logprobs", None)
+    choice.setdefault("native_finish_reason", choice["finish_reason"])
+    return has_content, length
 
 
-def _embeddings(answer: dict[str, Any], call: Call, provider: str) -> Piece:
-    answer["object"] = "list"
-    if type(answer.get("model")) is not str:
-        answer["model"] = call.model
-    if type(answer.get("provider")) is not str:
-        answer["provider"] = provider
+def _fill_names(answer: dict[str, Any], kind: str, call: UpstreamCall, provider: str) -> None:
+    answer["object"] = kind
+    for name, default in (("model", call.model), ("provider", provider)):
+        if type(answer.get(name)) is not str:
+            answer[name] = default
+
+
+def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) -> ChunkBatch:
+    if not isinstance(answer.get("data"), list):
+        raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no data")
+    _fill_names(answer, "list", call, provider)
     reported = answer.get("usage")
     if isinstance(reported, dict):
         reported.setdefault("completion_tokens", 0)
-    usage = shapes.usage(reported)
-    return Piece(
+    return ChunkBatch(
         chunks=[shapes.encode(answer)],
-        content=bool(answer["data"]),
+        has_content=bool(answer["data"]),
         finish_reason="stop",
-        usage=usage,
+        usage=shapes.parse_usage(reported),
         model=answer["model"],
         provider=answer["provider"],
         id=answer.get("id") if isinstance(answer.get("id"), str) else None,

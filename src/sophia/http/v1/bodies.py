@@ -1,15 +1,18 @@
-"""The fields of request bodies that Sophia reads; all others ride along untouched."""
+"""The fields of request bodies that Sophia reads; all others pass through untouched."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
-Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
+PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+UnitInterval = Annotated[float, Meta(ge=0, le=1)]
+ShortName = Annotated[str, Meta(min_length=1, max_length=256)]
+SessionId = Annotated[str, Meta(max_length=256)]
+ChoiceCount = Annotated[int, Meta(ge=1, le=128)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
 
 
-class Part(Struct):
+class ContentPart(Struct, kw_only=True):
     """One part of a message's content."""
 
     type: str = "text"
@@ -24,74 +27,74 @@ class Message(Struct):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
     tool_calls: list[Raw] | None = None
 
 
 class ResponseFormat(Struct):
-    """What shape the answer must have."""
+    """Required shape of the answer."""
 
     type: str
 
 
 class StreamOptions(Struct):
-    """What a stream brings beside its text."""
+    """Additional content of a stream."""
 
     include_usage: bool | None = None
 
 
-class SophiaHints(Struct, forbid_unknown_fields=True):
+class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     """Sophia's own hints: the `sophia` object of a body, or `x-sophia-*` headers."""
 
     task_type: Literal["coding", "analysis", "creative", "general"] | None = None
-    """What kind of work it is; estimated otherwise."""
-    complexity: Share | None = None
-    """How demanding it is; estimated otherwise."""
-    max_latency_ms: Positive | None = None
-    """How long the caller waits: for a stream's first content, else for the whole answer."""
+    """Kind of work; estimated otherwise."""
+    complexity: UnitInterval | None = None
+    """How demanding the work is; estimated otherwise."""
+    max_latency_ms: PositiveInt | None = None
+    """Longest wait for a stream's first content, or for the whole answer without a stream."""
     cost_sensitive: bool | None = None
     """Prefer the cheapest model of good quality."""
-    dial: Annotated[float, Meta(ge=0, le=10)] | None = None
-    """What quality is worth against money to the learned policy: 0 cheapest, 10 best."""
-    min_quality: Share | None = None
-    """Least expected quality."""
+    quality_bias: Annotated[float, Meta(ge=0, le=10)] | None = None
+    """Weight of quality against cost in the learned policy: 0 cheapest, 10 best."""
+    min_quality: UnitInterval | None = None
+    """Minimum expected quality."""
     max_cost_usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
-    """Most that an attempt may cost, in US dollars."""
-    models: Annotated[list[Name], Meta(max_length=64)] | None = None
+    """Maximum cost of an attempt, in US dollars."""
+    models: Annotated[list[ShortName], Meta(max_length=64)] | None = None
     """The only models to choose from; comma-separated in a header."""
-    session_id: Annotated[str, Meta(max_length=256)] | None = None
-    """Names a conversation; leaving the model that it is on counts against the others."""
+    session_id: SessionId | None = None
+    """Name of a conversation; a switch to another model counts against that model."""
     explore: bool | None = None
-    """Set to false to take what looks best, and never a model that only may be better."""
+    """Set to false to use the best known model and never try a less known one."""
     cascade: Literal["off", "check", "strict"] | None = None
-    """Check the answer and ask a better model when it fails: `check` does so for whole answers,
-    `strict` holds streams back for it, too; `off` never."""
+    """Check the answer and call a better model when it fails: `check` for whole answers only,
+    `strict` also for streams, which are held back for it; `off` never."""
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
-    """URL that is asked whether an answer is good, one of those in `cascade.webhooks`."""
+    """URL that judges the answer, one of `cascade.webhooks`."""
     annotate: bool | None = None
     """Set to false to leave the `sophia` object out of the answer."""
 
 
-class Common(Struct):
+class BaseBody(Struct, kw_only=True):
     """Fields that every endpoint reads."""
 
-    model: Name | None = None
-    models: Annotated[list[Name], Meta(max_length=16)] | None = None
+    model: ShortName | None = None
+    models: Annotated[list[ShortName], Meta(max_length=16)] | None = None
     stream: bool | None = None
     sophia: SophiaHints | None = None
-    session_id: Annotated[str, Meta(max_length=256)] | None = None
+    session_id: SessionId | None = None
     user: str | None = None
 
 
-class ChatBody(Common, kw_only=True):
+class ChatBody(BaseBody, kw_only=True):
     """The body of `POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Share | None = None
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
+    n: ChoiceCount | None = None
+    temperature: Temperature | None = None
+    top_p: UnitInterval | None = None
     tools: list[Raw] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
@@ -101,35 +104,38 @@ class ChatBody(Common, kw_only=True):
     stream_options: StreamOptions | None = None
 
 
-class CompletionBody(Common, kw_only=True):
+class CompletionBody(BaseBody, kw_only=True):
     """The body of `POST /v1/completions`."""
 
     prompt: str | Annotated[list[str], Meta(min_length=1)]
-    max_tokens: Positive | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Share | None = None
+    max_tokens: PositiveInt | None = None
+    n: ChoiceCount | None = None
+    best_of: ChoiceCount | None = None
+    temperature: Temperature | None = None
+    top_p: UnitInterval | None = None
     logprobs: int | None = None
     stream_options: StreamOptions | None = None
 
 
-class EmbeddingBody(Common, kw_only=True):
+class EmbeddingBody(BaseBody, kw_only=True):
     """The body of `POST /v1/embeddings`."""
 
     input: str | list[str | int | list[int]]
-    dimensions: Positive | None = None
+    dimensions: PositiveInt | None = None
     encoding_format: Literal["float", "base64"] | None = None
 
 
-class FeedbackBody(Struct, forbid_unknown_fields=True):
-    """The body of `POST /v1/feedback`: a verdict on one decision."""
+RequestBody = ChatBody | CompletionBody | EmbeddingBody
 
-    decision_id: Name
-    score: Share | None = None
+
+class FeedbackBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/feedback`."""
+
+    decision_id: ShortName
+    score: UnitInterval | None = None
     thumbs: Literal["up", "down"] | None = None
     label: Annotated[str, Meta(max_length=64)] | None = None
-    preferred_model: Name | None = None
+    preferred_model: ShortName | None = None
     comment: Annotated[str, Meta(max_length=4000)] | None = None
     channel: Annotated[str, Meta(max_length=32)] | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

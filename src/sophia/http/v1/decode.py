@@ -1,227 +1,154 @@
-"""Read a body: the fields Sophia acts on, checked; everything else, as it came."""
+"""Parse request bodies: the fields that Sophia acts on are checked, all others untouched."""
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
-from sophia.core.calls import Fields
+from sophia.core.calls import Endpoint
 from sophia.core.errors import BadRequest
 from sophia.core.money import nano_from_usd
 from sophia.http.v1.bodies import (
     ChatBody,
-    Common,
     CompletionBody,
+    ContentPart,
     EmbeddingBody,
-    Part,
+    RequestBody,
     SophiaHints,
 )
-from sophia.http.v1.manner import manner_of
-from sophia.http.wire import Headers
-from sophia.routing.nouns import Hints, Prompt
-from sophia.routing.target import AUTO
+from sophia.http.v1.call_mode import parse_call_mode
+from sophia.http.wire import Headers, HttpRequest
+from sophia.routing.model_name import AUTO_MODEL, apply_model_name
+from sophia.routing.types import Hints, Prompt
+from sophia.serving.request import Request
+from sophia.tenants.keys import Principal
 
-TEXT_CHARS = 2000
-SYSTEM_CHARS = 500
+MAX_TEXT_CHARS = 2000
+MAX_SYSTEM_CHARS = 500
 _T = TypeVar("_T")
+_RawFields = dict[str, msgspec.Raw]
 _HEADER_PREFIX = b"x-sophia-"
-_FRAME_BYTES = len('{"role":"","content":""}') - 4
-_NO_PROMPT = frozenset(
-    {
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "n",
-        "seed",
-        "stop",
-        "stream_options",
-        "user",
-        "session_id",
-        "logprobs",
-        "top_logprobs",
-        "frequency_penalty",
-        "presence_penalty",
-        "reasoning",
-        "reasoning_effort",
-        "provider",
-        "usage",
-        "metadata",
-        "trace",
-        "logit_bias",
-        "tool_choice",
-        "parallel_tool_calls",
-        "service_tier",
-    }
+_RENAMED_HINTS = {"dial": "quality_bias"}
+_MESSAGE_OVERHEAD_BYTES = len('{"role":"","content":""}') - 4
+_NON_PROMPT_NAMES = (
+    "max_tokens max_completion_tokens temperature top_p top_k n seed stop stream_options user"
+    " session_id logprobs top_logprobs frequency_penalty presence_penalty reasoning"
+    " reasoning_effort provider usage metadata trace logit_bias tool_choice"
+    " parallel_tool_calls service_tier"
 )
+_NON_PROMPT_FIELDS = frozenset(_NON_PROMPT_NAMES.split())
 _NOT_FORWARDED = ("model", "models", "route", "stream", "sophia")
-_WHERE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
-
-_chat = msgspec.json.Decoder(ChatBody)
-_completion = msgspec.json.Decoder(CompletionBody)
-_embedding = msgspec.json.Decoder(EmbeddingBody)
-_shallow = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class Understood(NamedTuple):
-    """A body in Sophia's terms; `fields` are the client's own, ready to be sent on.
-
-    In the order of `serving.request.Request`, whose second half this is.
-    """
-
-    model: str
-    others: tuple[str, ...]
-    stream: bool
-    fields: Fields
-    prompt: Prompt
-    hints: Hints
-    max_tokens_field: str = "max_tokens"
-    annotate: bool = True
-    include_usage: bool = True
+_NO_HINTS = Hints()
+_DECODERS: Mapping[Endpoint, "msgspec.json.Decoder[RequestBody]"] = {
+    "chat/completions": msgspec.json.Decoder(ChatBody),
+    "completions": msgspec.json.Decoder(CompletionBody),
+    "embeddings": msgspec.json.Decoder(EmbeddingBody),
+}
+_raw_fields_decoder = msgspec.json.Decoder(_RawFields)
 
 
-def decoded(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
+def parse_request(
+    endpoint: Endpoint, incoming: HttpRequest, id: int, principal: Principal, arrived_at: float
+) -> Request:
+    """Return the request in `incoming`. Raises BadRequest."""
+    body = decode_body(_DECODERS[endpoint], incoming.body)
+    fields = _raw_fields_decoder.decode(incoming.body)
+    for name in _NOT_FORWARDED:
+        fields.pop(name, None)
+    prompt = _build_prompt(body, fields)
+    hints = body.sophia or _parse_hint_headers(incoming.headers)
+    model = body.model or (body.models[0] if body.models else AUTO_MODEL)
+    longest = body.max_completion_tokens if isinstance(body, ChatBody) else None
+    options = None if isinstance(body, EmbeddingBody) else body.stream_options
+    return Request(
+        id=id,
+        endpoint=endpoint,
+        principal=principal,
+        arrived_at=arrived_at,
+        model=model,
+        fallback_models=tuple(each for each in body.models if each != model) if body.models else (),
+        stream=bool(body.stream),
+        fields=fields,
+        prompt=prompt,
+        hints=apply_model_name(model, _build_hints(hints, body.session_id)),
+        max_tokens_field="max_completion_tokens" if longest else "max_tokens",
+        annotate=hints is None or hints.annotate is not False,
+        include_usage=options is None or options.include_usage is not False,
+    )
+
+
+def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     """Return `body` as the decoder's type. Raises BadRequest with the place and the problem."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        match = _WHERE.match(str(error))
-        path = match["path"] if match and match["path"] else None
-        problem = match["problem"] if match else str(error)
-        where = f"`{path}`: " if path else ""
-        raise BadRequest(f"{where}{problem[:1].lower()}{problem[1:]}.", param=path) from None
+        problem, path = _split_error(error)
+        place = f"`{path}`: " if path else ""
+        hint = _suggest_hint(problem) if path == "sophia" else ""
+        raise BadRequest(f"{place}{problem}.{hint}", param=path or None) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        what = str(error) if body else "it is empty"
-        raise BadRequest(f"The body is not JSON: {what[:300]}.") from None
+        problem = str(error) if body else "it is empty"
+        raise BadRequest(f"The body is not JSON: {problem[:300]}.") from None
 
 
-def chat(body: bytes, headers: Headers) -> Understood:
-    """Read the body of a chat completion. Raises BadRequest."""
-    read = decoded(_chat, body)
-    fields = _fields(body)
-    form = read.response_format.type if read.response_format else ""
-    extra = _size(fields.get("tools")) + _size(fields.get("response_format"))
-    prompt = _prompt(read, form, extra, _prompt_bytes(fields, len(read.messages)))
-    options = read.stream_options
-    return _understood(
-        read,
-        headers,
-        fields,
-        prompt,
-        "max_completion_tokens" if read.max_completion_tokens else "max_tokens",
-        include_usage=options is None or options.include_usage is not False,
-    )
+def _split_error(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the problem and the path of the field that has it, empty for the whole body."""
+    problem, _, path = str(error).partition(" - at `$")
+    return problem[:1].lower() + problem[1:], path.strip(".`")
 
 
-def completion(body: bytes, headers: Headers) -> Understood:
-    """Read the body of a legacy completion. Raises BadRequest."""
-    read = decoded(_completion, body)
-    texts = [read.prompt] if isinstance(read.prompt, str) else read.prompt
-    _check_texts("prompt", texts)
-    choices = max(read.n or 1, read.best_of or 1) * len(texts)
-    prompt = _of_texts(texts, read.max_tokens, choices)
-    options = read.stream_options
-    return _understood(
-        read,
-        headers,
-        _fields(body),
-        prompt,
-        "max_tokens",
-        include_usage=options is None or options.include_usage is not False,
-    )
+def _suggest_hint(problem: str) -> str:
+    """Return a suggestion for a problem that is an unknown hint."""
+    name = problem.partition("unknown field `")[2][:64].rstrip("`")
+    known = SophiaHints.__struct_fields__
+    near = _RENAMED_HINTS.get(name) or "".join(difflib.get_close_matches(name, known, n=1))
+    return f" Did you mean {near}?" if near else ""
 
 
-def embedding(body: bytes, headers: Headers) -> Understood:
-    """Read the body of an embeddings request. Raises BadRequest."""
-    read = decoded(_embedding, body)
-    if read.stream:
-        raise BadRequest("`stream`: embeddings come whole; leave it out.", param="stream")
-    values = [read.input] if isinstance(read.input, str) else read.input
+def _build_prompt(body: RequestBody, fields: _RawFields) -> Prompt:
+    """Return the part of a request that routing may see. Raises BadRequest for an empty one."""
+    if isinstance(body, ChatBody):
+        return _build_chat_prompt(body, fields)
+    if isinstance(body, CompletionBody):
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        choices = max(body.n or 1, body.best_of or 1) * len(texts)
+        return _build_text_prompt("prompt", texts, body.max_tokens, choices)
+    if body.stream:
+        raise BadRequest("`stream`: embeddings are not streamed; leave it out.", param="stream")
+    values = [body.input] if isinstance(body.input, str) else body.input
     texts = [value for value in values if isinstance(value, str)]
     others = [value for value in values if not isinstance(value, str)]
     tokens = sum(len(value) if isinstance(value, list) else 1 for value in others)
-    if not tokens:
-        _check_texts("input", texts)
-    prompt = _of_texts(texts or [""], None, 1, extra_bytes=tokens)
-    return _understood(read, headers, _fields(body), prompt, "max_tokens")
+    return _build_text_prompt("input", texts, None, 1, tokens)
 
 
-def _understood(  # noqa: PLR0913 - the one place where all parts of a body meet
-    read: Common,
-    headers: Headers,
-    fields: Fields,
-    prompt: Prompt,
-    max_tokens_field: str,
-    *,
-    include_usage: bool = True,
-) -> Understood:
-    given = read.sophia or _hinted(headers)
-    model = read.model or (read.models[0] if read.models else AUTO)
-    others = tuple(name for name in read.models or () if name != model)
-    return Understood(
-        model,
-        others,
-        bool(read.stream),
-        fields,
-        prompt,
-        _hints(given, read.session_id),
-        max_tokens_field,
-        given is None or given.annotate is not False,
-        include_usage,
-    )
-
-
-def _fields(body: bytes) -> dict[str, msgspec.Raw]:
-    fields = _shallow.decode(body)
-    for name in _NOT_FORWARDED:
-        if name in fields:
-            del fields[name]
-    return fields
-
-
-def _size(raw: object) -> int:
+def _raw_size(raw: object) -> int:
     return len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
 
 
-def _prompt_bytes(fields: Mapping[str, msgspec.Raw], messages: int) -> int:
-    """Return the bytes of all fields that a provider may make prompt tokens of."""
-    size = -_FRAME_BYTES * messages
-    for name, raw in fields.items():
-        if name not in _NO_PROMPT:
-            size += len(memoryview(raw))
-    return size
+def _prompt_bytes(fields: _RawFields, messages: int) -> int:
+    """Return the bytes of all fields that a provider may turn into prompt tokens."""
+    sizes = [len(memoryview(raw)) for name, raw in fields.items() if name not in _NON_PROMPT_FIELDS]
+    return sum(sizes) - _MESSAGE_OVERHEAD_BYTES * messages
 
 
-def _weight(medium: dict[str, msgspec.Raw] | str | None) -> int:
-    """Return the bytes of an attachment, which are no text for a tokenizer."""
+def _attachment_bytes(medium: _RawFields | str | None) -> int:
+    """Return the bytes of an attachment, which never reaches a tokenizer as text."""
     if isinstance(medium, dict):
-        return sum(map(_size, medium.values()))
+        return sum(map(_raw_size, medium.values()))
     return len(medium) if medium else 0
 
 
-def _empty(number: int) -> BadRequest:
-    return BadRequest(
-        f"`messages[{number}].content` is empty; a user message needs text or parts.",
-        param=f"messages[{number}].content",
-    )
-
-
-def _check_texts(name: str, texts: list[str]) -> None:
-    if not texts or not all(texts):
-        raise BadRequest(f"`{name}` is empty; give it text.", param=name)
-
-
-class _Parts:
-    """What the parts of messages add up to beside their text."""
+class _PartCounter:
+    """Totals of the parts of messages, apart from their text."""
 
     __slots__ = ("audio", "bytes", "files", "images")
 
     def __init__(self) -> None:
         self.images = self.files = self.audio = self.bytes = 0
 
-    def text(self, parts: list[Part]) -> str:
+    def add(self, parts: list[ContentPart]) -> str:
         """Count `parts` and return their text."""
         for part in parts:
             kind = part.type
@@ -230,119 +157,112 @@ class _Parts:
             self.files += kind == "file" or kind == "video_url"
             if kind != "text":
                 media = (part.image_url, part.input_audio, part.file, part.video_url)
-                self.bytes += sum(map(_weight, media))
+                self.bytes += sum(map(_attachment_bytes, media))
         return "\n".join([part.text for part in parts if part.text])
 
 
-def _prompt(read: ChatBody, form: str, extra_bytes: int, body_bytes: int) -> Prompt:
-    """Return what routing may see. Raises BadRequest for an empty user message."""
-    chars, size = 0, extra_bytes
-    text = system = ""
-    parts = _Parts()
-    for number, message in enumerate(read.messages):
+def _build_chat_prompt(body: ChatBody, fields: _RawFields) -> Prompt:
+    chars, size = 0, _raw_size(fields.get("tools")) + _raw_size(fields.get("response_format"))
+    last_user_text = system = ""
+    parts = _PartCounter()
+    for number, message in enumerate(body.messages):
         content, role = message.content, message.role
-        if type(content) is str:
-            said = content
-        else:
-            said = parts.text(content) if content else ""  # type: ignore[arg-type] # no str here
+        text = content if isinstance(content, str) else parts.add(content or [])
         if role == "user":
-            if not content or ((not said or said.isspace()) and type(content) is str):
-                raise _empty(number)
-            text = said
+            if not content or (content is text and text.isspace()):
+                place = f"messages[{number}].content"
+                raise BadRequest(
+                    f"`{place}` is empty; a user message needs text or parts.", param=place
+                )
+            last_user_text = text
         elif not system and (role == "system" or role == "developer"):
-            system = said
-        length = len(said)
-        chars += length
-        size += length if said.isascii() else len(said.encode("utf-8", "replace"))
+            system = text
+        chars += len(text)
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         if message.tool_calls:
-            size += sum(map(_size, message.tool_calls))
-    manner = manner_of(read)
+            size += sum(map(_raw_size, message.tool_calls))
+    form = body.response_format.type if body.response_format else ""
+    reasoning, effort, preference = parse_call_mode(body)
     return Prompt(
-        _capped(text),
-        system[:SYSTEM_CHARS],
-        chars,
-        size,
-        len(read.messages),
-        parts.images,
-        parts.files,
-        parts.audio,
-        len(read.tools) if read.tools else 0,
-        form == "json_schema",
-        form == "json_object",
-        bool(read.logprobs),
-        manner.reasoning,
-        max(read.max_completion_tokens or 0, read.max_tokens or 0) or None,
-        read.n or 1,
-        body_bytes - parts.bytes,
-        read.messages[-1].role == "tool",
-        manner.effort,
-        manner.providers,
+        text=_truncate(last_user_text),
+        system=system[:MAX_SYSTEM_CHARS],
+        chars=chars,
+        utf8_bytes=size,
+        turns=len(body.messages),
+        images=parts.images,
+        files=parts.files,
+        audio=parts.audio,
+        tools=len(body.tools) if body.tools else 0,
+        schema=form == "json_schema",
+        json_object=form == "json_object",
+        logprobs=bool(body.logprobs),
+        reasoning=reasoning,
+        max_tokens=max(body.max_completion_tokens or 0, body.max_tokens or 0) or None,
+        choice_count=body.n or 1,
+        body_bytes=_prompt_bytes(fields, len(body.messages)) - parts.bytes,
+        after_tool_result=body.messages[-1].role == "tool",
+        reasoning_effort=effort,
+        provider_preference=preference,
     )
 
 
-def _capped(text: str) -> str:
-    if len(text) <= TEXT_CHARS:
-        return text
-    half = TEXT_CHARS // 2
-    return text[:half] + text[-half:]
+def _truncate(text: str) -> str:
+    half = MAX_TEXT_CHARS // 2
+    return text if len(text) <= MAX_TEXT_CHARS else text[:half] + text[-half:]
 
 
-def _of_texts(
-    texts: Iterable[str], max_tokens: int | None, choices: int, extra_bytes: int = 0
+def _build_text_prompt(
+    name: str, texts: list[str], max_tokens: int | None, choices: int, token_count: int = 0
 ) -> Prompt:
-    whole = list(texts)
+    """Return the prompt of `texts` and of `token_count` tokens. Raises BadRequest without both."""
+    if not token_count and not (texts and all(texts)):
+        raise BadRequest(f"`{name}` is empty; give it text.", param=name)
+    texts = texts or [""]
     return Prompt(
-        text=_capped(whole[-1]),
-        chars=sum(map(len, whole)),
-        utf8_bytes=sum(len(text.encode("utf-8", "replace")) for text in whole) + extra_bytes,
-        turns=len(whole),
+        text=_truncate(texts[-1]),
+        chars=sum(map(len, texts)),
+        utf8_bytes=sum(len(text.encode("utf-8", "replace")) for text in texts) + token_count,
+        turns=len(texts),
         max_tokens=max_tokens,
-        choices=choices,
+        choice_count=choices,
     )
 
 
-def _hinted(headers: Headers) -> SophiaHints | None:
-    """Read `x-sophia-*` headers; a header that names no hint is left alone."""
-    given: dict[str, object] = {}
+def _parse_hint_headers(headers: Headers) -> SophiaHints | None:
+    """Parse `x-sophia-*` headers; one that names no hint is ignored."""
+    values: dict[str, object] = {}
     for name, value in headers:
         if name.startswith(_HEADER_PREFIX):
             hint = name[len(_HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
             if hint in SophiaHints.__struct_fields__:
                 text = value.decode("latin-1").strip()
-                several = [part.strip() for part in text.split(",")]
-                given[hint] = several if hint == "models" else text
-    if not given:
+                models = [part.strip() for part in text.split(",")]
+                values[hint] = models if hint == "models" else text
+    if not values:
         return None
     try:
-        return msgspec.convert(given, SophiaHints, strict=False)
+        return msgspec.convert(values, SophiaHints, strict=False)
     except msgspec.ValidationError as error:
-        match = _WHERE.match(str(error))
-        hint = (match["path"] or "") if match else ""
-        header = f"x-sophia-{hint.replace('_', '-')}"
-        problem = match["problem"] if match else str(error)
-        raise BadRequest(
-            f"Header `{header}`: {problem[:1].lower()}{problem[1:]}.", param=header
-        ) from None
+        problem, path = _split_error(error)
+        header = f"x-sophia-{path.replace('_', '-')}"
+        raise BadRequest(f"Header `{header}`: {problem}.", param=header) from None
 
 
-_NO_HINTS = Hints()
-
-
-def _hints(given: SophiaHints | None, session_id: str | None) -> Hints:
-    if given is None:
+def _build_hints(hints: SophiaHints | None, session_id: str | None) -> Hints:
+    if hints is None:
         return _NO_HINTS if session_id is None else Hints(session_id=session_id)
-    cost = given.max_cost_usd
+    cost = hints.max_cost_usd
     return Hints(
-        task_type=given.task_type,
-        complexity=given.complexity,
-        max_latency_ms=given.max_latency_ms,
-        cost_sensitive=given.cost_sensitive,
-        min_quality=given.min_quality,
+        task_type=hints.task_type,
+        complexity=hints.complexity,
+        max_latency_ms=hints.max_latency_ms,
+        cost_sensitive=hints.cost_sensitive,
+        min_quality=hints.min_quality,
         max_cost_nano=None if cost is None else nano_from_usd(cost),
-        models=tuple(given.models or ()),
-        session_id=given.session_id or session_id,
-        cascade=given.cascade,
-        webhook=given.webhook,
-        dial=given.dial,
-        explore=given.explore is not False,
+        models=tuple(hints.models or ()),
+        session_id=hints.session_id or session_id,
+        cascade=hints.cascade,
+        webhook=hints.webhook,
+        quality_bias=hints.quality_bias,
+        explore=hints.explore is not False,
     )

@@ -1,78 +1,26 @@
-"""The OpenAPI 3.1 document of the data plane, made from the types that read the bodies."""
+"""The OpenAPI 3.1 document, built from the route table and the types that parse the bodies."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sophia import __version__
-from sophia.http.v1.bodies import ChatBody, CompletionBody, EmbeddingBody, FeedbackBody
+from sophia.http.app import Handler
 
-_BODIES = (ChatBody, CompletionBody, EmbeddingBody, FeedbackBody)
-_POSTS: tuple[tuple[str, type, str, str], ...] = (
-    ("/chat/completions", ChatBody, "Answer a conversation", "OpenAI and OpenRouter chat shape."),
-    ("/completions", CompletionBody, "Complete a text", "OpenAI's legacy completions."),
-    ("/embeddings", EmbeddingBody, "Embed texts", "A named embedding model's vectors."),
-    ("/route", ChatBody, "Explain without calling", "The decision for a chat body."),
-    ("/feedback", FeedbackBody, "Judge a decision", "Kept for the learning router."),
-)
-_GETS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("/models", "List the models", ("?offset", "?limit")),
-    ("/models/{id}", "Describe a model", ("id",)),
-    ("/key", "Show what this key may spend", ()),
-    ("/generation", "Show what a call cost", ("?id",)),
-    ("/decisions/{id}", "Explain a past decision", ("id",)),
-)
-_OPERATIONS = (
-    ("/health/live", "Whether the process turns", ("200",)),
-    ("/health/ready", "Whether it takes requests", ("200", "503")),
-    ("/metrics", "Prometheus metrics", ("200",)),
-    ("/openapi.json", "This document", ("200",)),
-    ("/", "Where to go from here", ("200",)),
-)
 _ERRORS = {
     "400": "The request must change",
     "401": "No valid key",
-    "402": "The budget does not pay",
-    "403": "This key may not",
+    "402": "The budget does not cover it",
+    "403": "This key may not do that",
     "404": "No such model, route or id",
-    "405": "Another method",
+    "405": "Wrong method",
     "413": "The body is too long",
     "429": "Every upstream is out of capacity",
     "502": "Every upstream failed",
     "503": "Sophia or every upstream is overloaded",
     "504": "Every upstream was too slow",
 }
-
-
-def document() -> dict[str, Any]:
-    """Return the whole document; the same routes stand under /api/v1."""
-    _, components = msgspec.json.schema_components(
-        _BODIES, ref_template="#/components/schemas/{name}"
-    )
-    paths: dict[str, Any] = {}
-    for path, body, summary, about in _POSTS:
-        paths[f"/v1{path}"] = {"post": _post(path, body, summary, about)}
-    for path, summary, parameters in _GETS:
-        paths[f"/v1{path}"] = {"get": _get(path, summary, parameters)}
-    for path, summary, statuses in _OPERATIONS:
-        answers = {status: {"description": summary} for status in statuses}
-        paths[path] = {"get": {"summary": summary, "responses": answers, "security": []}}
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Sophia", "version": __version__, "license": {"name": "Apache-2.0"}},
-        "servers": [{"url": "/"}],
-        "security": [{"bearer": []}, {"header": []}],
-        "paths": paths,
-        "components": {
-            "schemas": {**components, "Error": _ERROR_SCHEMA},
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
-        },
-    }
-
-
 _ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
@@ -92,47 +40,69 @@ _ERROR_SCHEMA = {
 }
 
 
-def _post(path: str, body: type, summary: str, about: str) -> dict[str, Any]:
+class RouteDescription(NamedTuple):
+    """One route: its handler, the type of its body and the parameters of its query string.
+
+    `errors` lists the error statuses of a route outside the data plane.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    query: tuple[str, ...] = ()
+    body: type | None = None
+    errors: tuple[str, ...] = ()
+
+
+def build_openapi_document(
+    data_plane: Iterable[RouteDescription], operations: Iterable[RouteDescription]
+) -> dict[str, Any]:
+    """Return the whole document; the data plane's routes stand under /api/v1, too."""
+    bodies = dict.fromkeys(route.body for route in data_plane if route.body is not None)
+    _, components = msgspec.json.schema_components(
+        bodies, ref_template="#/components/schemas/{name}"
+    )
+    paths = {f"/v1{route.path}": {route.method.lower(): _describe(route)} for route in data_plane}
+    for route in operations:
+        answers = {status: {"description": route.summary} for status in ("200", *route.errors)}
+        described = {"summary": route.summary, "responses": answers, "security": []}
+        paths[route.path] = {"get": described}
     return {
-        "summary": summary,
-        "description": about,
-        "operationId": path.strip("/").replace("/", "_"),
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}
+        "openapi": "3.1.0",
+        "info": {"title": "Sophia", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"header": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {**components, "Error": _ERROR_SCHEMA},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
         },
-        "responses": _responses(),
     }
 
 
-def _get(path: str, summary: str, parameters: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "operationId": "get_" + path.strip("/").replace("/", "_").replace("{id}", "one"),
-        "parameters": [_parameter(name) for name in parameters],
-        "responses": _responses(),
-    }
-
-
-def _parameter(name: str) -> dict[str, Any]:
-    if not name.startswith("?"):
-        return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-    bare = name[1:]
-    kind = {"type": "string"} if bare == "id" else {"type": "integer", "minimum": 0}
-    return {"name": bare, "in": "query", "required": bare == "id", "schema": kind}
-
-
-def _responses() -> dict[str, Any]:
-    answers: dict[str, Any] = {
-        "200": {"description": "The answer", "content": {"application/json": {}}}
-    }
+def _describe(route: RouteDescription) -> dict[str, Any]:
+    answers = {"200": {"description": "The answer", "content": {"application/json": {}}}}
     for status, about in _ERRORS.items():
-        answers[status] = {
-            "description": about,
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
-            },
-        }
-    return answers
+        answers[status] = {"description": about, "content": _json_of("Error")}
+    name = route.path.strip("/").replace("/", "_").replace("{id}", "one")
+    described = {"summary": route.summary, "responses": answers}
+    if route.body is not None:
+        body = {"required": True, "content": _json_of(route.body.__name__)}
+        return described | {"operationId": name, "requestBody": body}
+    parameters = [_parameter(name, "query") for name in route.query]
+    if "{id}" in route.path:
+        parameters.append(_parameter("id", "path"))
+    return described | {"operationId": f"get_{name}", "parameters": parameters}
+
+
+def _json_of(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    schema = {"type": "string"} if name == "id" else {"type": "integer", "minimum": 0}
+    return {"name": name, "in": place, "required": name == "id", "schema": schema}

@@ -1,52 +1,41 @@
-"""What operators look at: health, metrics, the OpenAPI document and a welcome."""
+"""Routes for operators: health, metrics and an index."""
 
 import asyncio
 
-import msgspec
-
 from sophia import __version__
 from sophia.core.errors import Unavailable
-from sophia.http.front import Front
-from sophia.http.v1.openapi import document
-from sophia.http.wire import JSON, Incoming, Reply
-
-encode = msgspec.json.Encoder().encode
-_METRICS = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+from sophia.http.app import App
+from sophia.http.wire import HttpRequest, ResponseWriter, send_json
 
 
-async def live(front: Front, incoming: Incoming, reply: Reply) -> None:
-    """Answer `GET /health/live`: the event loop turns."""
-    await reply.whole(200, JSON, b'{"status":"live"}')
+async def get_liveness(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    """Answer `GET /health/live`: the event loop runs."""
+    await send_json(reply, {"status": "live"})
 
 
-async def ready(front: Front, incoming: Incoming, reply: Reply) -> None:
+async def get_readiness(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /health/ready`: 200, or 503 with the reason."""
-    reason = front.ready() or front.troubled()
+    reason = app.not_ready_reason() or app.ledger_problem()
     if reason:
         raise Unavailable(reason, retry_after=1)
-    await reply.whole(200, JSON, b'{"status":"ready"}')
+    await send_json(reply, {"status": "ready"})
 
 
-async def metrics(front: Front, incoming: Incoming, reply: Reply) -> None:
+async def get_metrics(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /metrics` in Prometheus' text format."""
-    # A page of many series takes milliseconds to write: not on the loop that serves.
-    page = await asyncio.get_running_loop().run_in_executor(None, front.metrics)
-    await reply.whole(200, _METRICS, page)
+    # A page of many series takes milliseconds to render: not on the event loop.
+    page = await asyncio.get_running_loop().run_in_executor(None, app.render_metrics)
+    await reply.send(200, b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n", page)
 
 
-async def openapi(front: Front, incoming: Incoming, reply: Reply) -> None:
-    """Answer `GET /openapi.json`."""
-    await reply.whole(200, JSON, encode(document()))
-
-
-async def welcome(front: Front, incoming: Incoming, reply: Reply) -> None:
-    """Answer `GET /`: where to go from here."""
-    told = {
+async def get_index(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    """Answer `GET /` with the version and the entry points."""
+    index = {
         "name": "Sophia",
         "version": __version__,
         "base_url": "/v1",
         "ask_for": "sophia/auto",
         "openapi": "/openapi.json",
-        "models": len(front.desk.knowledge.catalogue.models),
+        "models": len(app.runtime.knowledge.catalogue.models),
     }
-    await reply.whole(200, JSON, encode(told))
+    await send_json(reply, index)

@@ -1,4 +1,4 @@
-"""How Alembic runs Sophia's migrations: on the connection that the caller hands over."""
+"""Alembic's environment: migrations run on the connection of the caller."""
 
 from alembic import context
 

@@ -1,79 +1,56 @@
-"""One connection and the answer that is on its way over it."""
+"""One connection and the response that arrives over it."""
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import httptools
 
-from sophia.adapters.upstreams.http1.framing import ends_with_connection, size_of
-from sophia.adapters.upstreams.http1.origin import Limits
+from sophia.adapters.upstreams.http1.heads import is_close_delimited
+from sophia.adapters.upstreams.http1.origin import PoolLimits
 from sophia.core.failures import FailureKind, UpstreamFailure
 
-_FOREVER = float("inf")
-_SLICE = 65536
+_UPLOAD_CHUNK_BYTES = 65536
 
 
-class Response:
-    """An answer whose head has come: `status`, `headers` in their order, and a body to read."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class HttpResponse:
+    """A response with a complete head: `status`, `headers` in their order, and a body to read."""
 
-    __slots__ = (
-        "_connection",
-        "_content_at",
-        "_content_kind",
-        "_done",
-        "_failure",
-        "_limits",
-        "_loop",
-        "_parts",
-        "_size",
-        "_total_at",
-        "_waiter",
-        "headers",
-        "status",
-    )
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        limits: Limits,
-        content_at: float,
-        total_at: float,
-    ) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._loop = loop
-        self._limits = limits
-        self._content_at = content_at
-        self._content_kind = FailureKind.CONTENT_TIMEOUT
-        self._total_at = total_at
-        self._connection: Connection | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._failure: UpstreamFailure | None = None
-        self._done = False
+    loop: asyncio.AbstractEventLoop
+    content_at: float
+    total_at: float
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    _content_kind: FailureKind = FailureKind.CONTENT_TIMEOUT
+    _connection: "HttpConnection | None" = None
+    _parts: list[bytes] = field(default_factory=list)
+    _size: int = 0
+    _waiter: asyncio.Future[None] | None = None
+    _failure: UpstreamFailure | None = None
+    _complete: bool = False
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the first value of the header `name`, which is given in lower case."""
+        """Return the first value of the header `name`, a name in lower case."""
         for key, value in self.headers:
             if key.lower() == name:
                 return value
         return None
 
-    def expect_by(self, at: float | None, kind: FailureKind) -> None:
-        """Fail with `kind` once `loop.time()` passes `at`, to within 50 ms; None: never."""
-        self._content_at = _FOREVER if at is None else at
+    def expect_within(self, seconds: float, kind: FailureKind) -> None:
+        """Fail with `kind` unless called again within `seconds`, to within 50 ms."""
+        self.content_at = self.loop.time() + seconds
         self._content_kind = kind
 
     async def read(self) -> bytes | None:
-        """Return all body bytes that are there, waiting for the first; None at the clean end.
+        """Return all body bytes that have arrived, after the first; None at the clean end.
 
-        Raises UpstreamFailure once what came before the failure has been read.
+        Raises UpstreamFailure once the bytes before the failure have been read.
         """
         while not self._parts:
             if self._failure is not None:
                 raise self._failure
-            if self._done:
+            if self._complete:
                 return None
             await self._wait()
         data = self._take_parts()
@@ -81,12 +58,11 @@ class Response:
             self._connection.resume_if_low(self._size)
         return data
 
-    async def body(self, limit: int | None = None) -> bytes:
+    async def body(self, limit: int) -> bytes:
         """Return the whole body. Raises UpstreamFailure, TOO_LARGE past `limit` bytes."""
-        limit = self._limits.max_body_bytes if limit is None else limit
-        if self._done and self._size <= limit:
+        if self._complete and self._size <= limit:
             return self._take_parts()
-        taken: list[bytes] = []
+        parts: list[bytes] = []
         size = 0
         while (data := await self.read()) is not None:
             size += len(data)
@@ -95,23 +71,23 @@ class Response:
                 raise UpstreamFailure(
                     FailureKind.TOO_LARGE, f"The answer is longer than {limit} bytes."
                 )
-            taken.append(data)
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+            parts.append(data)
+        return b"".join(parts)
 
     def close(self) -> None:
-        """Give the answer up: an unfinished one takes its socket with it. Idempotent."""
+        """Stop reading; an unfinished response closes its connection. Idempotent."""
         if self._connection is not None:
             self._connection.fail(FailureKind.CUT, "The answer was given up before its end.")
         self._take_parts()
 
     def _take_parts(self) -> bytes:
-        parts = self._parts
-        self._parts = []
+        data = b"".join(self._parts)
+        self._parts.clear()
         self._size = 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return data
 
     async def _wait(self) -> None:
-        self._waiter = waiter = self._loop.create_future()
+        self._waiter = waiter = self.loop.create_future()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -121,114 +97,109 @@ class Response:
             self._waiter = None
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """An HTTP/1.1 connection that carries one exchange at a time.
 
-    Args:
-        limits: bounds of what is read.
-        freed: called when an answer is complete and the connection can carry the next one.
-        retired: called once when the connection has become useless.
+    `on_idle` is called when a response is complete and the connection can be used again,
+    `on_closed` once when it cannot be used any more.
     """
 
     def __init__(
         self,
-        limits: Limits,
-        freed: "Callable[[Connection], None]",
-        retired: "Callable[[Connection], None]",
+        limits: PoolLimits,
+        on_idle: "Callable[[HttpConnection], None]",
+        on_closed: "Callable[[HttpConnection], None]",
     ) -> None:
         self._limits = limits
-        self._freed = freed
-        self._retired = retired
+        self._on_idle = on_idle
+        self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
-        self._answer: Response | None = None
+        self._response: HttpResponse | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._keep = True
-        self._quiet = 0
-        self._bodiless = False
+        self._reusable = True
+        self._bytes_since_body = 0
         self._uploading = False
         self._reading_paused = False
         self._writing_paused = False
         self.closed = False
-        self.heard = False
+        self.has_received = False
         self.idle_since = 0.0
 
-    async def exchange(self, answer: Response, head: bytes, body: bytes | None) -> None:
-        """Send a request and return when `answer` has its head. Raises UpstreamFailure."""
+    async def exchange(self, response: HttpResponse, head: bytes, body: bytes | None) -> None:
+        """Send a request and return when `response` has its head. Raises UpstreamFailure."""
         transport = self._transport
         assert transport is not None
-        self._answer = answer
-        answer._connection = self
-        self._quiet = 0
-        self.heard = False
-        self._bodiless = head.startswith(b"HEAD ")
+        self._response = response
+        response._connection = self
+        self._bytes_since_body = 0
+        self.has_received = False
         if transport.is_closing():
-            # Broken, but not yet told so: uvloop raises RuntimeError for calls in between.
+            # Broken, with `connection_lost` still to come: uvloop raises RuntimeError until then.
             self.fail(FailureKind.RESET, "The upstream closed the connection.")
         elif not body:
             transport.write(head)
-        elif len(body) <= _SLICE:
+        elif len(body) <= _UPLOAD_CHUNK_BYTES:
             transport.write(head + body)
         else:
-            await self._upload(transport, answer, head, memoryview(body))
-        while not answer.status and answer._failure is None:
-            await answer._wait()
-        if not answer.status and answer._failure is not None:
-            raise answer._failure
+            await self._upload(transport, response, head, memoryview(body))
+        while not response.status and response._failure is None:
+            await response._wait()
+        if not response.status and response._failure is not None:
+            raise response._failure
 
     async def _upload(
-        self, transport: asyncio.Transport, answer: Response, head: bytes, body: memoryview
+        self, transport: asyncio.Transport, response: HttpResponse, head: bytes, body: memoryview
     ) -> None:
         # An upstream that refuses early (413) will not read the rest: stop, and let `_uploading`
         # keep the half-written connection out of the pool.
         self._uploading = True
         transport.write(head)
-        for start in range(0, len(body), _SLICE):
-            if self._has_refused(answer) or transport.is_closing():
+        for start in range(0, len(body), _UPLOAD_CHUNK_BYTES):
+            if self._has_refused(response) or transport.is_closing():
                 return
-            transport.write(body[start : start + _SLICE])
-            while self._writing_paused and not self._has_refused(answer):
-                await answer._wait()
+            transport.write(body[start : start + _UPLOAD_CHUNK_BYTES])
+            while self._writing_paused and not self._has_refused(response):
+                await response._wait()
         self._uploading = False
 
-    def _has_refused(self, answer: Response) -> bool:
-        return answer._done or answer._failure is not None or answer.status >= 300
+    def _has_refused(self, response: HttpResponse) -> bool:
+        return response._complete or response._failure is not None or response.status >= 300
 
-    def check(self, now: float) -> None:
-        """Fail the exchange if one of its clocks has run out."""
-        answer = self._answer
-        if answer is None:
+    def check_deadlines(self, now: float) -> None:
+        """Fail the exchange if one of its deadlines has passed."""
+        response = self._response
+        if response is None:
             return
-        if now >= answer._total_at:
+        if now >= response.total_at:
             self.fail(FailureKind.TOTAL_TIMEOUT, "The answer took longer than the call may.")
-        elif now >= answer._content_at:
-            self.fail(answer._content_kind, "The upstream sent no content in time.")
+        elif now >= response.content_at:
+            self.fail(response._content_kind, "The upstream sent no content in time.")
 
     def fail(self, kind: FailureKind, message: str) -> None:
-        """End the exchange, if there is one, as a failure, and the connection with it."""
-        answer = self._answer
-        if answer is not None:
-            self._answer = None
-            answer._connection = None
-            answer._failure = UpstreamFailure(kind, message)
-            answer._wake()
-        self.shut()
+        """Close the connection; an exchange in progress fails."""
+        response = self._response
+        if response is not None:
+            self._response = None
+            response._connection = None
+            response._failure = UpstreamFailure(kind, message)
+            response._wake()
+        self.abort()
 
-    def shut(self) -> None:
+    def abort(self) -> None:
         """Close the socket at once. Idempotent."""
         if self.closed:
             return
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
-        self._retired(self)
+        self._on_closed(self)
 
     def resume_if_low(self, unread: int) -> None:
-        """Go on reading if the reader has caught up."""
+        """Resume reading once few enough bytes are unread."""
         if self._reading_paused and unread <= self._limits.read_low_water:
             self._reading_paused = False
             if self._transport is not None and not self._transport.is_closing():
@@ -238,84 +209,94 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # create_connection's contract
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None:
-            # Nobody asked: an answer to a request not yet made must not be taken for its own.
-            self.shut()
+        response = self._response
+        if response is None:
+            # Unrequested bytes must not be taken for the response to the next request.
+            self.abort()
             return
-        self.heard = True
-        self._quiet += len(data)
+        self.has_received = True
+        self._bytes_since_body += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._keep = False
-            if not answer._done:
+            self._reusable = False
+            if not response._complete:
                 # The parser's own text names the rule, never the bytes.
                 self.fail(FailureKind.MALFORMED, f"The answer is not valid HTTP/1.1: {error}")
                 return
-        if answer._done:
-            self._complete(answer)
-        elif self._quiet > self._limits.max_header_bytes:
+        if response._complete:
+            self._complete(response)
+        elif self._bytes_since_body > self._limits.max_header_bytes:
             self.fail(FailureKind.TOO_LARGE, "The answer's head or trailers are too long.")
-        elif answer._size > self._limits.read_high_water:
+        elif response._size > self._limits.read_high_water:
             self._pause_reading()
-        if answer._waiter is not None and answer.status:
-            answer._wake()
+        if response._waiter is not None and response.status:
+            response._wake()
 
     def eof_received(self) -> None:
-        self._ended(None)
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended(exc)
+        response = self._response
+        if response is None:
+            self.abort()
+        elif not response.status:
+            self.fail(FailureKind.RESET, "The upstream closed the connection before it answered.")
+        elif exc is None and is_close_delimited(response.headers):
+            self._reusable = False
+            response._complete = True
+            self._complete(response)
+            response._wake()
+        else:
+            self.fail(FailureKind.CUT, "The connection ended inside the answer.")
 
     def pause_writing(self) -> None:
         self._writing_paused = True
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if self._answer is not None and self._uploading:
-            self._answer._wake()
+        if self._response is not None and self._uploading:
+            self._response._wake()
 
     def on_message_begin(self) -> None:
-        if self._answer is None or self._answer._done:
-            self._keep = False
+        if self._response is None or self._response._complete:
+            self._reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        answer = self._answer
-        if answer is not None and not answer.status:
-            answer.headers.append((name, value))
+        response = self._response
+        if response is not None and not response.status:
+            response.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        answer = self._answer
-        if answer is None or answer.status:
+        response = self._response
+        if response is None or response.status:
             return
         status: int = self._parser.get_status_code()
         if status < 200:
-            answer.headers.clear()
+            response.headers.clear()
             return
-        # `_quiet` also counts body bytes of the same segment: measure only when it is too much.
-        limit = self._limits.max_header_bytes
-        if self._quiet > limit and size_of(answer.headers) > limit:
+        size, limit = self._bytes_since_body, self._limits.max_header_bytes
+        if size > limit:
+            # It may count body bytes of the same segment.
+            size = sum(len(name) + len(value) + 4 for name, value in response.headers)
+        if size > limit:
             self.fail(FailureKind.TOO_LARGE, "The answer's head is too long.")
             return
-        answer.status = status
-        if self._bodiless:
-            self._keep = False
-            answer._done = True
+        response.status = status
 
     def on_body(self, body: bytes) -> None:
-        answer = self._answer
-        if answer is not None and not answer._done:
-            self._quiet = 0
-            answer._parts.append(body)
-            answer._size += len(body)
+        response = self._response
+        if response is not None and not response._complete:
+            self._bytes_since_body = 0
+            response._parts.append(body)
+            response._size += len(body)
 
     def on_message_complete(self) -> None:
-        answer = self._answer
-        if answer is not None and answer.status:
-            if not (answer._done or self._parser.should_keep_alive()):
-                self._keep = False
-            answer._done = True
+        response = self._response
+        if response is not None and response.status:
+            if not (response._complete or self._parser.should_keep_alive()):
+                self._reusable = False
+            response._complete = True
 
     def _pause_reading(self) -> None:
         transport = self._transport
@@ -323,27 +304,13 @@ class Connection(asyncio.Protocol):
             self._reading_paused = True
             transport.pause_reading()
 
-    def _complete(self, answer: Response) -> None:
-        self._answer = None
-        answer._connection = None
+    def _complete(self, response: HttpResponse) -> None:
+        self._response = None
+        response._connection = None
         self.resume_if_low(0)
         transport = self._transport
         assert transport is not None
-        if self._keep and not self._uploading and not transport.get_write_buffer_size():
-            self._freed(self)
+        if self._reusable and not self._uploading and not transport.get_write_buffer_size():
+            self._on_idle(self)
         else:
-            self.shut()
-
-    def _ended(self, error: Exception | None) -> None:
-        answer = self._answer
-        if answer is None:
-            self.shut()
-        elif not answer.status:
-            self.fail(FailureKind.RESET, "The upstream closed the connection before it answered.")
-        elif error is None and ends_with_connection(answer.headers):
-            self._keep = False
-            answer._done = True
-            self._complete(answer)
-            answer._wake()
-        else:
-            self.fail(FailureKind.CUT, "The connection ended inside the answer.")
+            self.abort()

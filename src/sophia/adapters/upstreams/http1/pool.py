@@ -1,37 +1,33 @@
-"""Keep-alive connections to one origin, and the one timer that watches their deadlines."""
+"""Keep-alive connections to one origin, and one timer for the deadlines of all of them."""
 
 import asyncio
 import ssl
 
-from sophia.adapters.upstreams.http1.dial import dial
-from sophia.adapters.upstreams.http1.exchange import Connection, Response
+from sophia.adapters.upstreams.http1.dial import open_connection
+from sophia.adapters.upstreams.http1.exchange import HttpConnection, HttpResponse
 from sophia.adapters.upstreams.http1.heads import RequestHead, header_lines
-from sophia.adapters.upstreams.http1.origin import Limits, Origin
+from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
 from sophia.adapters.upstreams.http1.proxy import Proxy
 from sophia.core.calls import Deadlines
 from sophia.core.failures import FailureKind, UpstreamFailure
 
-_SWEEP_SECONDS = 0.05
-_STALE_SECONDS = 0.25
-_DEFAULT_LIMITS = Limits()
+_DEADLINE_CHECK_SECONDS = 0.05
+_RETRY_WINDOW_SECONDS = 0.25
+_DEFAULT_LIMITS = PoolLimits()
 
 
-class Pool:
-    """An HTTP/1.1 client of one origin; belongs to the event loop that first sends with it.
+class ConnectionPool:
+    """An HTTP/1.1 client of one origin; must be created inside the event loop that it uses.
 
-    Args:
-        origin: where requests go.
-        limits: how much the pool may take.
-        ssl_context: for https; by default certificates are verified against the system's roots.
-        proxy: the forward proxy to go through.
-        static_headers: sent with every request. Raises ValueError if one of them is malformed.
+    Without an `ssl_context` certificates are verified against the system's roots. `static_headers`
+    are sent with every request; raises ValueError if one of them is malformed.
     """
 
     def __init__(
         self,
-        origin: Origin,
+        origin: HttpOrigin,
         *,
-        limits: Limits = _DEFAULT_LIMITS,
+        limits: PoolLimits = _DEFAULT_LIMITS,
         ssl_context: ssl.SSLContext | None = None,
         proxy: Proxy | None = None,
         static_headers: tuple[tuple[str, str], ...] = (),
@@ -40,60 +36,57 @@ class Pool:
         self._limits = limits
         self._tls = ssl_context
         self._proxy = proxy
-        self._head = _request_head(origin, proxy, static_headers)
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
+        target, lines = origin.base_path, header_lines(static_headers)
+        if proxy is not None and origin.scheme == "http":
+            target = f"http://{origin.authority}{origin.base_path}"
+            if proxy.authorization is not None:
+                lines += header_lines([("Proxy-Authorization", proxy.authorization)])
+        self._head = RequestHead(target, origin.authority, lines)
+        self._idle: list[HttpConnection] = []
+        self._busy: set[HttpConnection] = set()
         self._connecting = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._reaper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def send(
-        self,
-        method: bytes,
-        path: bytes,
-        body: bytes | None,
-        deadlines: Deadlines,
-        headers: bytes = b"",
-    ) -> Response:
-        """Send a request and return its answer once the final head has come.
+        self, method: bytes, path: bytes, body: bytes | None, deadlines: Deadlines
+    ) -> HttpResponse:
+        """Send a request and return the response once its final head is complete.
 
-        `path` is relative to the origin's base path; `headers` are lines from `header_lines`.
-        Raises UpstreamFailure, or ValueError for a path or headers that HTTP does not allow.
+        `path` is relative to the origin's base path. Responses to HEAD are not supported.
+        Raises UpstreamFailure, or ValueError for a path that HTTP does not allow.
         """
-        head = self._head.render(method, path, None if body is None else len(body), headers)
+        head = self._head.render(method, path, None if body is None else len(body))
         loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
         now = loop.time()
         content_at, total_at = now + deadlines.content, now + deadlines.total
-        connection = self._take(now)
+        connection = self._take_idle(now)
         if connection is not None:
-            answer = Response(loop, self._limits, content_at, total_at)
+            response = HttpResponse(loop=loop, content_at=content_at, total_at=total_at)
             try:
-                self._occupy(connection)
-                await connection.exchange(answer, head, body)
+                self._mark_busy(connection)
+                await connection.exchange(response, head, body)
             except UpstreamFailure as failure:
-                # A kept connection may have been closed while it was idle; the request has then
-                # not been read, and one try on a fresh connection is invisible. A reset that comes
-                # later may come from a server that has read it, and bills it.
-                if failure.kind is not FailureKind.RESET or connection.heard:
-                    raise
-                if loop.time() - now > _STALE_SECONDS:
+                # An idle connection may have been closed by the server, which has then not read
+                # the request: one retry on a fresh connection is safe. A later reset may come from
+                # a server that has read the request, and bills it.
+                is_late = loop.time() - now > _RETRY_WINDOW_SECONDS
+                if failure.kind is not FailureKind.RESET or connection.has_received or is_late:
                     raise
             else:
-                return answer
+                return response
         connection = await self._connect(min(deadlines.connect, total_at - loop.time()))
-        answer = Response(loop, self._limits, content_at, total_at)
-        self._occupy(connection)
-        await connection.exchange(answer, head, body)
-        return answer
+        response = HttpResponse(loop=loop, content_at=content_at, total_at=total_at)
+        self._mark_busy(connection)
+        await connection.exchange(response, head, body)
+        return response
 
     async def close(self) -> None:
         """Close every connection at once; unfinished exchanges fail."""
         self._closed = True
-        for timer in (self._sweeper, self._reaper):
+        for timer in (self._deadline_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         for connection in [*self._busy, *self._idle]:
@@ -101,27 +94,29 @@ class Pool:
         # One turn of the loop, in which aborted transports close their sockets.
         await asyncio.sleep(0)
 
-    def _take(self, now: float) -> Connection | None:
+    def _take_idle(self, now: float) -> HttpConnection | None:
         oldest = now - self._limits.idle_expiry
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since >= oldest:
                 return connection
-            connection.shut()
+            connection.abort()
         return None
 
-    def _occupy(self, connection: Connection) -> None:
+    def _mark_busy(self, connection: HttpConnection) -> None:
         self._busy.add(connection)
-        if self._sweeper is None:
-            self._start_sweeper()
+        if self._deadline_timer is None:
+            self._start_deadline_timer()
 
-    async def _connect(self, seconds: float) -> Connection:
+    async def _connect(self, seconds: float) -> HttpConnection:
         self._make_room()
-        connection = Connection(self._limits, self._freed, self._retired)
+        connection = HttpConnection(self._limits, self._on_idle, self._on_closed)
         self._connecting += 1
         try:
             async with asyncio.timeout(seconds):
-                await dial(connection, self._origin, self._proxy, await self._context())
+                await open_connection(
+                    connection, self._origin, self._proxy, await self._load_ssl_context()
+                )
         except TimeoutError as error:
             raise UpstreamFailure(
                 FailureKind.CONNECT_TIMEOUT,
@@ -131,7 +126,7 @@ class Pool:
         finally:
             self._connecting -= 1
         if self._closed or connection.closed:
-            connection.shut()
+            connection.abort()
             raise UpstreamFailure(
                 FailureKind.RESET, "The connection ended as it was opened.", sent=False
             )
@@ -148,9 +143,9 @@ class Pool:
                 sent=False,
             )
         if in_use + len(self._idle) >= self._limits.max_connections:
-            self._idle[0].shut()
+            self._idle[0].abort()
 
-    async def _context(self) -> ssl.SSLContext | None:
+    async def _load_ssl_context(self) -> ssl.SSLContext | None:
         if self._origin.scheme == "https" and self._tls is None:
             # Reading the system's roots takes tens of milliseconds: too long for the loop.
             context = await asyncio.to_thread(ssl.create_default_context)
@@ -158,54 +153,38 @@ class Pool:
             self._tls = context
         return self._tls if self._origin.scheme == "https" else None
 
-    def _freed(self, connection: Connection) -> None:
+    def _on_idle(self, connection: HttpConnection) -> None:
         self._busy.discard(connection)
         if self._closed or len(self._idle) >= self._limits.max_idle:
-            connection.shut()
+            connection.abort()
             return
-        loop = self._loop
-        assert loop is not None
-        connection.idle_since = loop.time()
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
-        if self._reaper is None:
-            self._reaper = loop.call_later(self._limits.idle_expiry, self._reap)
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._limits.idle_expiry, self._close_expired)
 
-    def _retired(self, connection: Connection) -> None:
+    def _on_closed(self, connection: HttpConnection) -> None:
         self._busy.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _start_sweeper(self) -> None:
-        assert self._loop is not None
-        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+    def _start_deadline_timer(self) -> None:
+        self._deadline_timer = self._loop.call_later(_DEADLINE_CHECK_SECONDS, self._check_deadlines)
 
-    def _sweep(self) -> None:
-        assert self._loop is not None
+    def _check_deadlines(self) -> None:
         now = self._loop.time()
         for connection in tuple(self._busy):
-            connection.check(now)
-        self._sweeper = None
+            connection.check_deadlines(now)
+        self._deadline_timer = None
         if self._busy:
-            self._start_sweeper()
+            self._start_deadline_timer()
 
-    def _reap(self) -> None:
-        assert self._loop is not None
+    def _close_expired(self) -> None:
         oldest = self._loop.time() - self._limits.idle_expiry
         for connection in tuple(self._idle):
             if connection.idle_since <= oldest:
-                connection.shut()
-        self._reaper = None
+                connection.abort()
+        self._idle_timer = None
         if self._idle:
-            wait = max(self._idle[0].idle_since - oldest, _SWEEP_SECONDS)
-            self._reaper = self._loop.call_later(wait, self._reap)
-
-
-def _request_head(
-    origin: Origin, proxy: Proxy | None, static_headers: tuple[tuple[str, str], ...]
-) -> RequestHead:
-    target, lines = origin.base_path, header_lines(static_headers)
-    if proxy is not None and origin.scheme == "http":
-        target = f"http://{origin.authority}{origin.base_path}"
-        if proxy.authorization is not None:
-            lines += header_lines([("Proxy-Authorization", proxy.authorization)])
-    return RequestHead(target, origin.authority, lines)
+            wait = max(self._idle[0].idle_since - oldest, _DEADLINE_CHECK_SECONDS)
+            self._idle_timer = self._loop.call_later(wait, self._close_expired)

@@ -1,1 +1,1 @@
-"""The schema's steps, oldest first; a step that was released is never edited."""
+"""Migrations, oldest first; a released one is never edited."""

@@ -1,0 +1,1 @@
+"""Routing policies that the product's own policy is compared with."""

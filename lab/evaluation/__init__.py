@@ -1,0 +1,1 @@
+"""Policies evaluated on tables of outcomes."""

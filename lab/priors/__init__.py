@@ -1,0 +1,1 @@
+"""Quality priors fitted from published benchmarks."""

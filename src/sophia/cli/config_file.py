@@ -1,0 +1,152 @@
+"""Settings from `sophia.yaml`, the environment and the command line, the last one winning.
+
+Every mistake is reported with its line, the problem and the expected form.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from sophia.config import Settings, UpstreamModelSettings, UpstreamSettings
+from sophia.core.errors import ConfigError
+
+_PATH_STEP = re.compile(r"([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+# Short names beside SOPHIA_<SECTION>_<SETTING>.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "SOPHIA_HOST": ("server", "host"),
+    "SOPHIA_PORT": ("server", "port"),
+    "SOPHIA_DATA_DIR": ("data_dir",),
+    "FALLBACK_MODELS": ("routing", "fallback_models"),
+    "MODEL_CACHE_SIZE": ("routing", "model_cache_size"),
+}
+_DEFAULTS = Settings()
+OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
+
+
+def list_variables() -> dict[str, tuple[str, ...]]:
+    """Return every environment variable of a setting, with the setting's path."""
+    names = dict(ALIASES)
+    for path, section in list_sections():
+        for field in section.__struct_fields__ if path else ():
+            if not isinstance(getattr(section, field), msgspec.Struct):
+                names["_".join(("SOPHIA", *path, field)).upper()] = (*path, field)
+    return names
+
+
+def list_sections(
+    path: tuple[str, ...] = (), section: msgspec.Struct = _DEFAULTS
+) -> Iterator[tuple[tuple[str, ...], msgspec.Struct]]:
+    """Yield every group of settings with its defaults and its path, the root first."""
+    yield path, section
+    for name in section.__struct_fields__:
+        if isinstance(inner := getattr(section, name), msgspec.Struct):
+            yield from list_sections((*path, name), inner)
+
+
+def find_settings_file(path: Path | None) -> Path | None:
+    """Return the settings file: the given one, SOPHIA_CONFIG, or `sophia.yaml` if it exists."""
+    if path is None and os.environ.get("SOPHIA_CONFIG"):
+        return Path(os.environ["SOPHIA_CONFIG"])
+    return path or (Path("sophia.yaml") if Path("sophia.yaml").exists() else None)
+
+
+def load_command_settings(
+    config: Path | None, data_dir: str | None, host: str | None = None, port: int | None = None
+) -> Settings:
+    """Return the effective settings of a command with these options; None for one not given.
+
+    Raises:
+        ConfigError: the file is missing, or a setting in it or a variable is wrong.
+    """
+    file = find_settings_file(config)
+    settings = Settings() if file is None else _read_file(file)
+    tree: dict[str, Any] = msgspec.to_builtins(settings)
+    for name, path in list_variables().items():
+        if text := os.environ.get(name):
+            _set_value(tree, path, _parse_variable(text, attrgetter(".".join(path))(settings)))
+            _convert(tree, lambda path, name=name: f"environment variable {name}")
+    options = {("data_dir",): data_dir, ("server", "host"): host, ("server", "port"): port}
+    for path, value in options.items():
+        if value is not None:
+            _set_value(tree, path, value)
+    return _convert(tree, lambda path: f"option for {path}")
+
+
+def _read_file(path: Path) -> Settings:
+    """Return the settings in a YAML file. Raises ConfigError with the line at fault."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}: line {line}: {problem}; expected YAML") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: line 1: expected settings as `name: value`")
+    return _convert(tree, lambda where: f"{path}: line {_find_line(root, where)}")
+
+
+def _convert(tree: dict[str, Any], locate: Any) -> Settings:
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        where = place.strip(".`")
+        if unknown := re.search(r"unknown field `([^`]*)`", problem):
+            full = f"{where}.{unknown[1]}".strip(".")
+            known = ", ".join(_list_known_settings(where))
+            raise ConfigError(
+                f"{locate(full)}: there is no setting `{full}`; expected one of: {known}"
+            ) from None
+        problem = f"{problem[:1].lower()}{problem[1:]}"
+        raise ConfigError(f"{locate(where)}: `{where}`: {problem}") from None
+
+
+def _list_known_settings(path: str) -> tuple[str, ...]:
+    if path.startswith("upstreams"):
+        return (UpstreamModelSettings if ".models" in path else UpstreamSettings).__struct_fields__
+    known = {".".join(steps): section for steps, section in list_sections()}
+    return known[path].__struct_fields__ if path in known else ()
+
+
+def _find_line(root: yaml.Node | None, path: str) -> int:
+    """Return the line (from 1) of the setting at `path`, or of the nearest one around it."""
+    node = root
+    line = 1
+    for name, index in _PATH_STEP.findall(path):
+        following = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == name:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and index.isdigit():
+            following = node.value[int(index)] if int(index) < len(node.value) else None
+            line = following.start_mark.line + 1 if following is not None else line
+        if following is None:
+            break
+        node = following
+    return line
+
+
+def _parse_variable(text: str, current: object) -> object:
+    if isinstance(current, tuple):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return None if text.lower() in ("none", "null") else text
+
+
+def _set_value(tree: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    for name in path[:-1]:
+        tree = tree[name]
+    tree[path[-1]] = value

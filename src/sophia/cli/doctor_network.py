@@ -1,0 +1,144 @@
+"""Checks of the network for `sophia doctor`: upstream, clock, Sophia's own port."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException
+
+from sophia.cli.doctor_machine import DoctorFinding
+from sophia.compose.upstreams import (
+    build_connection_pool,
+    describe_proxy,
+    find_default_upstream,
+    uses_sandbox,
+)
+from sophia.config import Settings, UpstreamSettings
+from sophia.core.calls import Deadlines
+from sophia.core.errors import ConfigError
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+_DEADLINES = Deadlines(connect=5.0, content=10.0, stall=10.0, total=15.0)
+_MAX_SKEW_SECONDS = 30
+_FIXES = {
+    FailureKind.DNS: "check the network and the name in the base URL",
+    FailureKind.TLS: "check the machine's clock and certificates; `ca_file` trusts your own CA",
+}
+_DEFAULT_FIX = "check the firewall; HTTPS_PROXY names a proxy, NO_PROXY exempts from it"
+
+
+async def check_network(settings: Settings, environ: Mapping[str, str]) -> list[DoctorFinding]:
+    """Return the findings; spends nothing and shows no key."""
+    findings = [_check_key(settings, environ)]
+    if not uses_sandbox(settings, environ):
+        try:
+            findings += await _check_upstream(find_default_upstream(settings, environ), environ)
+        except ConfigError as error:
+            findings.append(DoctorFinding("error", "upstream", str(error), "correct `upstreams`"))
+    findings.append(_check_port(settings.server.host, settings.server.port))
+    return findings
+
+
+def _check_key(settings: Settings, environ: Mapping[str, str]) -> DoctorFinding:
+    if uses_sandbox(settings, environ):
+        detail = "sandbox: no real model is asked, nothing is spent"
+        if settings.sandbox.enabled:
+            return DoctorFinding("ok", "key", detail)
+        return DoctorFinding("ok", "key", f"none, so {detail}", "export OPENROUTER_API_KEY=sk-or-…")
+    upstream = find_default_upstream(settings, environ)
+    variable = upstream.api_key_env
+    if upstream.api_key or (variable and environ.get(variable)):
+        return DoctorFinding("ok", "key", f"{variable or 'api_key'} is set (not shown)")
+    if upstream.kind == "openrouter":
+        fix = f"export {variable or 'OPENROUTER_API_KEY'}=sk-or-… (https://openrouter.ai/keys)"
+        return DoctorFinding("error", "key", f"no key for {upstream.name}", fix)
+    return DoctorFinding("ok", "key", f"{upstream.name} is used without one")
+
+
+async def _check_upstream(
+    settings: UpstreamSettings, environ: Mapping[str, str]
+) -> list[DoctorFinding]:
+    is_openrouter = settings.kind == "openrouter"
+    path = b"/key" if is_openrouter else b"/models"
+    pool = build_connection_pool(settings, environ)
+    proxy = describe_proxy(settings, environ)
+    way = f" through the proxy {proxy}" if proxy is not None else ""
+    started = time.monotonic()
+    try:
+        response = await pool.send(b"GET", path, None, _DEADLINES)
+        took = time.monotonic() - started
+        date = (response.header(b"date") or b"").decode("latin-1")
+        response.close()
+    except UpstreamFailure as failure:
+        fix = _FIXES.get(failure.kind, _DEFAULT_FIX)
+        return [
+            DoctorFinding("error", "upstream", f"{settings.base_url}{way}: {failure.message}", fix)
+        ]
+    finally:
+        await pool.close()
+    detail = f"{settings.base_url}{way} answered {response.status} in {took * 1000:.0f} ms"
+    return [_check_status(response.status, detail), *_check_clock(date)]
+
+
+def _check_status(status: int, detail: str) -> DoctorFinding:
+    if status == 200:
+        return DoctorFinding("ok", "upstream", detail)
+    if status in (401, 403):
+        return DoctorFinding(
+            "error", "upstream", f"{detail}: the key is refused", "set a valid key"
+        )
+    if status == 404:
+        fix = "check the base URL; OpenRouter's ends in /api/v1"
+        return DoctorFinding("error", "upstream", detail, fix)
+    return DoctorFinding("warning", "upstream", detail, "try again shortly")
+
+
+def _check_clock(date: str) -> list[DoctorFinding]:
+    try:
+        there = parsedate_to_datetime(date)
+    except (ValueError, TypeError):
+        return []
+    skew = time.time() - there.timestamp()
+    if abs(skew) <= _MAX_SKEW_SECONDS:
+        return [DoctorFinding("ok", "clock", "agrees with the upstream's")]
+    way = "ahead of" if skew > 0 else "behind"
+    detail = f"{abs(skew):,.0f} s {way} the upstream's; days and budgets turn at the wrong time"
+    return [DoctorFinding("warning", "clock", detail, "switch on time synchronisation (NTP)")]
+
+
+def _check_port(host: str, port: int) -> DoctorFinding:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, UnicodeError) as error:
+            return _explain_bind_error(host, port, error)
+    return DoctorFinding("ok", "port", f"{host}:{port} is free")
+
+
+def _explain_bind_error(host: str, port: int, error: OSError | UnicodeError) -> DoctorFinding:
+    if getattr(error, "errno", None) != errno.EADDRINUSE:
+        detail = f"{host}:{port} cannot be listened on: {getattr(error, 'strerror', None) or error}"
+        return DoctorFinding("error", "port", detail, "set server.host and server.port")
+    # A wildcard address is not one to connect to.
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = HTTPConnection(near, port, timeout=3)
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read(4096)
+    except (OSError, HTTPException):
+        status, body = 0, b""
+    finally:
+        connection.close()
+    if status == 200 and b'"ready"' in body:
+        return DoctorFinding("ok", "port", f"Sophia serves on {host}:{port} and is ready")
+    if status == 503 and b'"error"' in body:
+        return DoctorFinding(
+            "warning", "port", f"Sophia on {host}:{port} is not ready", "see its log"
+        )
+    detail = f"{host}:{port} is taken by another program"
+    return DoctorFinding("error", "port", detail, "sophia serve --port N")

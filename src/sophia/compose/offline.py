@@ -1,0 +1,167 @@
+"""Parts that commands and the server share: data folder, ledger, snapshots, catalogue, runtime."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from sophia.adapters.clock import SystemClock
+from sophia.adapters.coordinator import LocalCoordinator
+from sophia.adapters.store import inspect, report
+from sophia.adapters.store.snapshots import SnapshotFolder
+from sophia.adapters.store.sqlite import SqliteStore
+from sophia.catalogue import refresh
+from sophia.catalogue.catalogue import Catalogue
+from sophia.catalogue.local import build_local_model
+from sophia.compose.keys import ensure_data_folder
+from sophia.compose.upstreams import Connections, open_connections
+from sophia.config import Settings
+from sophia.core.calls import Deadlines
+from sophia.core.money import nano_from_usd
+from sophia.core.ports import Clock, Sink, Store
+from sophia.learning.online.archive import PolicyArchive
+from sophia.learning.online.build import build_policy
+from sophia.learning.online.packaged import load_taxonomy
+from sophia.learning.online.policy import OnlineSettings
+from sophia.learning.priors.book import build_priors_reader
+from sophia.learning.priors.task_quality import build_quality_prior
+from sophia.learning.snapshots import SnapshotRetention
+from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
+from sophia.routing.types import NO_EXPLORATION
+from sophia.serving.attempts.reconcile import Reconciler
+from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
+from sophia.serving.knowledge import Knowledge, build_knowledge
+from sophia.serving.runtime import Runtime
+from sophia.tenants.budget import day_window
+
+# Commands may not name adapters; they read the ledger's file through these.
+__all__ = ["inspect", "report"]
+
+log = logging.getLogger("sophia")
+
+SNAPSHOT_FOLDER = "learned"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """An open data folder: its ledger and the snapshots of the learned policy."""
+
+    store: Store
+    archive: PolicyArchive
+
+
+@asynccontextmanager
+async def open_data_folder(settings: Settings) -> AsyncIterator[DataFolder]:
+    """Open the data folder for a command. Raises ConfigError."""
+    async with open_store(settings) as store:
+        yield DataFolder(store, build_archive(settings))
+
+
+@asynccontextmanager
+async def open_offline_runtime(
+    settings: Settings, environ: Mapping[str, str]
+) -> AsyncIterator[tuple[Runtime, PolicyArchive]]:
+    """Open ledger, upstreams and snapshots for a command that asks models. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        connections = await open_connections(settings, environ, stack)
+        runtime = await build_runtime(settings, connections, store, SystemClock())
+        stack.push_async_callback(runtime.reconciler.close)
+        yield runtime, build_archive(settings, runtime.knowledge.pool.speed_prior)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """Open the ledger in the data folder. Raises ConfigError."""
+    store = SqliteStore(ledger_path(ensure_data_folder(settings)))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def ledger_path(data: Path) -> Path:
+    """Return the path of the ledger's file in a data folder."""
+    return data / "sophia.db"
+
+
+def build_catalogue(settings: Settings) -> Catalogue:
+    """Return every model that can be asked for: those of the listing, and the upstreams' own."""
+    local = [build_local_model(model) for each in settings.upstreams for model in each.models]
+    catalogue = refresh.load_catalogue(Path(settings.data_dir), local)
+    for warning in catalogue.warnings:
+        log.warning("catalogue: %s", warning)
+    return catalogue
+
+
+def load_knowledge(settings: Settings) -> Knowledge:
+    """Return catalogue, pool and rules. Raises ConfigError."""
+    priors = build_priors_reader(Path(settings.data_dir))
+    quality_prior = build_quality_prior(priors, load_taxonomy())
+    return build_knowledge(build_catalogue(settings), settings.routing, quality_prior)
+
+
+def build_archive(
+    settings: Settings, find_speed_prior: Callable[[str], SpeedPrior] = lambda _: DEFAULT_SPEED
+) -> PolicyArchive:
+    """Return the snapshots of the learned policy in the data folder. Raises ConfigError."""
+    learning, data = settings.learning, ensure_data_folder(settings)
+    exploration = OnlineSettings().exploration if learning.explore else NO_EXPLORATION
+    new_policy = partial(
+        build_policy,
+        OnlineSettings(min_lessons=learning.after, exploration=exploration),
+        shared=learning.share_keys,
+        get_priors=build_priors_reader(data),
+        find_speed_prior=find_speed_prior,
+    )
+    return PolicyArchive(
+        snapshots=SnapshotFolder(data / SNAPSHOT_FOLDER),
+        new_policy=new_policy,
+        retention=SnapshotRetention(learning.keep_days, learning.keep_snapshots),
+        shared=learning.share_keys,
+    )
+
+
+async def build_runtime(
+    settings: Settings,
+    connections: Connections,
+    store: Store,
+    clock: Clock,
+    sinks: tuple[Sink, ...] = (),
+) -> Runtime:
+    """Return a runtime without learning, checks and observers. Raises ConfigError."""
+    spends = await store.spend_by_key(day_window(clock.wall()))
+    coordinator = LocalCoordinator(spends, await store.open_holds())
+    return Runtime(
+        knowledge=load_knowledge(settings),
+        upstreams=connections.by_model,
+        ledger=Ledger(coordinator=coordinator, store=store, clock=clock),
+        limits=_build_limits(settings),
+        reconciler=Reconciler(),
+        encode_plan=msgspec.json.Encoder().encode,
+        sinks=sinks,
+    )
+
+
+def _build_limits(settings: Settings) -> RuntimeLimits:
+    budget, seconds = settings.budget, settings.deadlines
+    streaming = Deadlines(
+        connect=seconds.connect_s,
+        content=seconds.content_s,
+        stall=seconds.stall_s,
+        total=seconds.total_s,
+    )
+    daily, each = budget.daily_usd, budget.per_request_usd
+    return RuntimeLimits(
+        daily_budget_nano=None if daily is None else nano_from_usd(daily),
+        per_request_nano=None if each is None else nano_from_usd(each),
+        max_attempts=settings.routing.max_attempts,
+        price_margin=budget.price_headroom_percent,
+        deadlines=streaming,
+        non_streaming_deadlines=replace(streaming, content=seconds.whole_s),
+        request_timeout_seconds=seconds.request_s,
+    )

@@ -1,0 +1,323 @@
+"""The serving Sophia, composed from its settings."""
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from sophia.adapters.clock import SystemClock
+from sophia.adapters.store.snapshots import SnapshotFolder
+from sophia.adapters.telemetry.logs import RequestLog, configure_logging
+from sophia.adapters.telemetry.prometheus import PrometheusSink
+from sophia.catalogue.refresh import listing_age
+from sophia.compose.keys import load_pepper
+from sophia.compose.offline import SNAPSHOT_FOLDER, build_archive, build_runtime, open_store
+from sophia.compose.upstreams import Connections, build_webhooks, open_connections
+from sophia.config import Settings
+from sophia.core.errors import ConfigError
+from sophia.core.ids import IdGenerator
+from sophia.core.money import nano_from_usd
+from sophia.core.ports import Clock, Sink, Store
+from sophia.core.rows import AttemptOutcome
+from sophia.http.app import App
+from sophia.jobs.calibrate import calibrate_channels
+from sophia.jobs.checkpoint import PolicyCheckpoint, PromptHistoryCheckpoint
+from sophia.jobs.correct_costs import CostCorrection
+from sophia.jobs.heartbeat import EventLoopMonitor
+from sophia.jobs.reload import RulesReload, reload_catalogue
+from sophia.jobs.timer import run_every
+from sophia.learning.snapshots import BrokenSnapshot
+from sophia.serving.attempts.reconcile import RECONCILE_DELAYS, Reconciler
+from sophia.serving.cascade_config import CascadeConfig
+from sophia.serving.feedback.implicit import ImplicitFeedbackDetector
+from sophia.serving.feedback.queue import FeedbackQueue
+from sophia.serving.feedback.recorder import FeedbackRecorder
+from sophia.serving.judging.judge import Judge, build_judge_config, restore_judge_spend
+from sophia.serving.learned.budget_pacing import BudgetPacing
+from sophia.serving.learned.prompt_histories import MAX_PROMPTS, MAX_TEAM_PROMPTS, PromptHistories
+from sophia.serving.learned.routing import LearnedRouting
+from sophia.serving.observers import AnswerObservers
+from sophia.serving.runtime import Runtime
+from sophia.tenants.keys import KeyRing
+
+log = logging.getLogger("sophia.learning")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningRuntime:
+    """The parts that learn from feedback and keep the result."""
+
+    routing: LearnedRouting
+    feedback: FeedbackRecorder
+    snapshots: PolicyCheckpoint
+    prompt_histories: PromptHistoryCheckpoint
+
+    async def close(self) -> None:
+        """Learn from pending feedback and save the result."""
+        await self.feedback.close()
+        await self.snapshots.close()
+        await self.prompt_histories()
+
+
+@dataclass(slots=True, kw_only=True)
+class Sophia:
+    """A composed Sophia: serve `app`, then `close`."""
+
+    settings: Settings
+    store: Store
+    connections: Connections
+    metrics: PrometheusSink
+    runtime: Runtime
+    closing: AsyncExitStack
+    app: App = field(init=False)
+    feedback_writer: FeedbackQueue = field(init=False)
+    learning: LearningRuntime | None = None
+    judge: Judge | None = None
+
+    async def close(self) -> None:
+        """Stop the jobs, settle open requests, write everything, and close all resources."""
+        await self.closing.aclose()
+
+
+async def compose(
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Clock | None = None,
+    reconcile_delays: Sequence[float] = RECONCILE_DELAYS,
+) -> Sophia:
+    """Build Sophia in the loop that will serve; delays as in `Reconciler`. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        # Closed last: whatever else fails, bills that wait are written.
+        store = await stack.enter_async_context(open_store(settings))
+        metrics = PrometheusSink(await store.cost_by_model(), await store.mean_scores())
+        sinks = metrics, *_build_sinks(settings, environ, stack)
+        connections = await open_connections(settings, environ, stack)
+        runtime = await build_runtime(settings, connections, store, clock or SystemClock(), sinks)
+        runtime.reconciler = Reconciler(reconcile_delays)
+        sophia = Sophia(
+            settings=settings,
+            store=store,
+            connections=connections,
+            metrics=metrics,
+            runtime=runtime,
+            closing=stack,
+        )
+        if settings.learning.enabled:
+            sophia.learning = await _start_learning(sophia)
+        sophia.feedback_writer = _add_checks(sophia, environ)
+        stack.push_async_callback(runtime.reconciler.close)
+        sophia.judge = await _add_judge(sophia)
+        sophia.app = await _build_app(sophia)
+        _start_jobs(sophia)
+        sophia.closing = stack.pop_all()
+        return sophia
+
+
+def setup_logging(settings: Settings) -> None:
+    """Write logs to standard error in the configured form and level."""
+    configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
+
+
+def freeze_startup_objects() -> None:
+    """Exempt the objects made so far from garbage collection, for shorter pauses while serving."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _build_sinks(
+    settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack
+) -> Iterator[Sink]:
+    if settings.telemetry.request_log:
+        yield RequestLog(sys.stderr)
+    otel = settings.telemetry.otel
+    if otel or (otel is None and environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        try:
+            from sophia.adapters.telemetry.otel import OtelSink
+        except ImportError:
+            raise ConfigError(
+                "OpenTelemetry is switched on, but the extra is missing: "
+                "pip install 'sophia-router[otel]'"
+            ) from None
+        sink = OtelSink()
+        stack.callback(sink.close)
+        yield sink
+
+
+async def _start_learning(sophia: Sophia) -> LearningRuntime:
+    """Add the learned policy to the runtime, as far as it had come when it was last saved."""
+    runtime, stack = sophia.runtime, sophia.closing
+    folder = SnapshotFolder(Path(sophia.settings.data_dir) / SNAPSHOT_FOLDER)
+    stack.enter_context(folder.lock_for_serving())
+    learning = _build_learning(sophia.settings, runtime, folder)
+    try:
+        await learning.snapshots.resume_or_create()
+        missed = await learning.feedback.catch_up(int(runtime.ledger.clock.wall() * 1000))
+    except (BrokenSnapshot, msgspec.DecodeError, LookupError) as error:
+        raise ConfigError(
+            f"{folder.path}: {error}. `sophia policy rollback` returns to the snapshot before."
+        ) from error
+    if missed:
+        log.info("learned from %d scores that were stored, but not learned from before", missed)
+    stack.push_async_callback(learning.close)
+    runtime.learned_routing = learning.routing
+    runtime.sinks = (*runtime.sinks, learning.routing)
+    return learning
+
+
+def _build_learning(
+    settings: Settings, runtime: Runtime, folder: SnapshotFolder
+) -> LearningRuntime:
+    learning, store, clock = settings.learning, runtime.ledger.store, runtime.ledger.clock
+    # The pool is replaced at every refresh of the catalogue.
+    archive = build_archive(settings, lambda model: runtime.knowledge.pool.speed_prior(model))  # noqa: PLW0108
+    policy, lock = archive.new_policy(), asyncio.Lock()
+    # Read the priors: an unusable file must stop the start, not the first new model.
+    policy.shipped_prior("")
+    checkpoint = PolicyCheckpoint(
+        policy=policy,
+        archive=archive,
+        store=store,
+        clock=clock,
+        lock=lock,
+        models=lambda: [entry.id for entry in runtime.knowledge.pool.models],
+    )
+    max_prompts = MAX_TEAM_PROMPTS if learning.share_keys else MAX_PROMPTS
+    histories = PromptHistories(runtime.knowledge.classifier.classes, max_prompts)
+    history_checkpoint = PromptHistoryCheckpoint(
+        histories, folder.load_prompt_histories(), folder.save_prompt_histories
+    )
+    routing = LearnedRouting(
+        policy,
+        clock,
+        histories,
+        budget_pacing=BudgetPacing() if learning.pace else None,
+        judge_share=learning.judge.share,
+        shared=learning.share_keys,
+    )
+    return LearningRuntime(
+        routing=routing,
+        feedback=FeedbackRecorder(policy, store, lock),
+        snapshots=checkpoint,
+        prompt_histories=history_checkpoint,
+    )
+
+
+def _add_checks(sophia: Sophia, environ: Mapping[str, str]) -> FeedbackQueue:
+    """Add the checks of answers to the runtime; return the queue of their results."""
+    runtime, learning, settings = sophia.runtime, sophia.learning, sophia.settings.cascade
+    webhooks = build_webhooks(settings, environ)
+    for webhook in webhooks.values():
+        sophia.closing.push_async_callback(webhook.close)
+    record = None if learning is None else learning.feedback.record
+    feedback_writer = FeedbackQueue(runtime.ledger.store, runtime.ledger.clock, record)
+    sophia.closing.push_async_callback(feedback_writer.close)
+    if settings.rubric_model is not None and runtime.knowledge.find(settings.rubric_model) is None:
+        raise ConfigError(f"`cascade.rubric_model`: there is no model {settings.rubric_model!r}")
+    runtime.cascade = CascadeConfig(
+        auto=sophia.settings.routing.cascade == "auto",
+        value_nano=None if settings.value_usd is None else nano_from_usd(settings.value_usd),
+        rubric_model=settings.rubric_model,
+        webhooks=webhooks,
+        feedback=feedback_writer,
+    )
+    return feedback_writer
+
+
+async def _add_judge(sophia: Sophia) -> Judge | None:
+    """Add the observers of answers to the runtime; return the judge, if there is one."""
+    runtime, settings, learning = sophia.runtime, sophia.settings.learning, sophia.learning
+    config = build_judge_config(settings.judge, runtime.knowledge.find)
+    if learning is None:
+        return None
+    judge = None
+    if config is not None:
+        await restore_judge_spend(runtime.ledger)
+
+        def report(result: str, outcomes: Sequence[AttemptOutcome]) -> None:
+            costs = [(outcome.model, outcome.cost_nano) for outcome in outcomes]
+            sophia.metrics.count_judgement(result, costs)
+
+        judge = Judge(runtime, config, sophia.feedback_writer, report)
+        policy = learning.routing.policy
+        judge.biases = lambda key_id: policy.reliability(key_id).bias_by_judge()
+        sophia.closing.push_async_callback(judge.close)
+    detector = ImplicitFeedbackDetector(sophia.feedback_writer, runtime.ledger.clock)
+    runtime.observe = AnswerObservers(judge, detector if settings.implicit else None)
+    return judge
+
+
+async def _build_app(sophia: Sophia) -> App:
+    settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
+    return App(
+        runtime=sophia.runtime,
+        key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
+        ids=IdGenerator(lambda: int(clock.wall() * 1000)),
+        render_metrics=sophia.metrics.render,
+        ledger_problem=lambda: store.problem,
+        max_body_bytes=settings.server.max_body_bytes,
+        record_score=sophia.metrics.record_score,
+        feedback_recorder=None if sophia.learning is None else sophia.learning.feedback,
+    )
+
+
+class _Job(NamedTuple):
+    seconds: float
+    name: str
+    work: Callable[[], Awaitable[None]]
+    first: float | None = None
+
+
+def _start_jobs(sophia: Sophia) -> None:
+    loop = asyncio.get_running_loop()
+    tasks = [
+        loop.create_task(run_every(job.seconds, job.name, job.work, first=job.first))
+        for job in _list_jobs(sophia)
+    ]
+
+    async def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    sophia.closing.push_async_callback(stop)
+    monitor, add_gauge = EventLoopMonitor(), sophia.metrics.add_gauge
+    sophia.closing.callback(monitor.close)
+    about = "Rows waiting to be durable."
+    add_gauge("sophia_ledger_queue_rows", about, lambda: float(sophia.store.depth))
+    about = "Longest time that the event loop did not turn since the last scrape."
+    add_gauge("sophia_event_loop_block_seconds", about, monitor.take_longest_block)
+
+
+def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
+    settings, runtime, learning = sophia.settings, sophia.runtime, sophia.learning
+
+    async def read_keys() -> None:
+        sophia.app.key_ring.replace(await sophia.store.keys())
+
+    yield _Job(1.0, "reading keys", read_keys)
+    correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
+    yield _Job(60.0, "correcting costs", correction, first=5.0)
+    if settings.routing.rules:
+        yield _Job(1.0, "reading rules", RulesReload(runtime, Path(settings.routing.rules)))
+    if learning is not None:
+        yield _Job(5.0, "saving the learned policy", learning.snapshots)
+        yield _Job(60.0, "saving the histories of system prompts", learning.prompt_histories)
+        policy, clock = learning.routing.policy, runtime.ledger.clock
+        calibration = partial(calibrate_channels, policy, sophia.store, clock)
+        yield _Job(86_400.0, "calibrating feedback channels", calibration, first=60.0)
+    interval = settings.catalogue.refresh_hours * 3600
+    if interval and sophia.connections.sandbox is None:
+        data = Path(settings.data_dir)
+        wait = max(interval - listing_age(data, time.time()), 2.0)
+        refresh = partial(reload_catalogue, runtime, data)
+        yield _Job(interval, "refreshing the catalogue", refresh, first=wait)

@@ -1,0 +1,145 @@
+"""Upstreams and webhooks by the settings and the environment, with their connections."""
+
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sophia.adapters.upstreams import dialects
+from sophia.adapters.upstreams.http1.heads import is_request_target
+from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
+from sophia.adapters.upstreams.http1.pool import ConnectionPool
+from sophia.adapters.upstreams.http1.proxy import find_proxy
+from sophia.adapters.upstreams.http_upstream import HttpUpstream
+from sophia.adapters.webhook import Webhook
+from sophia.config import CascadeSettings, Settings, UpstreamSettings
+from sophia.core.errors import ConfigError
+from sophia.sandbox.process import SandboxProcess
+from sophia.serving.attempts.dispatch import UpstreamsByModel
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Open upstreams, by model and by name, and the sandbox if it is one of them."""
+
+    by_model: UpstreamsByModel
+    by_name: Mapping[str, HttpUpstream]
+    sandbox: SandboxProcess | None
+
+
+async def open_connections(
+    settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack
+) -> Connections:
+    """Return the upstreams, which `stack` closes; must run inside a loop. Raises ConfigError."""
+    sandbox = url = None
+    if uses_sandbox(settings, environ):
+        sandbox = await SandboxProcess.start(
+            settings.sandbox.speed, local_model=settings.sandbox.local_model
+        )
+        stack.push_async_callback(sandbox.close)
+        url = sandbox.base_url
+    all_settings = resolve_upstreams(settings, environ, url)
+    by_name = {each.name: build_upstream(each, environ) for each in all_settings}
+    for upstream in by_name.values():
+        stack.push_async_callback(upstream.close)
+    by_model = {
+        model.id: (by_name[each.name], model.served_as or model.id)
+        for each in all_settings
+        for model in each.models
+    }
+    default = next(each.name for each in all_settings if not each.models)
+    return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)
+
+
+def uses_sandbox(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Return whether the sandbox replaces OpenRouter: no key, and no upstream for the catalogue."""
+    if settings.sandbox.enabled is not None:
+        return settings.sandbox.enabled
+    return not environ.get("OPENROUTER_API_KEY") and all(each.models for each in settings.upstreams)
+
+
+def resolve_upstreams(
+    settings: Settings, environ: Mapping[str, str], sandbox_url: str | None = None
+) -> tuple[UpstreamSettings, ...]:
+    """Return the settings of every upstream, those of the default one filled in."""
+    if sandbox_url is not None:
+        own = UpstreamSettings(
+            name="sandbox", kind="openrouter", base_url=sandbox_url, api_key="sandbox"
+        )
+    elif not all(each.models for each in settings.upstreams):
+        return settings.upstreams
+    else:
+        own = UpstreamSettings(
+            name="openrouter",
+            kind="openrouter",
+            base_url=environ.get("OPENROUTER_BASE_URL") or OPENROUTER_URL,
+            api_key_env="OPENROUTER_API_KEY",
+        )
+    return (own, *(each for each in settings.upstreams if each.models))
+
+
+def find_default_upstream(settings: Settings, environ: Mapping[str, str]) -> UpstreamSettings:
+    """Return the upstream of the catalogue, never the sandbox."""
+    return next(each for each in resolve_upstreams(settings, environ) if not each.models)
+
+
+def build_connection_pool(upstream: UpstreamSettings, environ: Mapping[str, str]) -> ConnectionPool:
+    """Return connections to an upstream, with its key. Raises ConfigError."""
+    key = upstream.api_key or environ.get(upstream.api_key_env or "")
+    headers = [("Content-Type", "application/json"), ("Accept-Encoding", "identity")]
+    headers.append(("User-Agent", "sophia-router"))
+    if key:
+        headers.append(("Authorization", f"Bearer {key}"))
+    if upstream.kind == "openrouter":
+        headers += [("HTTP-Referer", "https://sophia-ai.com"), ("X-OpenRouter-Title", "Sophia")]
+    try:
+        origin = HttpOrigin.parse(upstream.base_url)
+        context = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None
+        return ConnectionPool(
+            origin,
+            limits=PoolLimits(max_connections=upstream.max_connections),
+            ssl_context=context,
+            proxy=find_proxy(upstream.base_url, environ),
+            static_headers=tuple(headers),
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"upstream {upstream.name!r}: {error}") from None
+
+
+def describe_proxy(upstream: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+    """Return host and port of the proxy towards an upstream, if any. Raises ValueError."""
+    proxy = find_proxy(upstream.base_url, environ)
+    return None if proxy is None else f"{proxy.host}:{proxy.port}"
+
+
+def build_upstream(settings: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstream:
+    """Return an upstream; must run inside a loop. Raises ConfigError."""
+    is_openrouter = settings.kind == "openrouter"
+    return HttpUpstream(
+        settings.name,
+        "OpenRouter" if is_openrouter else settings.name,
+        build_connection_pool(settings, environ),
+        dialects.encode_openrouter if is_openrouter else dialects.encode_openai_compatible,
+        billed_by_generation=is_openrouter,
+    )
+
+
+def build_webhooks(settings: CascadeSettings, environ: Mapping[str, str]) -> dict[str, Webhook]:
+    """Return the webhooks that callers may name, by URL. Raises ConfigError."""
+    webhooks = {}
+    for url in settings.webhooks:
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not is_request_target(path.encode()):
+            raise ConfigError(
+                f"`cascade.webhooks`: {url!r} may hold only printable ASCII, no spaces"
+            )
+        origin = f"{parts.scheme}://{parts.netloc}"
+        pool = build_connection_pool(
+            UpstreamSettings(name=f"webhook {url}", base_url=origin), environ
+        )
+        webhooks[url] = Webhook(pool, path.encode(), settings.webhook_s)
+    return webhooks

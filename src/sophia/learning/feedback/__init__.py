@@ -1,0 +1,1 @@
+"""Reliability, calibration and limits of feedback sources."""

@@ -1,0 +1,1 @@
+"""The policy that learns while it serves, and its replay."""

@@ -1,0 +1,1 @@
+"""One operation on the learned policy per module, for commands."""

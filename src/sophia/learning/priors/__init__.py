@@ -1,0 +1,1 @@
+"""Quality priors of models: reading, and evidence from probes."""

@@ -1,0 +1,1 @@
+"""The contextual bandit: arms, trials, drift and the choice by utility."""

@@ -1,0 +1,1 @@
+"""The request as numbers: embedding, task posterior and surface features."""

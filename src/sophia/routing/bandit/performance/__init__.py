@@ -1,0 +1,1 @@
+"""Answer length, latency and failure rate per arm."""

@@ -1,0 +1,1 @@
+"""Expected quality per arm: a hierarchical Bayesian model."""

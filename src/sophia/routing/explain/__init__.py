@@ -1,0 +1,1 @@
+"""Decisions explained: the stored trace, its JSON form, and refusals."""

@@ -1,0 +1,56 @@
+"""Errors of a decision: each names the obstacle and a remedy."""
+
+from collections.abc import Iterable
+
+from msgspec.structs import asdict
+
+from sophia.core.errors import (
+    BudgetExceeded,
+    ContextLengthExceeded,
+    IncapableModel,
+    NoCandidate,
+    SophiaError,
+)
+from sophia.routing.quotes import MAX_COST_SOURCE, SpendLimit
+from sophia.routing.types import ExcludedModel
+
+_INCAPABLE = frozenset({"wrong_kind", "expired"})
+
+
+def build_exclusion_error(exclusion: ExcludedModel, limit: SpendLimit) -> SophiaError:
+    """Return the error for a named model that `exclusion` rules out."""
+    if exclusion.code == "too_expensive":
+        return build_over_limit_error(limit, [exclusion])
+    message = f"{exclusion.model} cannot answer this request. {exclusion.cause}"
+    details: dict[str, object] = {"excluded": [asdict(exclusion)]}
+    if exclusion.code == "context_length_exceeded":
+        return ContextLengthExceeded(message, param="messages", details=details)
+    if exclusion.code.startswith("unsupported_") or exclusion.code in _INCAPABLE:
+        return IncapableModel(message, param="model", details=details)
+    return NoCandidate(message, param="model", details=details)
+
+
+def build_over_limit_error(limit: SpendLimit, exclusions: Iterable[ExcludedModel]) -> SophiaError:
+    """Return the error for a limit that covers no minimal answer of any able model."""
+    message = (
+        f"Not even a minimal answer fits into {limit.source}: raise it, or shorten the prompt."
+    )
+    details: dict[str, object] = {"excluded": [asdict(exclusion) for exclusion in exclusions]}
+    if limit.source == MAX_COST_SOURCE:
+        return NoCandidate(message, param="max_cost_usd", details=details)
+    return BudgetExceeded(message, details=details)
+
+
+def build_no_candidate_error(limit: SpendLimit, excluded: Iterable[ExcludedModel]) -> SophiaError:
+    """Return the error for a request that no model of the pool can answer."""
+    causes = tuple(excluded)
+    codes = {cause.code for cause in causes}
+    if "too_expensive" in codes:
+        return build_over_limit_error(limit, causes)
+    message = "No model can answer this request under its constraints."
+    if causes:
+        message += f" The first of {len(causes)}: {causes[0].model}: {causes[0].cause}"
+    details: dict[str, object] = {"excluded": [asdict(cause) for cause in causes]}
+    if codes == {"context_length_exceeded"}:
+        return ContextLengthExceeded(message, param="messages", details=details)
+    return NoCandidate(message, details=details)

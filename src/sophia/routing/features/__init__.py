@@ -1,0 +1,1 @@
+"""Features of a prompt: counts, language, task type and complexity."""

@@ -1,0 +1,1 @@
+"""Routing rules: reading, conditions and coverage."""

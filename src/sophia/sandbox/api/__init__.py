@@ -1,0 +1,1 @@
+"""OpenRouter's API as the sandbox serves it: requests, models, prices, pages and errors."""

@@ -1,0 +1,1 @@
+"""Upstream attempts: reservation, dispatch, failover, the answer and its bill."""

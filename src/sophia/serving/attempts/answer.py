@@ -1,0 +1,246 @@
+"""A committed answer: chunks for the caller, and a cost that is settled whatever happens."""
+
+from collections import deque
+from functools import partial
+
+from sophia.core.calls import ChunkBatch, Usage
+from sophia.core.events import Settled
+from sophia.core.failures import UpstreamFailure
+from sophia.core.ids import MAX_ATTEMPTS
+from sophia.core.ports import DispatchedCall, Upstream
+from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
+from sophia.routing.bandit.arms import build_call_mode
+from sophia.serving.attempts.dispatch import AttemptDependencies
+from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
+from sophia.serving.attempts.reservation import AttemptResult, Reservation
+from sophia.serving.knowledge import Knowledge
+from sophia.serving.request import Decision, Request
+
+
+class RequestRecord:
+    """Outcomes of one request, and its one event for the sinks.
+
+    `muted`: closing emits no event, because the request goes on with another attempt.
+    """
+
+    def __init__(
+        self,
+        dispatch: AttemptDependencies,
+        knowledge: Knowledge,
+        request: Request,
+        decision: Decision,
+    ) -> None:
+        self.dispatch = dispatch
+        self.knowledge = knowledge
+        self.request = request
+        self.decision = decision
+        self.outcomes: list[AttemptOutcome] = []
+        self.muted = False
+
+    @property
+    def cost_nano(self) -> int:
+        """Cost of all attempts together, in nano-dollars."""
+        outcomes = self.outcomes
+        return outcomes[0].cost_nano if len(outcomes) == 1 else sum(o.cost_nano for o in outcomes)
+
+    def finish(self, outcome: AttemptOutcome, status: int, error_type: str | None = None) -> None:
+        """Add the last outcome, and close."""
+        self.outcomes.append(outcome)
+        self.close(status, error_type)
+
+    def close(self, status: int, error_type: str | None = None) -> None:
+        """Emit the event to every sink, unless muted."""
+        if self.muted:
+            return
+        request, plan, dispatch = self.request, self.decision.plan, self.dispatch
+        last = self.outcomes[-1] if self.outcomes else None
+        model = last.model if last is not None else plan.attempts[0].model
+        first = last.first_content_ms if last is not None else None
+        event = Settled(
+            request_id=request.id,
+            endpoint=request.endpoint,
+            requested_model=request.model,
+            model=model,
+            provider=last.provider if last is not None else None,
+            upstream=dispatch.upstreams.for_model(model)[0].name,
+            policy=plan.rule or plan.policy,
+            task_type=plan.features.task_type,
+            stream=request.stream,
+            status=status,
+            finish_reason=last.finish_reason if last is not None else None,
+            error_type=error_type,
+            cost_nano=self.cost_nano,
+            prompt_tokens=last.prompt_tokens if last is not None else 0,
+            completion_tokens=last.completion_tokens if last is not None else 0,
+            duration_s=dispatch.ledger.clock.monotonic() - request.arrived_at,
+            first_content_s=None if first is None else first / 1000,
+            attempts=tuple(self.outcomes),
+            expected_tokens=plan.features.output_tokens * request.prompt.choice_count,
+            mode=build_call_mode(request.prompt),
+        )
+        for sink in dispatch.sinks:
+            sink.emit(event)
+
+
+class Answer:
+    """An answer to read: `next` until None, and `close` in a `finally`, always.
+
+    `attempt_number` counts the attempts of the request from 0.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of the attempt that answers
+        self,
+        record: RequestRecord,
+        *,
+        reservation: Reservation,
+        upstream: Upstream,
+        exchange: DispatchedCall,
+        result: AttemptResult,
+        buffered: deque[ChunkBatch],
+    ) -> None:
+        self.record = record
+        self.attempt = reservation.spec.attempt
+        self.attempt_number = reservation.id & MAX_ATTEMPTS
+        self.model = self.attempt.model
+        self.outcome: AttemptOutcome | None = None
+        self.observer: AnswerObserver | None = None
+        self._reservation = reservation
+        self._upstream = upstream
+        self._exchange = exchange
+        self._result = result
+        self._buffered = buffered
+        self._open = True
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of the answer, once the upstream has reported them."""
+        return self._result.usage
+
+    @property
+    def cost_nano(self) -> int:
+        """Cost of the answer so far, in nano-dollars."""
+        return self._reservation.cost(self._result).nano
+
+    @property
+    def buffered_chunks(self) -> list[bytes]:
+        """Chunks that were read ahead and not delivered yet."""
+        return [chunk for batch in self._buffered for chunk in batch.chunks]
+
+    async def buffer(self, max_bytes: int) -> bool:
+        """Read ahead to the end, so that the answer can be checked before it is delivered.
+
+        Returns:
+            Whether all of it is buffered; False when it is longer than `max_bytes` bytes.
+
+        Raises:
+            UpstreamFailure: the answer broke off; nothing is settled yet.
+        """
+        size = sum(map(len, self.buffered_chunks))
+        while size <= max_bytes:
+            batch = await self._exchange.next()
+            if batch is None:
+                return True
+            update_attempt_result(self._result, batch)
+            self._buffered.append(batch)
+            size += sum(map(len, batch.chunks))
+        return False
+
+    def reject(self, cause: str, *, interrupted: bool = False) -> None:
+        """Settle an answer that another one replaces; its buffer stays readable.
+
+        One that broke off without a reported cost stays unknown, with its reservation charged.
+        """
+        result = self._end_exchange()
+        result.failure = cause
+        result.generation_id = result.generation_id or self._exchange.generation_id
+        unknown = interrupted and result.usage is None
+        close = self._reservation.close_unknown if unknown else self._reservation.settle
+        self.outcome = close(result)
+        self.record.outcomes.append(self.outcome)
+
+    def settle_internal(self, finish_reason: str) -> None:
+        """Settle an answer for Sophia's own use, under `finish_reason`."""
+        result = self._end_exchange()
+        result.finish_reason = finish_reason
+        self.outcome = self._reservation.settle(result)
+        self.record.outcomes.append(self.outcome)
+
+    async def next(self) -> ChunkBatch | None:
+        """Return the next batch; None after a complete answer, which is settled by then.
+
+        Raises:
+            UpstreamFailure: the answer broke off; the part until then is settled.
+        """
+        if self._buffered:
+            return self._observe(self._buffered.popleft())
+        if self.outcome is not None:
+            self._notify_observer(complete=True)
+            return None
+        try:
+            batch = await self._exchange.next()
+        except UpstreamFailure as failure:
+            self._abandon(502, str(failure.kind))
+            raise
+        if batch is None:
+            self.outcome = self._reservation.settle(self._end_exchange())
+            self.record.finish(self.outcome, 200)
+            self._notify_observer(complete=True)
+            return None
+        update_attempt_result(self._result, batch)
+        return self._observe(batch)
+
+    def _observe(self, batch: ChunkBatch) -> ChunkBatch:
+        if self.observer is not None:
+            self.observer.observe(batch)
+        return batch
+
+    def _notify_observer(self, *, complete: bool) -> None:
+        """Report the end to the observer."""
+        if self.observer is not None:
+            scored = any(o.finish_reason == RUBRIC_FINISH for o in self.record.outcomes)
+            self.observer.end(
+                AnswerEnd(
+                    model=self.model,
+                    finish_reason=self._result.finish_reason,
+                    complete=complete,
+                    clamped=self.attempt.max_tokens is not None,
+                    rubric_scored=scored,
+                )
+            )
+
+    def _end_exchange(self) -> AttemptResult:
+        """Read no more, and return the result so far."""
+        self._open = False
+        self._exchange.close()
+        return self._result
+
+    def _abandon(self, status: int, cause: str) -> None:
+        """Cancel an incomplete answer and settle its real cost."""
+        result = self._end_exchange()
+        result.failure = cause
+        result.generation_id = result.generation_id or self._exchange.generation_id
+        finish = partial(self.record.finish, status=status, error_type=cause)
+        if result.usage is not None:
+            finish(self._reservation.settle(result))
+        else:
+            reconciler = self.record.dispatch.reconciler
+            reconciler.schedule(self._upstream, self._reservation, result, finish)
+
+    def close(self) -> None:
+        """Release everything; an unfinished answer is cancelled and settled."""
+        if self._open:
+            self._abandon(499, "client_gone")
+            self._notify_observer(complete=False)
+
+
+def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
+    """Add the facts of a batch to the result of its attempt."""
+    result.text_chars += batch.text_chars
+    if batch.usage is not None:
+        result.usage = batch.usage
+    if batch.finish_reason is not None:
+        result.finish_reason = batch.finish_reason
+    if batch.provider is not None:
+        result.provider = batch.provider
+    if batch.id is not None:
+        result.generation_id = result.generation_id or batch.id

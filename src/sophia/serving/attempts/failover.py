@@ -1,0 +1,171 @@
+"""Run a plan's attempts in order until one answers; chooses nothing."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall
+from sophia.core.errors import SophiaError
+from sophia.core.failures import FailureKind, UpstreamFailure
+from sophia.core.ids import encode_id
+from sophia.core.ports import DispatchedCall
+from sophia.core.rows import AttemptOutcome
+from sophia.routing.types import Attempt
+from sophia.serving.attempts.answer import Answer, RequestRecord, update_attempt_result
+from sophia.serving.attempts.failures import (
+    FailedAttempt,
+    build_attempts_error,
+    build_caller_error,
+    is_caller_fault,
+    may_be_billed,
+)
+from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
+
+
+async def run_attempts(
+    record: RequestRecord, scope: BudgetScope, attempts: Sequence[Attempt], first_number: int = 0
+) -> Answer:
+    """Return the first attempt that answers, committed at its first content.
+
+    `first_number` is the number of the first attempt; a request uses no number twice.
+
+    Raises:
+        SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
+    """
+    failed: list[FailedAttempt] = []
+    limit = scope.per_request_limit
+    for number, attempt in enumerate(attempts, first_number):
+        if failed and limit is not None and record.cost_nano + attempt.held_nano > limit:
+            continue
+        run = _AttemptRun(record, attempt, keep_plan=number == 0)
+        try:
+            reservation = await record.dispatch.ledger.reserve(
+                scope, record.request.id, number, run.spec
+            )
+        except SophiaError as error:
+            # Out of money in mid-failover: the earlier failures say more.
+            raise _close_with_error(
+                record, build_attempts_error(failed) if failed else error
+            ) from error
+        try:
+            return await run.run(reservation, last=attempt is attempts[-1])
+        except UpstreamFailure as failure:
+            record.outcomes.append(run.settle_failure(reservation, failure))
+            failed.append(FailedAttempt(attempt.model, failure))
+            if is_caller_fault(failure):
+                raise _close_with_error(record, build_caller_error(failed)) from failure
+        except asyncio.CancelledError:
+            run.abandon(reservation, 499, "client_gone")
+            raise
+        except BaseException:
+            run.abandon(reservation, 500, "internal")
+            raise
+    raise _close_with_error(record, build_attempts_error(failed))
+
+
+def _close_with_error(record: RequestRecord, error: SophiaError) -> SophiaError:
+    record.close(error.status, error.error_type)
+    return error
+
+
+class _AttemptRun:
+    """One dispatch."""
+
+    def __init__(self, record: RequestRecord, attempt: Attempt, *, keep_plan: bool) -> None:
+        request, plan, dispatch = record.request, record.decision.plan, record.dispatch
+        model = record.knowledge.find(attempt.model)
+        if model is None:
+            raise LookupError(f"{attempt.model} is planned, but not in the catalogue of the plan")
+        self._record = record
+        self._exchange: DispatchedCall | None = None
+        self._result = AttemptResult()
+        self._upstream, upstream_id = dispatch.upstreams.for_model(attempt.model)
+        self.spec = AttemptSpec(
+            attempt=attempt,
+            model=model,
+            upstream=self._upstream.name,
+            prompt_tokens=plan.features.prompt_tokens,
+            encoded_plan=dispatch.encode_plan(plan) if keep_plan else None,
+        )
+        self._call = UpstreamCall(
+            request_id=encode_id("req", request.id),
+            endpoint=request.endpoint,
+            model=record.decision.upstream_ids.get(attempt.model, upstream_id),
+            fields=request.fields,
+            stream=request.stream,
+            deadlines=_remaining_deadlines(record),
+            max_tokens=attempt.max_tokens,
+            max_tokens_field=request.max_tokens_field,
+            price_ceiling=record.knowledge.price_ceiling(
+                model, plan.features.max_prompt_tokens, dispatch.limits.price_margin
+            ),
+            choices=request.prompt.choice_count,
+        )
+
+    async def run(self, reservation: Reservation, *, last: bool) -> Answer:
+        """Dispatch, and hold everything back until there is content. Raises UpstreamFailure."""
+        exchange = self._exchange = await self._upstream.open(self._call)
+        buffered: deque[ChunkBatch] = deque()
+        result = self._result
+        result.generation_id = exchange.generation_id
+        has_content = False
+        while not has_content and (batch := await exchange.next()) is not None:
+            update_attempt_result(result, batch)
+            buffered.append(batch)
+            has_content = batch.has_content
+        if has_content:
+            result.first_content_at = self._record.dispatch.ledger.clock.monotonic()
+        elif not last and result.finish_reason == "stop":
+            raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
+        return Answer(
+            self._record,
+            reservation=reservation,
+            upstream=self._upstream,
+            exchange=exchange,
+            result=result,
+            buffered=buffered,
+        )
+
+    def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
+        """Settle a failed attempt at its cost, as far as that is known."""
+        if self._exchange is not None:
+            self._exchange.close()
+        result = self._result
+        result.provider = failure.provider or result.provider
+        kind, status = failure.kind, failure.status
+        result.failure = f"{kind}:{status}" if status else str(kind)
+        if result.usage is not None:
+            return reservation.settle(result)
+        if may_be_billed(failure):
+            return reservation.close_unknown(result)
+        return reservation.release(result)
+
+    def abandon(self, reservation: Reservation, status: int, cause: str) -> None:
+        """Cancel an attempt that nothing waits for, and settle once its bill is known."""
+        self._result.failure = cause
+        if self._exchange is not None:
+            self._exchange.close()
+        finish = partial(self._record.finish, status=status, error_type=cause)
+        reconciler = self._record.dispatch.reconciler
+        reconciler.schedule(self._upstream, reservation, self._result, finish)
+
+
+def _remaining_deadlines(record: RequestRecord) -> Deadlines:
+    """Return the deadlines of the next attempt, within the rest of the request's own."""
+    limits, request = record.dispatch.limits, record.request
+    deadlines = limits.deadlines if request.stream else limits.non_streaming_deadlines
+    is_first = not record.outcomes and request.deadline is None
+    if is_first and deadlines.total <= limits.request_timeout_seconds:
+        return deadlines
+    elapsed = record.dispatch.ledger.clock.monotonic() - request.arrived_at
+    left = max((request.deadline or limits.request_timeout_seconds) - elapsed, 0.01)
+    if left >= deadlines.total:
+        return deadlines
+    return replace(
+        deadlines,
+        content=min(deadlines.content, left),
+        stall=min(deadlines.stall, left),
+        total=left,
+    )

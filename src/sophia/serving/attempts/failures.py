@@ -1,0 +1,121 @@
+"""Meaning of a failed attempt: try the next model, or return an error to the caller. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sophia.core.errors import AllAttemptsFailed, BadRequest, ContextLengthExceeded, SophiaError
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+_TIMEOUTS = frozenset(
+    {
+        FailureKind.CONNECT_TIMEOUT,
+        FailureKind.FIRST_BYTE_TIMEOUT,
+        FailureKind.CONTENT_TIMEOUT,
+        FailureKind.STALL,
+        FailureKind.TOTAL_TIMEOUT,
+    }
+)
+_NO_CAPACITY_STATUSES = frozenset({429, 503, 529})
+_CALLER_FAULT_STATUSES = frozenset({400, 412, 422})
+_MODEL_SPECIFIC_ERRORS = frozenset(
+    {
+        "context_length_exceeded",
+        "model_not_found",
+        "max_tokens_exceeded",
+        "token_limit_exceeded",
+        "string_too_long",
+    }
+)
+_MODERATION_ERRORS = frozenset(
+    {"content_policy_violation", "refusal", "moderation", "content_filter"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One failed attempt, as the caller may read it."""
+
+    model: str
+    failure: UpstreamFailure
+
+
+def is_caller_fault(failure: UpstreamFailure) -> bool:
+    """Return whether the request itself is at fault, so that no other model does better."""
+    message = failure.message.lower()
+    if failure.error_type in _MODEL_SPECIFIC_ERRORS or "context length" in message:
+        return False
+    return (
+        failure.error_type in _MODERATION_ERRORS
+        or failure.status in _CALLER_FAULT_STATUSES
+        or (failure.status == 403 and "moderation" in message)
+    )
+
+
+def may_be_billed(failure: UpstreamFailure) -> bool:
+    """Return whether the upstream may charge for the attempt although it gave no answer."""
+    return failure.sent and failure.kind not in (FailureKind.STATUS, FailureKind.IN_BAND)
+
+
+def build_attempts_error(tried: Sequence[FailedAttempt]) -> SophiaError:
+    """Return the error for the caller when other models might have done better."""
+    causes = "; ".join(f"{attempt.model}: {_safe_message(attempt.failure)}" for attempt in tried)
+    whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} models tried"
+    error = AllAttemptsFailed(
+        f"{whole} failed. {causes}"[:2000],
+        retry_after=_retry_after(tried),
+        details=_describe(tried),
+    )
+    error.status, error.error_type = _error_status(tried)
+    return error
+
+
+def build_caller_error(tried: Sequence[FailedAttempt]) -> SophiaError:
+    """Return the error for the caller, whose own request is at fault by the last failure."""
+    failure, details = tried[-1].failure, _describe(tried)
+    message = f"{tried[-1].model} refused the request: {failure.message}"
+    if failure.error_type == "context_length_exceeded":
+        return ContextLengthExceeded(message, details=details)
+    error = BadRequest(message, details=details)
+    error.status = failure.status or 400
+    error.error_type = failure.error_type or "invalid_request"
+    return error
+
+
+def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
+    failures = [attempt.failure for attempt in tried]
+    if all(failure.status == 429 for failure in failures):
+        return 429, "rate_limit_exceeded"
+    if all(failure.status in _NO_CAPACITY_STATUSES for failure in failures):
+        # Not a 5xx: clients that retry those for an hour would never see the Retry-After.
+        return 429, "provider_overloaded"
+    if all(failure.kind in _TIMEOUTS for failure in failures):
+        return 504, "timeout"
+    return 502, "provider_unavailable"
+
+
+def _retry_after(tried: Sequence[FailedAttempt]) -> float | None:
+    failures = [attempt.failure for attempt in tried]
+    no_capacity = all(failure.status in _NO_CAPACITY_STATUSES for failure in failures)
+    waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
+    return min(waits, default=1.0 if no_capacity else None)
+
+
+def _safe_message(failure: UpstreamFailure) -> str:
+    """Return a message safe to repeat: a refusal of Sophia's own key could quote that key."""
+    if failure.status in (401, 402) or (failure.status == 403 and not failure.error_type):
+        return f"the upstream refused Sophia's own account (HTTP {failure.status})"
+    return failure.message
+
+
+def _describe(tried: Sequence[FailedAttempt]) -> dict[str, object]:
+    attempts = [
+        {
+            "model": attempt.model,
+            "cause": str(attempt.failure.kind),
+            "status": attempt.failure.status,
+            "message": _safe_message(attempt.failure),
+            "provider": attempt.failure.provider,
+        }
+        for attempt in tried
+    ]
+    return {"attempts": attempts}

@@ -1,0 +1,48 @@
+"""Cost of abandoned attempts: asked of the upstream; until known, reservations stay charged."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from sophia.core.background import BackgroundTasks
+from sophia.core.ports import Upstream
+from sophia.core.rows import AttemptOutcome
+from sophia.serving.attempts.reservation import AttemptResult, Reservation
+
+RECONCILE_DELAYS = (0.2, 1.0, 5.0, 15.0, 60.0)
+
+
+class Reconciler:
+    """Asks upstreams for costs in the background; `delays` are seconds between the questions."""
+
+    def __init__(self, delays: Sequence[float] = RECONCILE_DELAYS) -> None:
+        self._delays = delays
+        self._tasks = BackgroundTasks()
+
+    def schedule(
+        self,
+        upstream: Upstream,
+        reservation: Reservation,
+        result: AttemptResult,
+        on_settled: Callable[[AttemptOutcome], None],
+    ) -> None:
+        """Settle `reservation` once the upstream reports its cost, then call `on_settled`."""
+
+        async def poll() -> None:
+            can_ask = upstream.can_fetch_usage and result.generation_id
+            try:
+                for delay in self._delays if can_ask else ():
+                    await asyncio.sleep(delay)
+                    result.usage = await upstream.fetch_usage(result.generation_id or "")
+                    if result.usage is not None:
+                        break
+            finally:
+                # A shutdown ends the waiting too; `jobs.correct_costs` keeps asking.
+                known = result.usage is not None or result.text_chars
+                close = reservation.settle if known else reservation.close_unknown
+                on_settled(close(result))
+
+        self._tasks.start(poll())
+
+    async def close(self, grace_seconds: float = 2.0) -> None:
+        """Wait `grace_seconds` for running questions, then settle with what is known."""
+        await self._tasks.close(grace_seconds)

@@ -1,0 +1,197 @@
+"""Money of one attempt: reserved and durable before dispatch, settled exactly once after it."""
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from sophia.catalogue.model import Model
+from sophia.core.calls import Deadlines, Usage
+from sophia.core.errors import BudgetExceeded
+from sophia.core.ports import Clock, Coordinator, Store
+from sophia.core.rows import AttemptIntent, AttemptOutcome, AttemptState
+from sophia.ledger.cost import Cost, compute_cost
+from sophia.routing.types import Attempt
+from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
+from sophia.tenants.keys import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeLimits:
+    """Defaults of every key. Money in nano-dollars, times in seconds.
+
+    `price_margin` is a percentage added to list prices for reservations.
+    """
+
+    daily_budget_nano: int | None
+    per_request_nano: int | None
+    max_attempts: int
+    price_margin: int
+    deadlines: Deadlines
+    non_streaming_deadlines: Deadlines
+    request_timeout_seconds: float
+
+
+class BudgetScope(Struct, frozen=True):
+    """The budget that pays: a key, its limits in nano-dollars and the window that is charged."""
+
+    key_id: str
+    daily_limit: int | None
+    window: str
+    per_request_limit: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Budgets, durable rows and the clock that dates them."""
+
+    coordinator: Coordinator
+    store: Store
+    clock: Clock
+    _day: int = -1
+    _window: str = ""
+
+    def window(self) -> str:
+        """Return the window that is charged now: the day, as an ISO date in UTC."""
+        now = self.clock.wall()
+        day = int(now // 86400)
+        if day != self._day:
+            self._day, self._window = day, day_window(now)
+        return self._window
+
+    def seconds_to_next_window(self) -> int:
+        """Return the seconds until the next window begins."""
+        return seconds_to_next_day(self.clock.wall())
+
+    def budget_scope(self, principal: Principal, limits: RuntimeLimits) -> BudgetScope:
+        """Return the budget that pays for a request of `principal` arriving now."""
+        daily, each = principal.daily_budget_nano, principal.per_request_nano
+        return BudgetScope(
+            principal.key_id,
+            limits.daily_budget_nano if daily is None else daily,
+            self.window(),
+            limits.per_request_nano if each is None else each,
+        )
+
+    def remaining(self, scope: BudgetScope) -> int | None:
+        """Return the nano-dollars left in the window; None without a daily limit."""
+        balance = BudgetBalance(*self.coordinator.balance(scope.key_id, scope.window))
+        return balance.remaining(scope.daily_limit)
+
+    async def reserve(
+        self, scope: BudgetScope, request_id: int, number: int, spec: "AttemptSpec"
+    ) -> "Reservation":
+        """Reserve the worst case of an attempt and make its intent durable.
+
+        Raises:
+            BudgetExceeded: the budget does not cover it; nothing is reserved.
+            Unavailable: the store cannot take the intent; nothing is reserved.
+        """
+        held = spec.attempt.held_nano
+        try:
+            await self.coordinator.reserve(scope.key_id, scope.window, scope.daily_limit, held)
+        except BudgetExceeded as error:
+            error.retry_after = self.seconds_to_next_window()
+            raise
+        reservation = Reservation(self, scope, request_id | number, spec)
+        try:
+            await self.store.reserve(
+                AttemptIntent(
+                    attempt_id=reservation.id,
+                    key_id=scope.key_id,
+                    window=scope.window,
+                    model=spec.attempt.model,
+                    upstream=spec.upstream,
+                    held_nano=held,
+                    at_ms=int(self.clock.wall() * 1000),
+                    plan=spec.encoded_plan,
+                )
+            )
+        except BaseException:
+            reservation.release(AttemptResult(failure="not_dispatched"))
+            raise
+        return reservation
+
+
+class AttemptSpec(Struct, frozen=True, kw_only=True):
+    """An attempt about to be made; the first of a request carries the plan as JSON."""
+
+    attempt: Attempt
+    model: Model
+    upstream: str
+    prompt_tokens: int
+    encoded_plan: bytes | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class AttemptResult:
+    """Result of an attempt so far; `first_content_at` is in monotonic seconds."""
+
+    usage: Usage | None = None
+    text_chars: int = 0
+    finish_reason: str | None = None
+    failure: str | None = None
+    generation_id: str | None = None
+    provider: str | None = None
+    first_content_at: float | None = None
+
+
+class Reservation:
+    """Reserved money of one attempt, until it is settled or released."""
+
+    def __init__(self, ledger: Ledger, scope: BudgetScope, id: int, spec: AttemptSpec) -> None:
+        self.id = id
+        self.spec = spec
+        self.outcome: AttemptOutcome | None = None
+        self._ledger = ledger
+        self._scope = scope
+        self._started = ledger.clock.monotonic()
+
+    def release(self, result: AttemptResult) -> AttemptOutcome:
+        """Close at no cost: the upstream does not bill for what happened."""
+        return self._close("released", result, Cost(0, "none", 0, Usage()))
+
+    def settle(self, result: AttemptResult) -> AttemptOutcome:
+        """Close at the cost of the answer."""
+        return self._close("settled", result, self.cost(result))
+
+    def cost(self, result: AttemptResult) -> Cost:
+        """Return the cost of the answer so far."""
+        spec = self.spec
+        return compute_cost(result.usage, spec.model.prices, spec.prompt_tokens, result.text_chars)
+
+    def close_unknown(self, result: AttemptResult) -> AttemptOutcome:
+        """Close with an unknown cost: the upstream may bill, so the reservation stays charged."""
+        held = self.spec.attempt.held_nano
+        return self._close("unknown", result, Cost(held, "estimated", held, Usage()))
+
+    def _close(self, state: AttemptState, result: AttemptResult, cost: Cost) -> AttemptOutcome:
+        if self.outcome is not None:
+            return self.outcome
+        ledger, scope, usage = self._ledger, self._scope, cost.usage
+        held = self.spec.attempt.held_nano
+        if state != "unknown":
+            ledger.coordinator.settle(scope.key_id, scope.window, held, cost.nano)
+        first = result.first_content_at
+        self.outcome = AttemptOutcome(
+            attempt_id=self.id,
+            key_id=scope.key_id,
+            window=scope.window,
+            model=self.spec.attempt.model,
+            state=state,
+            cost_nano=cost.nano,
+            cost_source=cost.source,
+            estimate_nano=cost.estimate_nano,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            finish_reason=result.finish_reason,
+            failure=result.failure,
+            generation_id=result.generation_id,
+            provider=result.provider,
+            first_content_ms=None if first is None else (first - self._started) * 1000,
+            total_ms=(ledger.clock.monotonic() - self._started) * 1000,
+            at_ms=int(ledger.clock.wall() * 1000),
+        )
+        ledger.store.settle(self.outcome)
+        return self.outcome

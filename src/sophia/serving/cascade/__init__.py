@@ -1,0 +1,1 @@
+"""Checked answers and escalation to a better model."""

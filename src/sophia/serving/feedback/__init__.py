@@ -1,0 +1,1 @@
+"""Feedback, explicit and implicit, handed to the learned policy."""

@@ -1,0 +1,1 @@
+"""A judge model that scores sampled answers."""

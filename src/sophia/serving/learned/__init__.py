@@ -1,0 +1,1 @@
+"""The learned policy's part in a decision."""

@@ -1,0 +1,22 @@
+"""Parts that serve requests, built once at start."""
+
+from dataclasses import dataclass
+
+from sophia.serving.attempts.dispatch import AttemptDependencies
+from sophia.serving.attempts.observer import ObserverFactory
+from sophia.serving.cascade_config import NO_CHECKS, CascadeConfig
+from sophia.serving.knowledge import Knowledge
+from sophia.serving.learned.routing import LearnedRouting
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime(AttemptDependencies):
+    """Everything that the pipeline needs; `knowledge` and `limits` are replaced whole.
+
+    `learned_routing` is None without learning, `observe` when nothing observes answers.
+    """
+
+    knowledge: Knowledge
+    learned_routing: LearnedRouting | None = None
+    cascade: CascadeConfig = NO_CHECKS
+    observe: ObserverFactory | None = None

@@ -1,0 +1,97 @@
+"""`sophia decisions`, `sophia models show` and `sophia policy` on the folder of a running server."""
+
+import json
+import re
+
+import pytest
+from terminal import Run, Served
+
+
+@pytest.fixture(scope="session")
+def decision(served: Served, run_session: Run) -> str:
+    """The id of a decision that the server has made."""
+    ran = run_session("chat", "Say hello.", "--base-url", served.base_url, "--key", served.key)
+    found = re.search(r"dec-[0-9a-f]{16}", ran.err)
+    assert found is not None, ran.err
+    return found[0]
+
+
+def test_a_decision_is_shown_as_route_explains_it(
+    served: Served, run_process: Run, decision: str
+) -> None:
+    """Candidates and attempts as they were, and the outcome."""
+    data = ("--data-dir", str(served.data))
+    ran = run_process("decisions", "show", decision, *data, COLUMNS="100")
+    assert ran.code == 0, ran.err
+    for words in ("chosen", "attempt", "outcome", "stop", "expected"):
+        assert words in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 100
+
+
+def test_programs_get_what_the_api_tells(served: Served, run: Run, decision: str) -> None:
+    """The body of `GET /v1/decisions/{id}`."""
+    told = json.loads(
+        run("decisions", "show", decision, "--json", "--data-dir", str(served.data)).out
+    )
+    assert (told["object"], told["id"]) == ("sophia.decision", decision)
+    assert told["served_by"] == told["attempts_made"][0]["model"]
+    assert told["feedback"] == []
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_decision_that_is_none_is_refused(served: Served, run: Run, command: str) -> None:
+    data = ("--data-dir", str(served.data))
+    ran = run("decisions", command, "dec-1", *data)
+    assert ran.code == 2 and "16 hexadecimal digits" in ran.err
+    ran = run("decisions", command, "dec-0000000000000000", *data)
+    assert ran.code == 1 and "no decision dec-0000000000000000" in ran.err
+
+
+def test_decisions_are_verified(served: Served, run: Run, run_process: Run, decision: str) -> None:
+    """One that no learned policy made has nothing to differ in."""
+    for id in ((), (decision,)):
+        ran = run("decisions", "verify", *id, "--json", "--data-dir", str(served.data))
+        assert ran.code == 0, ran.err
+        told = json.loads(ran.out)
+        assert told["different"] == [] and told["unlearned"] >= 1
+    assert "0 differ" in run_process("decisions", "verify", "--data-dir", str(served.data)).out
+
+
+def test_a_model_is_shown_with_what_was_learned_of_it(served: Served, run: Run) -> None:
+    data = ("--data-dir", str(served.data))
+    told = json.loads(run("models", "show", "gpt-4o-mini", "--json", *data).out)
+    assert told["id"] == "openai/gpt-4o-mini" and "tools" in told["parameters"]
+    assert [arm["arm"] for arm in told["arms"]][:1] == ["openai/gpt-4o-mini"]
+    ran = run("models", "show", "openai/gpt-4o-mini", *data, COLUMNS="80")
+    assert ran.code == 0 and "context length" in ran.out and "±" in ran.out
+
+
+def test_a_model_that_is_none_is_answered_with_similar_ones(run: Run) -> None:
+    ran = run("models", "show", "openai/gpt-4o-mni")
+    assert ran.code == 1
+    assert "Did you mean openai/gpt-4o-mini" in ran.err
+
+
+def test_the_policy_is_shown_with_its_history(served: Served, run: Run) -> None:
+    data = ("--data-dir", str(served.data))
+    assert json.loads(run("policy", "show", "--json", *data).out)[0]["quality"] > 0
+    (step, *_) = json.loads(run("policy", "history", "--json", *data).out)
+    assert (step["reason"], step["kept"]) == ("priors alone", True)
+    assert "priors alone" in run("policy", "history", *data).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("retrain",), 1, "learning.share_keys"),
+        (("retrain", "--dry-run"), 1, "learning.share_keys"),
+        (("rollback",), 1, "sophia policy history"),
+        (("rollback", "ffff"), 1, "sophia policy history"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_the_way_on(
+    served: Served, run: Run, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    ran = run("policy", *arguments, "--data-dir", str(served.data))
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
