@@ -12,9 +12,24 @@ from sophia.learning.online.build import build_policy
 from sophia.learning.online.catch_up import load_lessons
 from sophia.learning.operations.retrain import compute_feedback_weights, refit_learner
 from sophia.routing.bandit.policy import PolicyContext
+from sophia.routing.types import Plan
 from sophia.testing.memory import MemoryStore
 
 TRUTH = 0.75
+
+
+def build_intent(id: int, model: str, plan: Plan) -> AttemptIntent:
+    """Return the stored decision for `model`."""
+    return AttemptIntent(
+        attempt_id=id,
+        key_id="k",
+        window="2026-01-01",
+        model=model,
+        upstream="u",
+        held_nano=1,
+        at_ms=1,
+        plan=msgspec.json.encode(plan),
+    )
 
 
 async def ledger(share: float, count: int = 1500) -> MemoryStore:
@@ -31,17 +46,7 @@ async def ledger(share: float, count: int = 1500) -> MemoryStore:
         assert plan.trace is not None
         plan = replace(plan, trace=replace(plan.trace, judge_sampled=sampled))
         id = ids.next()
-        row = AttemptIntent(
-            attempt_id=id,
-            key_id="k",
-            window="2026-01-01",
-            model=ARMS[arm],
-            upstream="u",
-            held_nano=1,
-            at_ms=1,
-            plan=msgspec.json.encode(plan),
-        )
-        await store.reserve(row)
+        await store.reserve(build_intent(id, ARMS[arm], plan))
         channels = ["judge"] if sampled else []
         channels += ["score"] if rng.random() < (0.1 if good else 0.3) else []
         for channel in (*channels, "validator"):
@@ -106,17 +111,7 @@ async def test_a_single_unusual_score_does_not_decide() -> None:
         task = number % 2
         plan, arm = plan_of(task, 0.3)
         id = ids.next()
-        row = AttemptIntent(
-            attempt_id=id,
-            key_id="k",
-            window="2026-01-01",
-            model=ARMS[arm],
-            upstream="u",
-            held_nano=1,
-            at_ms=1,
-            plan=msgspec.json.encode(plan),
-        )
-        await store.reserve(row)
+        await store.reserve(build_intent(id, ARMS[arm], plan))
         if rng.random() < (0.03 if task else 0.9):
             rare |= {id} if task else set()
             await store.add_lesson(

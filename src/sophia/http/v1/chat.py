@@ -49,8 +49,11 @@ async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
         while (batch := await answer.next()) is not None:
             if batch.id is not None:
                 last = batch
-            if batch.chunks:
-                await reply.write(b"".join([b"data: %b\n\n" % chunk for chunk in batch.chunks]))
+            chunks = batch.chunks
+            if len(chunks) == 1:
+                await reply.write(b"data: %b\n\n" % chunks[0])
+            elif chunks:
+                await reply.write(b"".join([b"data: %b\n\n" % chunk for chunk in chunks]))
     except UpstreamFailure as failure:
         await reply.write(render.render_stream_error(answer, last, failure))
     else:
