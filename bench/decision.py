@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -154,7 +155,7 @@ def build_steps(setup: BenchmarkSetup) -> dict[str, Callable[[Prompt], object]]:
 
     def classify_and_choose(prompt: Prompt) -> object:
         # The classifier caches prompts, so each prompt differs.
-        encoded = setup.classifier.encode(prompt._replace(body_bytes=next(number)), hints)
+        encoded = setup.classifier.encode(replace(prompt, body_bytes=next(number)), hints)
         return plan(prompt, encoded.features, setup.wide_pool, build_context(encoded))
 
     return {

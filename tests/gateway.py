@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import httptools
 import uvicorn
+from msgspec.structs import replace
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -238,7 +239,7 @@ class Gateway:
             daily_budget_nano=None if daily is None else nano_from_usd(daily),
             per_request_nano=None if each is None else nano_from_usd(each),
         )
-        await self.sophia.store.add_key(row._replace(explores=explores))
+        await self.sophia.store.add_key(replace(row, explores=explores))
         return token
 
     async def catch_up(self) -> None:

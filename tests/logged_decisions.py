@@ -85,7 +85,7 @@ async def fill(  # noqa: PLR0913
             held_nano=1,
             at_ms=now,
         )
-        writes.append(store.reserve(row._replace(plan=msgspec.json.encode(plan))))
+        writes.append(store.reserve(msgspec.structs.replace(row, plan=msgspec.json.encode(plan))))
         if rng.random() < spoken:
             lessons += 1
             score = float(rng.random() < TRUTH[task, arm])

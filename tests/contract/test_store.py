@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from store_rows import DAY, NOW, feedback, intent, outcome
 
 from sophia.adapters.store.sqlite import SqliteStore
@@ -122,16 +123,16 @@ async def test_keys_are_kept_and_revoked(store: Store) -> None:
     await store.add_key(key)
     await store.add_key(other)
     assert sorted(await store.keys()) == [key, other]
-    changed = other._replace(
-        name="changed", daily_budget_nano=5, per_request_nano=6, explores=False
+    changed = replace(
+        other, name="changed", daily_budget_nano=5, per_request_nano=6, explores=False
     )
-    await store.update_key(changed._replace(digest=b"y", scope="inference", created_ms=3))
-    await store.update_key(changed._replace(id="absent"))
+    await store.update_key(replace(changed, digest=b"y", scope="inference", created_ms=3))
+    await store.update_key(replace(changed, id="absent"))
     assert sorted(await store.keys()) == [key, changed]
     other = changed
     await store.revoke_key("k1", 9)
     await store.revoke_key("absent", 9)
-    assert sorted(await store.keys()) == [key._replace(revoked_ms=9), other]
+    assert sorted(await store.keys()) == [replace(key, revoked_ms=9), other]
 
 
 async def test_feedback_is_kept_once_for_each_idempotency_key(store: Store) -> None:
@@ -165,8 +166,8 @@ async def test_decisions_that_several_channels_scored_are_found(store: Store) ->
         ("f", NOW + 32, "score", 5),
     ]
     for key, decision, channel, at in rows:
-        await store.add_feedback(feedback(key, decision, at=at)._replace(channel=channel))
-    await store.add_feedback(feedback("g", NOW + 16, None, at=7)._replace(channel="edit"))
+        await store.add_feedback(replace(feedback(key, decision, at=at), channel=channel))
+    await store.add_feedback(replace(feedback("g", NOW + 16, None, at=7), channel="edit"))
 
     async def keys(since: int, limit: int) -> str:
         return "".join(
@@ -193,7 +194,7 @@ async def test_lessons_are_read_back_in_the_order_of_their_numbers(store: Store)
         )
         for n in (1, 2, 3)
     ]
-    for row in (rows[1], rows[0], rows[2], rows[2]._replace(quality=0.0)):
+    for row in (rows[1], rows[0], rows[2], replace(rows[2], quality=0.0)):
         await store.add_lesson(row)
     assert await store.lessons(0, 10) == rows
     assert await store.lessons(1, 1) == [rows[1]]
@@ -210,7 +211,7 @@ async def test_scores_without_a_lesson_are_returned_in_their_order(store: Store)
         ("old", 1, 32, "score"),
     ):
         row = feedback(name, decision=NOW + decision, at=at)
-        await store.add_feedback(row._replace(channel=channel))
+        await store.add_feedback(replace(row, channel=channel))
     await store.add_feedback(feedback("mute", decision=NOW + 48, score=None, at=6))
     await store.add_lesson(
         LessonRow(
@@ -226,7 +227,7 @@ async def test_scores_without_a_lesson_are_returned_in_their_order(store: Store)
     )
     rows = await store.feedback_without_lesson(2)
     assert [row.idempotency_key for row in rows] == ["other", "late"]
-    assert rows[0] == feedback("other", decision=NOW + 16, at=5)._replace(channel="score")
+    assert rows[0] == replace(feedback("other", decision=NOW + 16, at=5), channel="score")
 
 
 async def test_decisions_are_the_intents_with_a_plan_since_a_moment(store: Store) -> None:
@@ -301,7 +302,7 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
         at_ms=2,
     )
     await store.add_feedback(own)
-    mark = outcome(NOW | 1, cost=1)._replace(model="acme/judge", finish_reason=RUBRIC_FINISH)
+    mark = replace(outcome(NOW | 1, cost=1), model="acme/judge", finish_reason=RUBRIC_FINISH)
     await store.reserve(
         AttemptIntent(
             attempt_id=NOW | 1,
@@ -320,10 +321,10 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
 
 @pytest.mark.parametrize("state", ["unknown", "settled"])
 async def test_an_upstreams_bill_replaces_a_guess(store: Store, state: AttemptState) -> None:
-    guess = outcome(NOW, state, 50)._replace(cost_source="estimated")
+    guess = replace(outcome(NOW, state, 50), cost_source="estimated")
     bill = outcome(NOW, "settled", 7)
     await store.reserve(intent(NOW))
-    for row in (guess, bill, guess._replace(cost_nano=60), bill._replace(cost_nano=9)):
+    for row in (guess, bill, replace(guess, cost_nano=60), replace(bill, cost_nano=9)):
         store.settle(row)
     assert await store.attempts(NOW) == [bill]
     assert await store.open_holds() == []
@@ -331,10 +332,10 @@ async def test_an_upstreams_bill_replaces_a_guess(store: Store, state: AttemptSt
 
 
 async def test_another_guess_does_not_replace_the_first(store: Store) -> None:
-    guess = outcome(NOW, cost=50)._replace(cost_source="estimated")
+    guess = replace(outcome(NOW, cost=50), cost_source="estimated")
     store.settle(guess)
     for source in ("estimated", "priced", "none"):
-        store.settle(outcome(NOW, cost=60)._replace(cost_source=source))  # type: ignore[arg-type]
+        store.settle(replace(outcome(NOW, cost=60), cost_source=source))  # type: ignore[arg-type]
     assert await store.attempts(NOW) == [guess]
 
 
@@ -342,10 +343,10 @@ async def test_open_guesses_are_found_newest_first(store: Store) -> None:
     for number in range(5):
         await store.reserve(intent(NOW + 16 * number, held=number))
     guesses = [
-        outcome(NOW + 16 * n, "unknown", n, generation=f"g{n}")._replace(cost_source="estimated")
+        replace(outcome(NOW + 16 * n, "unknown", n, generation=f"g{n}"), cost_source="estimated")
         for n in range(4)
     ]
-    guesses[1] = guesses[1]._replace(generation_id=None)
+    guesses[1] = replace(guesses[1], generation_id=None)
     for row in guesses:
         store.settle(row)
     store.settle(outcome(NOW + 64, generation="g4"))

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway import MINI, SHORT, Gateway, Start, chat
 from sophia.config import UpstreamModelSettings, UpstreamSettings
@@ -59,7 +60,8 @@ async def check_billed(gateway: Gateway, before: AttemptOutcome) -> None:
     """The books say what the upstream's bill says, and nothing is held."""
     (bill,) = gateway.up.bill.rows
     (row,) = await gateway.outcomes()
-    assert row == before._replace(
+    assert row == replace(
+        before,
         state="settled",
         cost_nano=bill.cost,
         cost_source="upstream",

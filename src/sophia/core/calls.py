@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 Endpoint = Literal["chat/completions", "completions", "embeddings"]
 Fields = Mapping[str, object]
@@ -23,14 +25,14 @@ class Deadlines:
     total: float = 600.0
 
 
-class PriceCeiling(NamedTuple):
+class PriceCeiling(Struct, frozen=True, gc=False):
     """Highest price that a provider may charge, in nano-dollars per million tokens."""
 
     prompt: int
     completion: int
 
 
-class UpstreamCall(NamedTuple):
+class UpstreamCall(Struct, frozen=True):
     """A call to an upstream: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
@@ -50,7 +52,7 @@ class UpstreamCall(NamedTuple):
     choices: int = 1
 
 
-class Usage(NamedTuple):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens of one attempt and, where the upstream reports it, the cost in nano-dollars."""
 
     prompt_tokens: int = 0
@@ -61,8 +63,7 @@ class Usage(NamedTuple):
     raw: bytes = b"{}"
 
 
-@dataclass(slots=True, kw_only=True)
-class ChunkBatch:
+class ChunkBatch(Struct, kw_only=True):
     """Chunks of one read from the upstream, in OpenRouter's shape, ready for the client.
 
     `chunks` are JSON objects without SSE framing; a whole answer is a single chunk. The usage

@@ -1,11 +1,11 @@
 """Events that the serving layer emits to the sinks."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from sophia.core.rows import AttemptOutcome
 
 
-class Settled(NamedTuple):
+class Settled(Struct, frozen=True, kw_only=True, gc=False):
     """One finished request. `duration_s` and `first_content_s` are seconds from its arrival.
 
     `expected_tokens` is the estimate for all choices together; `mode` is the call mode.

@@ -1,7 +1,9 @@
 """Rows of the store: append-only facts about money, decisions and keys."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 CostSource = Literal["upstream", "priced", "estimated", "none"]
 AttemptState = Literal["settled", "released", "unknown"]
@@ -13,7 +15,7 @@ CHECK_FAILED_PREFIX = "check:"
 """Prefix of the failure of a complete answer that failed its checks."""
 
 
-class AttemptIntent(NamedTuple):
+class AttemptIntent(Struct, frozen=True, order=True, gc=False):
     """An attempt about to be dispatched: its maximum cost, and the budget that pays.
 
     Durable before dispatch. The first of a request carries the plan as JSON, without prompt text.
@@ -29,7 +31,7 @@ class AttemptIntent(NamedTuple):
     plan: bytes | None = None
 
 
-class AttemptOutcome(NamedTuple):
+class AttemptOutcome(Struct, frozen=True, order=True, gc=False):
     """The result of an attempt; written once, by attempt id.
 
     `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
@@ -68,7 +70,7 @@ def find_served_outcome(outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | 
     return next((group[-1] for group in (good, complete, answers) if group), None)
 
 
-class UnsettledAttempt(NamedTuple):
+class UnsettledAttempt(Struct, frozen=True, order=True, gc=False):
     """An outcome whose real cost an upstream may still report, and the amount held for it."""
 
     outcome: AttemptOutcome
@@ -76,7 +78,7 @@ class UnsettledAttempt(NamedTuple):
     held_nano: int
 
 
-class KeyRow(NamedTuple):
+class KeyRow(Struct, frozen=True, order=True, gc=False):
     """One API key: its public id and a keyed digest, never the key itself.
 
     `explores` allows its requests to try models of uncertain quality.
@@ -93,7 +95,7 @@ class KeyRow(NamedTuple):
     explores: bool = True
 
 
-class KeySpend(NamedTuple):
+class KeySpend(Struct, frozen=True, order=True, gc=False):
     """Spending of a key in a window, in nano-dollars."""
 
     key_id: str
@@ -101,7 +103,7 @@ class KeySpend(NamedTuple):
     spent_nano: int
 
 
-class OpenHold(NamedTuple):
+class OpenHold(Struct, frozen=True, order=True, gc=False):
     """A dispatched attempt without an outcome: it stays charged until it is reconciled."""
 
     attempt_id: int
@@ -110,7 +112,7 @@ class OpenHold(NamedTuple):
     held_nano: int
 
 
-class LessonRow(NamedTuple):
+class LessonRow(Struct, frozen=True, order=True, gc=False):
     """One observation that a learned policy is trained on, in the order of `number`.
 
     `quality` is 0 to 1. `policy` took the decision; `channel` is the source of the feedback, which
@@ -129,7 +131,7 @@ class LessonRow(NamedTuple):
     channel: str = "score"
 
 
-class Feedback(NamedTuple):
+class Feedback(Struct, frozen=True, order=True, gc=False):
     """Feedback on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
 
     idempotency_key: str

@@ -8,10 +8,10 @@ Uses internals of uvicorn, hence the pin.
 import asyncio
 import http
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import httptools
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sophia.core.errors import BadRequest, SophiaError
@@ -23,8 +23,7 @@ from sophia.http.wire import Headers, HttpRequest
 _REASON_PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _RequestCycle:
+class _RequestCycle(Struct, kw_only=True, eq=False):
     """One request and its response writer, with the attributes that uvicorn's protocol reads."""
 
     # uvicorn sets it; nothing waits for it.
@@ -33,7 +32,7 @@ class _RequestCycle:
     incoming: HttpRequest
     keep_alive: bool
     chunked: bool
-    body: list[bytes] = field(default_factory=list)
+    body: list[bytes] = []
     size: int = 0
     started: bool = False
     response_complete: bool = False

@@ -1,9 +1,9 @@
 """Requests, response writers and headers, independent of the server that carries them."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -16,8 +16,7 @@ EVENT_STREAM_HEADERS = (
 encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True, kw_only=True)
-class HttpRequest:
+class HttpRequest(Struct, kw_only=True):
     """A request that has arrived in full; header names are in lower case."""
 
     method: bytes

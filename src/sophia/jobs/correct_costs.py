@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from sophia.core.calls import Usage
 from sophia.core.ports import Upstream
 from sophia.core.rows import UnsettledAttempt
@@ -37,7 +39,8 @@ class CostCorrection:
         )
         ledger.coordinator.settle(outcome.key_id, outcome.window, reserved, cost_nano - counted)
         ledger.store.settle(
-            outcome._replace(
+            replace(
+                outcome,
                 state="settled",
                 cost_nano=cost_nano,
                 cost_source="upstream",

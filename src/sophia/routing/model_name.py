@@ -1,5 +1,7 @@
 """Names in the `model` field: a choice by Sophia, or a model."""
 
+from msgspec.structs import replace
+
 from sophia.routing.types import Hints, Tradeoff
 
 MODEL_PREFIX = "sophia/"
@@ -23,8 +25,8 @@ def apply_model_name(model: str, hints: Hints) -> Hints:
         if not suffix:
             return hints
         if suffix in TRADEOFFS:
-            return hints._replace(tradeoff=suffix)
+            return replace(hints, tradeoff=suffix)
         name = f"auto:{suffix}"
     if name in POLICIES:
-        return hints._replace(policy=name)
-    return hints._replace(rule=name)
+        return replace(hints, policy=name)
+    return replace(hints, rule=name)

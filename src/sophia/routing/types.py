@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct, json
 
@@ -15,7 +15,7 @@ ExplorationMode = Literal["off", "softmax", "thompson"]
 BALANCED_COST_WEIGHT = 0.1
 
 
-class Prompt(NamedTuple):
+class Prompt(Struct, frozen=True, gc=False):
     """Counts of a request, and the capped ends of its text.
 
     Attributes:
@@ -49,7 +49,7 @@ class Prompt(NamedTuple):
     provider_preference: str = ""
 
 
-class Hints(NamedTuple):
+class Hints(Struct, frozen=True, gc=False):
     """Hints of the caller; None: estimate it from the request."""
 
     task_type: TaskType | None = None

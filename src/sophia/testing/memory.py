@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
 from sophia.core.rows import (
@@ -55,7 +57,8 @@ class MemoryStore:
     async def update_key(self, key: KeyRow) -> None:
         """Change a key's name, limits and right to explore; an unknown one stays unknown."""
         if (known := self._keys.get(key.id)) is not None:
-            self._keys[key.id] = known._replace(
+            self._keys[key.id] = replace(
+                known,
                 name=key.name,
                 daily_budget_nano=key.daily_budget_nano,
                 per_request_nano=key.per_request_nano,
@@ -65,7 +68,7 @@ class MemoryStore:
     async def revoke_key(self, id: str, at_ms: int) -> None:
         """Revoke a key, if it exists."""
         if id in self._keys:
-            self._keys[id] = self._keys[id]._replace(revoked_ms=at_ms)
+            self._keys[id] = replace(self._keys[id], revoked_ms=at_ms)
 
     async def spend_by_key(self, window: str) -> Sequence[KeySpend]:
         """Return the spending of each key in `window`, in nano-dollars."""

@@ -1,6 +1,7 @@
 """Failures that count against an arm, and those that do not."""
 
 import pytest
+from msgspec.structs import replace
 
 from sophia.core.events import Settled
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
@@ -56,7 +57,7 @@ def event(*attempts: AttemptOutcome, stream: bool = False, **more: object) -> Se
         expected_tokens=300,
         mode="tools",
     )
-    return settled._replace(**more)
+    return replace(settled, **more)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from sophia.routing.bandit.context.embedding import truncate_middle
 from sophia.routing.bandit.context.surface import build_feature_vector, surface_features
@@ -68,7 +69,7 @@ def test_what_a_gateway_knows_of_a_request_is_there() -> None:
     assert seen["files"] == pytest.approx(math.log(3))
     assert (seen["has_tools"], seen["one_tool"], seen["schema"], seen["reasoning"]) == (1, 1, 1, 1)
     assert seen["output_limit"] == pytest.approx(math.log(100))
-    two = _seen(prompt._replace(tools=2))
+    two = _seen(replace(prompt, tools=2))
     assert (two["has_tools"], two["one_tool"], two["tools"]) == (1, 0, pytest.approx(math.log(3)))
 
 

@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import Struct
+from msgspec.structs import astuple, replace
+
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, open_ledger_connection
 from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
@@ -24,7 +27,7 @@ from sophia.core.rows import (
     UnsettledAttempt,
 )
 
-_Row = TypeVar("_Row", bound=tuple[Any, ...])
+_Row = TypeVar("_Row", bound=Struct)
 _GENERATION_ID = re.compile(r"gen-(\d{10})-")
 _GENERATION_SLACK_S = 900
 """Seconds by which an upstream's clock and the length of an answer may move its id."""
@@ -37,14 +40,15 @@ _TABLES: Mapping[Any, str] = {
     LessonRow: "lessons",
 }
 _COLUMNS = {
-    kind: ", ".join(f"{table}.{name}" for name in kind._fields) for kind, table in _TABLES.items()
+    kind: ", ".join(f"{table}.{name}" for name in kind.__struct_fields__)
+    for kind, table in _TABLES.items()
 }
 
 
 # Names come from our own row types, never from a request.
 def _insert_sql(kind: Any, *, conflict: str = "ABORT") -> str:
-    names = ", ".join(kind._fields)
-    marks = ", ".join("?" for _ in kind._fields)
+    names = ", ".join(kind.__struct_fields__)
+    marks = ", ".join("?" for _ in kind.__struct_fields__)
     return f"INSERT OR {conflict} INTO {_TABLES[kind]} ({names}) VALUES ({marks})"  # noqa: S608
 
 
@@ -53,7 +57,7 @@ _INSERT_OUTCOME = (
     _insert_sql(AttemptOutcome)
     # The first outcome stands, unless it was an estimate and this is the upstream's bill.
     + " ON CONFLICT (attempt_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in AttemptOutcome._fields)
+    + ", ".join(f"{name} = excluded.{name}" for name in AttemptOutcome.__struct_fields__)
     + " WHERE outcomes.cost_source = 'estimated' AND excluded.cost_source = 'upstream'"
 )
 
@@ -75,11 +79,11 @@ class SqliteStore:
 
     def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
         """Make `intent` durable. Raises Unavailable when the ledger cannot be written."""
-        return self._writer.write(_INSERT_INTENT, intent)
+        return self._writer.write(_INSERT_INTENT, astuple(intent))
 
     def settle(self, outcome: AttemptOutcome) -> None:
         """Queue an outcome; it becomes durable with the next batch and is never dropped."""
-        self._writer.defer(_INSERT_OUTCOME, outcome)
+        self._writer.defer(_INSERT_OUTCOME, astuple(outcome))
 
     async def keys(self) -> Sequence[KeyRow]:
         """Return every key, revoked ones included."""
@@ -87,7 +91,7 @@ class SqliteStore:
 
     async def add_key(self, key: KeyRow) -> None:
         """Make a new key durable."""
-        await self._writer.write(_insert_sql(KeyRow), key)
+        await self._writer.write(_insert_sql(KeyRow), astuple(key))
 
     async def update_key(self, key: KeyRow) -> None:
         """Make a key's name, limits and right to explore durable."""
@@ -191,7 +195,7 @@ class SqliteStore:
             existing = await self._read(
                 "SELECT 1 FROM feedback WHERE idempotency_key = ?", (feedback.idempotency_key,)
             )
-            await self._writer.write(_insert_sql(Feedback, conflict="IGNORE"), feedback)
+            await self._writer.write(_insert_sql(Feedback, conflict="IGNORE"), astuple(feedback))
         return not existing
 
     async def feedback(self, decision_id: int) -> Sequence[Feedback]:
@@ -210,14 +214,14 @@ class SqliteStore:
 
     async def add_lesson(self, lesson: LessonRow) -> None:
         """Make a lesson durable; the first one of a number stands."""
-        await self._writer.write(_insert_sql(LessonRow, conflict="IGNORE"), lesson)
+        await self._writer.write(_insert_sql(LessonRow, conflict="IGNORE"), astuple(lesson))
 
     async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
         """Return the first `limit` lessons after number `after`, in their order."""
         rows = await self._select(
             LessonRow, "WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
         )
-        return [row._replace(first=bool(row.first)) for row in rows]
+        return [replace(row, first=bool(row.first)) for row in rows]
 
     async def multi_channel_feedback(self, since_ms: int, limit: int) -> Sequence[Feedback]:
         """Return scores since `since_ms` of the latest `limit` decisions with several channels.

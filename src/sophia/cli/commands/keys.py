@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json, run_async
@@ -48,7 +49,7 @@ async def create_api_key(
         per_request_nano=_nano(per_request_usd),
     )
     async with open_store(settings) as store:
-        await store.add_key(row._replace(explores=explore))
+        await store.add_key(replace(row, explores=explore))
     if json:
         print_json({"id": row.id, "name": name, "key": token})
     else:
@@ -109,7 +110,7 @@ async def update_api_key(
     if not changes:
         exit_with_error("Nothing to change; `sophia keys update --help` lists the options.", 2)
     async with open_store(load_command_settings(config, data_dir)) as store:
-        await store.update_key(_find_active(await store.keys(), id)._replace(**changes))
+        await store.update_key(replace(_find_active(await store.keys(), id), **changes))
     typer.echo(f"Key {id} is changed.")
 
 

@@ -122,8 +122,7 @@ class AttemptSpec(Struct, frozen=True, kw_only=True):
     encoded_plan: bytes | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class AttemptResult:
+class AttemptResult(Struct, kw_only=True, gc=False):
     """Result of an attempt so far; `first_content_at` is in monotonic seconds."""
 
     usage: Usage | None = None

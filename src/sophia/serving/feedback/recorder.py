@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from sophia.core.background import BackgroundTasks
 from sophia.core.ports import Store
 from sophia.core.rows import (
@@ -130,7 +132,7 @@ class FeedbackRecorder:
         """Store the lesson under the next free number, and learn everything up to it."""
         await catch_up(self._policy, self._store)
         while True:
-            numbered = row._replace(number=self._policy.lesson_count + 1)
+            numbered = replace(row, number=self._policy.lesson_count + 1)
             await self._store.add_lesson(numbered)
             stored = await self._store.lessons(self._policy.lesson_count, 1)
             await catch_up(self._policy, self._store)

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import httptools
+from msgspec import Struct
 
 from sophia.adapters.upstreams.http1.heads import is_close_delimited
 from sophia.adapters.upstreams.http1.origin import PoolLimits
@@ -13,18 +13,17 @@ from sophia.core.failures import FailureKind, UpstreamFailure
 _UPLOAD_CHUNK_BYTES = 65536
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class HttpResponse:
+class HttpResponse(Struct, eq=False, kw_only=True):
     """A response with a complete head: `status`, `headers` in their order, and a body to read."""
 
     loop: asyncio.AbstractEventLoop
     content_at: float
     total_at: float
     status: int = 0
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = []
     _content_kind: FailureKind = FailureKind.CONTENT_TIMEOUT
     _connection: "HttpConnection | None" = None
-    _parts: list[bytes] = field(default_factory=list)
+    _parts: list[bytes] = []
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
     _failure: UpstreamFailure | None = None
