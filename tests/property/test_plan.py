@@ -104,7 +104,6 @@ LIMITS = st.builds(
     budget_left_nano=MONEY,
     max_attempts=st.integers(1, 6),
     price_margin=st.integers(0, 50),
-    allowed_models=st.none() | st.frozensets(st.sampled_from(NAMES)),
 )
 BOOKS = st.builds(
     lambda preferred, fallback: RuleBook(
@@ -133,7 +132,6 @@ def requests(draw: st.DrawFn) -> RouteRequest:
         limits=draw(LIMITS),
         rulebook=draw(BOOKS),
         fallbacks=tuple(draw(st.lists(st.sampled_from(NAMES), max_size=2))),
-        unhealthy=draw(st.frozensets(st.sampled_from(NAMES), max_size=2)),
     )
 
 

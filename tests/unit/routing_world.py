@@ -109,9 +109,11 @@ def ask(
     limits: KeyLimits | None = None,
     rulebook: RuleBook | None = None,
     fallbacks: tuple[str, ...] = (),
-    unhealthy: frozenset[str] = frozenset(),
+    expired: frozenset[str] = frozenset(),
 ) -> RouteRequest:
-    """Return a request over the nine models, or over `models`."""
+    """Return a request over the nine models, or over `models`; those in `expired` are retired."""
+    if expired:
+        models = [replace(m, expires_on=TODAY) if m.id in expired else m for m in models or MODELS]
     pool = POOL if models is None else ModelPool.from_models(models, quality_prior)
     known = BY_ID | {entry.id: entry.model for entry in pool.models}
     prompt, hints = prompt or asked(), hints or Hints()
@@ -131,5 +133,4 @@ def ask(
         today=TODAY,
         rule=find_rule(rulebook or RuleBook(), hints, features),
         fallback_models=fallbacks,
-        unhealthy_models=unhealthy,
     )

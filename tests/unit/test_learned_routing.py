@@ -22,8 +22,8 @@ def outcome(model: str, failure: str | None) -> AttemptOutcome:
 
 def event(number: int, *attempts: AttemptOutcome) -> Settled:
     return Settled(
-        number, "chat/completions", USUAL, attempts[-1].model, None, "up", "named", "general", False,
-        200, "stop", None, 5, 50, 10, 1.0, None, attempts, 60,
+        request_id=number, endpoint="chat/completions", requested_model=USUAL, model=attempts[-1].model, provider=None, upstream="up", policy="named", task_type="general", stream=False,
+        status=200, finish_reason="stop", error_type=None, cost_nano=5, prompt_tokens=50, completion_tokens=10, duration_s=1.0, first_content_s=None, attempts=attempts, expected_tokens=60,
     )  # fmt: skip
 
 

@@ -16,16 +16,8 @@ BARE = replace(
 )
 
 
-def judge(
-    model: Model, prompt: Prompt, hints: Hints | None = None, allowed: frozenset[str] | None = None
-) -> ExcludedModel | None:
-    request = ask(
-        prompt,
-        hints,
-        models=[model],
-        limits=KeyLimits(per_request_nano=10**12, allowed_models=allowed),
-        unhealthy=frozenset({"sick/model"}),
-    )
+def judge(model: Model, prompt: Prompt, hints: Hints | None = None) -> ExcludedModel | None:
+    request = ask(prompt, hints, models=[model], limits=KeyLimits(per_request_nano=10**12))
     return Candidates(request).excluded.get(model.id)
 
 
@@ -39,7 +31,6 @@ def test_an_able_model_is_not_excluded() -> None:
     ("model", "prompt", "code"),
     [
         (replace(MODEL, kind="image"), asked(), "wrong_kind"),
-        (replace(MODEL, id="sick/model"), asked(), "unhealthy"),
         (replace(MODEL, expires_on=TODAY), asked(), "expired"),
         (replace(MODEL, expires_on="2026-01-01"), asked(), "expired"),
         (replace(MODEL, prices=replace(MODEL.prices, known=False)), asked(), "unknown_price"),
@@ -73,14 +64,6 @@ def test_a_latency_ceiling_excludes_slow_models_only_when_declared() -> None:
     assert slow is not None
     assert slow.code == "too_slow"
     assert judge(MODEL, asked(), Hints(max_latency_ms=500)) is None
-
-
-def test_the_allow_list_decides() -> None:
-    """A key uses what it may use."""
-    barred = judge(MODEL, asked(), allowed=frozenset({"other/model"}))
-    assert barred is not None
-    assert barred.code == "not_allowed"
-    assert judge(MODEL, asked(), allowed=frozenset({MODEL.id})) is None
 
 
 def test_an_expiry_in_the_future_does_no_harm() -> None:

@@ -31,8 +31,8 @@ class Candidates:
         models = request.named or request.pool.models
         self._quote_models(self._find_restriction() if hints.models else models)
 
-    def find_quote(self, name: str) -> Quote | None:
-        """Return the quote of a model by name, if it is able and may be chosen."""
+    def quote_by_name(self, name: str) -> Quote | None:
+        """Return the quote of a model by name, if it is able; one outside the pool is added."""
         model = self._find_model(name)
         if model is None:
             return None
@@ -92,14 +92,10 @@ class Candidates:
     def _check(self, model: Model) -> ExcludedModel | None:
         """Return None when `model` can serve the request, else why it cannot."""
         request = self.request
-        kind, allowed = request.model_kind, request.limits.allowed_models
+        kind = request.model_kind
         if model.kind != kind:
             cause = f"It is a model for {model.kind}, not for {kind}."
             return ExcludedModel(model.id, cause, "wrong_kind")
-        if allowed is not None and model.id not in allowed:
-            return ExcludedModel(model.id, "This key may not use it.", "not_allowed")
-        if model.id in request.unhealthy_models:
-            return ExcludedModel(model.id, "It has failed too often just now.", "unhealthy")
         if model.expires_on is not None and model.expires_on <= request.today:
             return ExcludedModel(model.id, f"It was retired on {model.expires_on}.", "expired")
         if not model.prices.known and self.spend_limit.limit_nano is not None:

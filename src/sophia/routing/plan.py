@@ -82,7 +82,7 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
     Raises:
         ContextLengthExceeded: the request is longer than the first model's context window.
         IncapableModel: the first model cannot do what the request asks.
-        NoCandidate: the key may not use it, or its price is not known.
+        NoCandidate: its price is not known, so no budget can cover it.
         BudgetExceeded: the budget does not cover a minimal answer.
     """
     candidates = Candidates(
@@ -153,7 +153,7 @@ def _select_pinned(candidates: Candidates) -> _Selection | None:
         return None
     if hints.rule or hints.policy or hints.min_quality is not None:
         return None
-    pinned = candidates.find_quote(context.current_model)
+    pinned = candidates.quote_by_name(context.current_model)
     if pinned is None or not pinned.covers_expected:
         return None
     ranked = [quote for quote in candidates.rank_by_quality() if quote.covers_expected]
@@ -170,9 +170,9 @@ def _select_by_rule(candidates: Candidates, rule: Rule) -> _Selection | None:
     named = {
         quote.pool_model.id: quote
         for name in rule.preferred_models
-        if (quote := candidates.find_quote(name)) is not None
+        if (quote := candidates.quote_by_name(name)) is not None
     }
-    fallback = candidates.find_quote(rule.fallback) if rule.fallback else None
+    fallback = candidates.quote_by_name(rule.fallback) if rule.fallback else None
     affordable = [quote for quote in named.values() if quote.covers_expected]
     hints = candidates.request.hints
     ordered, why = order_by_tradeoff(affordable, resolve_tradeoff(hints), _min_quality(hints))
@@ -247,7 +247,7 @@ def _select_fallback(candidates: Candidates, policy: str, last: Quote | None) ->
 
 def _find_last_resort(candidates: Candidates) -> Quote | None:
     for name in candidates.request.fallback_models:
-        quote = candidates.find_quote(name)
+        quote = candidates.quote_by_name(name)
         if quote is not None:
             return quote
     return candidates.find_quote_by_role("fallback")

@@ -1,6 +1,6 @@
 """Input of a decision: features and hints, models, and the key's limits."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -18,14 +18,12 @@ class KeyLimits(Struct, frozen=True, kw_only=True):
         per_request_nano: nano-dollars for one request; None for no limit.
         budget_left_nano: nano-dollars left in the budget; None for no limit.
         price_margin: percentage added to list prices for reservations.
-        allowed_models: ids of the models that the key may use; None for all.
     """
 
     per_request_nano: int | None = DEFAULT_PER_REQUEST_NANO
     budget_left_nano: int | None = None
     max_attempts: int = 3
     price_margin: int = 0
-    allowed_models: frozenset[str] | None = None
 
 
 class RouteRequest(Struct, frozen=True, kw_only=True):
@@ -37,7 +35,6 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
         model_kind: "chat" or "embedding".
         rule: the operator's rule that decides.
         today: ISO date.
-        unhealthy_models: ids of models that are not to be tried now.
         learned_policy: the learned policy, when it may decide.
         context: the request as the learned policy sees it.
     """
@@ -53,6 +50,5 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
     model_kind: str = "chat"
     rule: Rule | None = None
     fallback_models: tuple[str, ...] = ()
-    unhealthy_models: Collection[str] = frozenset()
     learned_policy: LearnedPolicy | None = None
     context: RoutingContext | None = None

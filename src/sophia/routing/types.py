@@ -13,6 +13,7 @@ Tradeoff = Literal["balanced", "cheap", "fast", "best"]
 ExplorationMode = Literal["off", "softmax", "thompson"]
 
 BALANCED_COST_WEIGHT = 0.1
+DEFAULT_LATENCY_MS = 5000
 
 
 class Prompt(Struct, frozen=True, gc=False):
@@ -72,25 +73,26 @@ class Hints(Struct, frozen=True, gc=False):
 class Features(Struct, frozen=True, array_like=True):
     """Feature vector of a request; token counts are estimates.
 
-    `task_confidence` is the probability of `task_type`.
+    `task_confidence` is the probability of `task_type`. The defaults are those of a text that
+    nothing has read.
     """
 
-    task_type: TaskType
-    task_confidence: float
-    task_declared: bool
-    complexity: float
-    complexity_declared: bool
-    chars: int
-    prompt_tokens: int
-    max_prompt_tokens: int
-    output_tokens: int
-    turns: int
-    code: float
-    maths: float
-    language: str
-    max_latency_ms: int
-    latency_declared: bool
-    cost_sensitive: bool
+    task_type: TaskType = "general"
+    task_confidence: float = 0.0
+    task_declared: bool = False
+    complexity: float = 0.5
+    complexity_declared: bool = False
+    chars: int = 0
+    prompt_tokens: int = 0
+    max_prompt_tokens: int = 0
+    output_tokens: int = 0
+    turns: int = 1
+    code: float = 0.0
+    maths: float = 0.0
+    language: str = ""
+    max_latency_ms: int = DEFAULT_LATENCY_MS
+    latency_declared: bool = False
+    cost_sensitive: bool = True
 
 
 class Candidate(Struct, frozen=True, array_like=True):

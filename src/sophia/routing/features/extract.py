@@ -14,7 +14,7 @@ from sophia.routing.features.vocabulary import (
     VOCABULARY,
     VOCABULARY_WORDS,
 )
-from sophia.routing.types import TASK_TYPES, Features, Hints, Prompt, TaskType
+from sophia.routing.types import DEFAULT_LATENCY_MS, TASK_TYPES, Features, Hints, Prompt, TaskType
 
 HEAD_CHARS = 440
 TAIL_CHARS = 200
@@ -24,14 +24,12 @@ SYSTEM_CHARS = 120
 SCRIPT_SAMPLE_CHARS = 24
 MAX_EXCERPT_CHARS = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
-DEFAULT_LATENCY_MS = 5000
 IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1000, 6000
 FILE_TOKENS, MAX_FILE_TOKENS = 3000, 30000
 AUDIO_TOKENS, MAX_AUDIO_TOKENS = 500, 10000
 TOOL_TOKENS, MAX_TOOL_OVERHEAD_TOKENS = 90, 1000
 MAX_MESSAGE_OVERHEAD_TOKENS = 8
 
-_NO_HINTS = Hints()
 _GENERAL_PRIOR = 1.0
 _EXPECTED_OUTPUT_TOKENS: dict[TaskType, int] = {
     "coding": 700,
@@ -72,34 +70,6 @@ def extract_features(prompt: Prompt, hints: Hints) -> Features:
     complexity = hints.complexity
     if complexity is None:
         complexity = estimate_complexity(prompt, text, scan.cues)
-    return _build_features(
-        prompt,
-        hints,
-        task,
-        confidence,
-        complexity,
-        code=scan.cues.code,
-        maths=scan.cues.maths,
-        language=scan.detect_language(),
-    )
-
-
-def build_default_features(prompt: Prompt) -> Features:
-    """Return features without reading the text, for a request that names its model."""
-    return _build_features(prompt, _NO_HINTS, "general", 0.0, 0.5)
-
-
-def _build_features(  # noqa: PLR0913 - a feature each
-    prompt: Prompt,
-    hints: Hints,
-    task: TaskType,
-    confidence: float,
-    complexity: float,
-    *,
-    code: float = 0.0,
-    maths: float = 0.0,
-    language: str = "",
-) -> Features:
     return Features(
         task_type=task,
         task_confidence=confidence,
@@ -111,12 +81,23 @@ def _build_features(  # noqa: PLR0913 - a feature each
         max_prompt_tokens=bound_prompt_tokens(prompt),
         output_tokens=estimate_output_tokens(prompt, task, complexity),
         turns=prompt.turns,
-        code=code,
-        maths=maths,
-        language=language,
+        code=scan.cues.code,
+        maths=scan.cues.maths,
+        language=scan.detect_language(),
         max_latency_ms=hints.max_latency_ms or DEFAULT_LATENCY_MS,
         latency_declared=hints.max_latency_ms is not None,
         cost_sensitive=True if hints.cost_sensitive is None else hints.cost_sensitive,
+    )
+
+
+def build_default_features(prompt: Prompt) -> Features:
+    """Return features without reading the text, for a request that names its model."""
+    return Features(
+        chars=prompt.chars,
+        prompt_tokens=estimate_prompt_tokens(prompt),
+        max_prompt_tokens=bound_prompt_tokens(prompt),
+        output_tokens=estimate_output_tokens(prompt, "general", 0.5),
+        turns=prompt.turns,
     )
 
 
