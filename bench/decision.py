@@ -148,7 +148,7 @@ def build_steps(setup: BenchmarkSetup) -> dict[str, Callable[[Prompt], object]]:
         return RoutingContext(context=context, uniform=0.5)
 
     number = itertools.count()
-    prose_context = build_context(setup.classifier.encode(Prompt(TEXTS["prose"]), hints))
+    prose_context = build_context(setup.classifier.encode(Prompt(text=TEXTS["prose"]), hints))
 
     def choose(prompt: Prompt) -> object:
         return plan(prompt, extract_features(prompt, hints), setup.wide_pool, prose_context)
@@ -172,7 +172,7 @@ def _learn(models: list[str], classifier: TaskClassifier) -> LearnedPolicy:
     policy, random_source, hints = build_policy(), random.Random(1), Hints()
     policy.add_models(models)
     for number in range(OUTCOMES):
-        prompt = Prompt(TEXTS[random_source.choice(list(TEXTS))], f"Request {number}.")
+        prompt = Prompt(text=TEXTS[random_source.choice(list(TEXTS))], system=f"Request {number}.")
         posterior = classifier.encode(prompt, hints).posterior
         context = round_context(PolicyContext(posterior, float(posterior[-1]), TENANT))
         score = float(random_source.random() < GOOD)
@@ -192,7 +192,13 @@ def build_prompts(kind: str, chars: int) -> list[Prompt]:
         text = (sentence[start:] + sentence * (chars // len(sentence) + 1))[:chars]
         size = len(text.encode())
         found.append(
-            Prompt(text[-TEXT_CAP:], "You are a careful assistant.", chars, size, max_tokens=256)
+            Prompt(
+                text=text[-TEXT_CAP:],
+                system="You are a careful assistant.",
+                chars=chars,
+                utf8_bytes=size,
+                max_tokens=256,
+            )
         )
     return found
 

@@ -49,7 +49,7 @@ def plan_of(task: int, draw: float, policy: str = "learned", mode: str = "") -> 
         call_mode=mode,
     )
     attempts = (Attempt(ARMS[choice.arm], "", 1, 1),)
-    features = build_default_features(Prompt("", chars=1, utf8_bytes=1))
+    features = build_default_features(Prompt(text="", chars=1, utf8_bytes=1))
     return Plan(attempts, policy, None, "", features, trace=evidence), choice.arm
 
 

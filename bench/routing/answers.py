@@ -63,7 +63,7 @@ def read_contexts(folder: Path, rng: random.Random) -> dict[str, tuple[int, Vect
     texts = list(zip(table["query_id"], table["query_text"], strict=True))
     found = {}
     for query, text in rng.sample(texts, min(QUERIES, len(texts))):
-        prompt = Prompt(text[:2000], chars=len(text), utf8_bytes=len(text.encode()))
+        prompt = Prompt(text=text[:2000], chars=len(text), utf8_bytes=len(text.encode()))
         encoded = classifier.encode(prompt, Hints())
         found[query] = (encoded.features.output_tokens, encoded.posterior)
     return found

@@ -92,7 +92,7 @@ def build_prompt(question: Question) -> Prompt:
     text, half = question.text, _KEPT_CHARS // 2
     size = len(text.encode("utf-8", "replace"))
     return Prompt(
-        text if len(text) <= _KEPT_CHARS else text[:half] + text[-half:],
+        text=text if len(text) <= _KEPT_CHARS else text[:half] + text[-half:],
         chars=len(text),
         utf8_bytes=size,
         turns=question.turns,

@@ -70,10 +70,10 @@ def models(draw: st.DrawFn, name: str) -> Model:
 def prompts(draw: st.DrawFn) -> Prompt:
     chars = draw(st.integers(0, 400_000))
     return Prompt(
-        draw(st.text(max_size=60)),
-        draw(st.text(max_size=10)),
-        chars,
-        chars + draw(st.integers(0, 3 * chars)),
+        text=draw(st.text(max_size=60)),
+        system=draw(st.text(max_size=10)),
+        chars=chars,
+        utf8_bytes=chars + draw(st.integers(0, 3 * chars)),
         turns=draw(st.integers(1, 40)),
         images=draw(st.integers(0, 2)),
         tools=draw(st.integers(0, 60)),

@@ -67,14 +67,16 @@ def test_a_cost_keeps_its_nano_dollars(nano: int) -> None:
 def test_the_upstreams_own_figure_wins(
     prompt: int, completion: int, prices: Prices, cost: int, chars: int
 ) -> None:
-    bill = compute_cost(Usage(prompt, completion, cost_nano=cost), prices, 7, chars)
+    bill = compute_cost(
+        Usage(prompt_tokens=prompt, completion_tokens=completion, cost_nano=cost), prices, 7, chars
+    )
     assert (bill.nano, bill.source) == (cost, "upstream")
     assert bill.estimate_nano == prices.cost(prompt, completion)
 
 
 @given(TOKENS, TOKENS, PRICES)
 def test_tokens_without_a_cost_are_priced(prompt: int, completion: int, prices: Prices) -> None:
-    bill = compute_cost(Usage(prompt, completion), prices, 7, 0)
+    bill = compute_cost(Usage(prompt_tokens=prompt, completion_tokens=completion), prices, 7, 0)
     assert (bill.nano, bill.source) == (bill.estimate_nano, "priced")
     exact = prompt * prices.tiers[0].prompt + completion * prices.tiers[0].completion
     assert exact <= bill.nano * 1_000_000 < exact + 1_000_000
@@ -92,7 +94,12 @@ def test_without_usage_the_text_is_counted(prompt: int, chars: int, prices: Pric
 def test_cached_tokens_never_cost_more_than_listed(
     prompt: int, completion: int, cached: int, prices: Prices
 ) -> None:
-    bill = compute_cost(Usage(prompt, completion, cached), prices, 0, 0)
+    bill = compute_cost(
+        Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
+        prices,
+        0,
+        0,
+    )
     assert bill.nano == prices.cost(prompt, completion, cached)
     tier = prices.tiers[0]
     dearest = max(tier.prompt, tier.cache_read or 0)
@@ -104,6 +111,6 @@ def test_cached_tokens_never_cost_more_than_listed(
 def test_cached_tokens_are_billed_at_their_own_price() -> None:
     """A million each: one fresh at $3, one cached at $0.30, one of the answer at $15."""
     tier = PriceTier(prompt=3 * 10**9, completion=15 * 10**9, cache_read=3 * 10**8)
-    usage = Usage(2_000_000, 1_000_000, 1_000_000)
+    usage = Usage(prompt_tokens=2_000_000, completion_tokens=1_000_000, cached_tokens=1_000_000)
     bill = compute_cost(usage, Prices((tier,)), 7, 7)
     assert (bill.nano, bill.source) == (18_300_000_000, "priced")

@@ -98,7 +98,7 @@ BY_ID = {model.id: model for model in MODELS}
 def asked(text: str = "What is the capital of France?", **counts: int | bool | None) -> Prompt:
     """Return the prompt of a text, counted as http would count it."""
     filled = {"chars": len(text), "utf8_bytes": len(text.encode()), **counts}
-    return Prompt(text[-2000:], **filled)
+    return Prompt(text=text[-2000:], **filled)
 
 
 def ask(

@@ -70,14 +70,18 @@ def test_the_call_mode_follows_openrouters_fields(
 @pytest.mark.parametrize(
     ("prompt", "mode", "fallbacks"),
     [
-        (Prompt("a"), "", []),
-        (Prompt("a", tools=1), "tools", []),
-        (Prompt("a", reasoning=True), "reasoning", []),
-        (Prompt("a", reasoning=True, reasoning_effort="low"), "reasoning:low", ["reasoning"]),
-        (Prompt("a", provider_preference="price"), "@price", [""]),
+        (Prompt(text="a"), "", []),
+        (Prompt(text="a", tools=1), "tools", []),
+        (Prompt(text="a", reasoning=True), "reasoning", []),
+        (Prompt(text="a", reasoning=True, reasoning_effort="low"), "reasoning:low", ["reasoning"]),
+        (Prompt(text="a", provider_preference="price"), "@price", [""]),
         (
             Prompt(
-                "a", tools=2, reasoning=True, reasoning_effort="high", provider_preference="fast"
+                text="a",
+                tools=2,
+                reasoning=True,
+                reasoning_effort="high",
+                provider_preference="fast",
             ),
             "tools:high@fast",
             ["tools:high", "tools"],

@@ -92,7 +92,7 @@ def test_longer_and_more_demanding_is_never_easier(
 
     def of(text: str, cues: ComplexityCues) -> float:
         size = len(text.encode("utf-8", "replace"))
-        prompt = Prompt(text, chars=len(text), utf8_bytes=size)
+        prompt = Prompt(text=text, chars=len(text), utf8_bytes=size)
         return estimate_complexity(prompt, "", cues)
 
     begun = of(text, ComplexityCues(*cues))

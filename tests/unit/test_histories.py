@@ -26,7 +26,7 @@ posteriors = st.lists(st.floats(0.001, 1.0), min_size=4, max_size=4).map(
 
 
 def asked(text: str, system: str = "You sort fruit.", **more: bool) -> Prompt:
-    return Prompt(text, system, len(text), len(text), **more)
+    return Prompt(text=text, system=system, chars=len(text), utf8_bytes=len(text), **more)
 
 
 def served(histories: PromptHistories, tenant: str, prompt: Prompt, own: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ class Scene:
             fallback_models=(),
             stream=False,
             fields={},
-            prompt=Prompt(text, chars=len(text), **prompt),
+            prompt=Prompt(text=text, chars=len(text), **prompt),
             hints=Hints(),
         )
         self._asked.append(request.id)

@@ -60,7 +60,10 @@ def test_small_talk_is_simple_and_deep_work_is_complex() -> None:
 def test_the_text_looked_at_does_not_grow_with_the_prompt(size: int) -> None:
     """The decision costs the same at any length, because the glance is capped."""
     text = "word " * (size // 5)
-    assert len(build_excerpt(Prompt(text, text, size, size))) <= MAX_EXCERPT_CHARS
+    assert (
+        len(build_excerpt(Prompt(text=text, system=text, chars=size, utf8_bytes=size)))
+        <= MAX_EXCERPT_CHARS
+    )
 
 
 def test_an_instruction_at_the_end_of_a_long_text_is_seen() -> None:
@@ -80,7 +83,10 @@ def test_prompt_tokens_stay_below_their_bound_and_weigh_wide_scripts() -> None:
 
 def test_the_bound_of_a_text_is_its_bytes_and_a_little() -> None:
     """No tokenizer makes more tokens than bytes."""
-    assert bound_prompt_tokens(Prompt("", "", 10, 5000, turns=3)) == 5000 + 8 * 5
+    assert (
+        bound_prompt_tokens(Prompt(text="", system="", chars=10, utf8_bytes=5000, turns=3))
+        == 5000 + 8 * 5
+    )
 
 
 def test_expected_output_respects_max_tokens() -> None:

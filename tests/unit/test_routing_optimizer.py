@@ -73,7 +73,7 @@ def test_a_long_prompt_is_held_at_the_dearer_tier() -> None:
     """The bound of the prompt picks the tier, not its estimate."""
     short, long = (
         offered(SONNET, asked("x", max_tokens=1)),
-        Prompt("x", "", 60_000, 250_000, max_tokens=1),
+        Prompt(text="x", system="", chars=60_000, utf8_bytes=250_000, max_tokens=1),
     )
     held = offered(SONNET, long).held_nano
     assert held is not None

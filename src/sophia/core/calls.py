@@ -32,7 +32,7 @@ class PriceCeiling(Struct, frozen=True, gc=False):
     completion: int
 
 
-class UpstreamCall(Struct, frozen=True):
+class UpstreamCall(Struct, frozen=True, kw_only=True):
     """A call to an upstream: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
@@ -52,7 +52,7 @@ class UpstreamCall(Struct, frozen=True):
     choices: int = 1
 
 
-class Usage(Struct, frozen=True, gc=False):
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one attempt and, where the upstream reports it, the cost in nano-dollars."""
 
     prompt_tokens: int = 0

@@ -15,7 +15,7 @@ CHECK_FAILED_PREFIX = "check:"
 """Prefix of the failure of a complete answer that failed its checks."""
 
 
-class AttemptIntent(Struct, frozen=True, order=True, gc=False):
+class AttemptIntent(Struct, frozen=True, array_like=True, order=True, gc=False):
     """An attempt about to be dispatched: its maximum cost, and the budget that pays.
 
     Durable before dispatch. The first of a request carries the plan as JSON, without prompt text.
@@ -31,7 +31,7 @@ class AttemptIntent(Struct, frozen=True, order=True, gc=False):
     plan: bytes | None = None
 
 
-class AttemptOutcome(Struct, frozen=True, order=True, gc=False):
+class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False):
     """The result of an attempt; written once, by attempt id.
 
     `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
@@ -70,7 +70,7 @@ def find_served_outcome(outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | 
     return next((group[-1] for group in (good, complete, answers) if group), None)
 
 
-class UnsettledAttempt(Struct, frozen=True, order=True, gc=False):
+class UnsettledAttempt(Struct, frozen=True, array_like=True, order=True, gc=False):
     """An outcome whose real cost an upstream may still report, and the amount held for it."""
 
     outcome: AttemptOutcome
@@ -78,7 +78,7 @@ class UnsettledAttempt(Struct, frozen=True, order=True, gc=False):
     held_nano: int
 
 
-class KeyRow(Struct, frozen=True, order=True, gc=False):
+class KeyRow(Struct, frozen=True, array_like=True, order=True, gc=False):
     """One API key: its public id and a keyed digest, never the key itself.
 
     `explores` allows its requests to try models of uncertain quality.
@@ -95,7 +95,7 @@ class KeyRow(Struct, frozen=True, order=True, gc=False):
     explores: bool = True
 
 
-class KeySpend(Struct, frozen=True, order=True, gc=False):
+class KeySpend(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Spending of a key in a window, in nano-dollars."""
 
     key_id: str
@@ -103,7 +103,7 @@ class KeySpend(Struct, frozen=True, order=True, gc=False):
     spent_nano: int
 
 
-class OpenHold(Struct, frozen=True, order=True, gc=False):
+class OpenHold(Struct, frozen=True, array_like=True, order=True, gc=False):
     """A dispatched attempt without an outcome: it stays charged until it is reconciled."""
 
     attempt_id: int
@@ -112,7 +112,7 @@ class OpenHold(Struct, frozen=True, order=True, gc=False):
     held_nano: int
 
 
-class LessonRow(Struct, frozen=True, order=True, gc=False):
+class LessonRow(Struct, frozen=True, array_like=True, order=True, gc=False):
     """One observation that a learned policy is trained on, in the order of `number`.
 
     `quality` is 0 to 1. `policy` took the decision; `channel` is the source of the feedback, which
@@ -131,7 +131,7 @@ class LessonRow(Struct, frozen=True, order=True, gc=False):
     channel: str = "score"
 
 
-class Feedback(Struct, frozen=True, order=True, gc=False):
+class Feedback(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Feedback on a decision: `score` runs from 0 (useless) to 1 (perfect)."""
 
     idempotency_key: str

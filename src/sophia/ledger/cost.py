@@ -28,7 +28,12 @@ def compute_cost(
     """
     source: CostSource = "priced"
     if usage is None:
-        usage, source = Usage(prompt_tokens, -(-answer_chars // CHARS_PER_TOKEN)), "estimated"
+        usage, source = (
+            Usage(
+                prompt_tokens=prompt_tokens, completion_tokens=-(-answer_chars // CHARS_PER_TOKEN)
+            ),
+            "estimated",
+        )
     priced = prices.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
     if usage.cost_nano is not None:
         return Cost(usage.cost_nano, "upstream", priced, usage)

@@ -16,7 +16,7 @@ BALANCED_COST_WEIGHT = 0.1
 DEFAULT_LATENCY_MS = 5000
 
 
-class Prompt(Struct, frozen=True, gc=False):
+class Prompt(Struct, frozen=True, kw_only=True, gc=False):
     """Counts of a request, and the capped ends of its text.
 
     Attributes:
@@ -50,7 +50,7 @@ class Prompt(Struct, frozen=True, gc=False):
     provider_preference: str = ""
 
 
-class Hints(Struct, frozen=True, gc=False):
+class Hints(Struct, frozen=True, kw_only=True, gc=False):
     """Hints of the caller; None: estimate it from the request."""
 
     task_type: TaskType | None = None

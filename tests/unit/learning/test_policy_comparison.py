@@ -62,7 +62,7 @@ def decisions(count: int = 2400, seed: int = 0, days: int = 3) -> tuple[LoggedDe
                 feedback=feedback,
                 id=number * 16,
                 key_id="k",
-                features=build_default_features(Prompt("", chars=1, utf8_bytes=1)),
+                features=build_default_features(Prompt(text="", chars=1, utf8_bytes=1)),
                 list_costs=COSTS,
                 judge_sampled=False,
             )

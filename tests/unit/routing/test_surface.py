@@ -47,13 +47,13 @@ from sophia.routing.types import Hints, Prompt
     ],
 )
 def test_a_figure_counts_what_its_name_says(name: str, text: str, value: float) -> None:
-    assert _seen(Prompt(text, chars=len(text)))[name] == pytest.approx(value)
-    assert _seen(Prompt("the", chars=3))[name] != pytest.approx(value)
+    assert _seen(Prompt(text=text, chars=len(text)))[name] == pytest.approx(value)
+    assert _seen(Prompt(text="the", chars=3))[name] != pytest.approx(value)
 
 
 def test_what_a_gateway_knows_of_a_request_is_there() -> None:
     prompt = Prompt(
-        "Hi",
+        text="Hi",
         chars=2,
         turns=3,
         images=1,
@@ -74,25 +74,25 @@ def test_what_a_gateway_knows_of_a_request_is_there() -> None:
 
 
 def test_declared_hints_are_seen() -> None:
-    hints = Hints("creative", 0.9, 1000, cost_sensitive=False)
-    seen = _seen(Prompt("Hello", chars=5), hints)
+    hints = Hints(task_type="creative", complexity=0.9, max_latency_ms=1000, cost_sensitive=False)
+    seen = _seen(Prompt(text="Hello", chars=5), hints)
     assert seen["type_creative"] == 1.0
     assert seen["type_coding"] == 0.0
     assert seen["complexity"] == 0.9
     assert seen["max_latency"] == pytest.approx(math.log(1001))
     assert seen["cost_sensitive"] == 0.0
-    assert _seen(Prompt("Hello", chars=5))["max_latency"] == 0.0
+    assert _seen(Prompt(text="Hello", chars=5))["max_latency"] == 0.0
 
 
 @pytest.mark.parametrize("text", ["", " ", "😀" * 50, "漢字", "\x00\x01", "a" * 5000, "\ud800"])
 def test_any_text_gives_finite_figures(text: str) -> None:
-    seen = _seen(Prompt(text, chars=len(text), utf8_bytes=4 * len(text)))
+    seen = _seen(Prompt(text=text, chars=len(text), utf8_bytes=4 * len(text)))
     assert len(seen) == 55
     assert np.isfinite(list(seen.values())).all()
 
 
 def test_the_vector_has_the_features_in_their_order() -> None:
-    prompt, hints = Prompt("How many, 1 or 2?", chars=17), Hints()
+    prompt, hints = Prompt(text="How many, 1 or 2?", chars=17), Hints()
     features = extract_features(prompt, hints)
     vector = build_feature_vector(prompt, features, prompt.text)
     assert vector.tolist() == list(surface_features(prompt, features, prompt.text).values())

@@ -34,7 +34,7 @@ def model() -> TaskModel:
 @pytest.fixture(scope="module")
 def asked() -> tuple[TokenIds, Vector, Vector]:
     """Token ids, embedding and features of a request for code."""
-    prompt = Prompt(TEXT, chars=len(TEXT), utf8_bytes=len(TEXT))
+    prompt = Prompt(text=TEXT, chars=len(TEXT), utf8_bytes=len(TEXT))
     embedding = load_embedding_model(DATA.joinpath("embedding.npz").read_bytes())
     ids = embedding.tokenize(TEXT)
     features = build_feature_vector(prompt, extract_features(prompt, Hints()), TEXT)

@@ -82,13 +82,12 @@ class ChunkReader:
         After content has been returned, chunks before an error are returned first, and the error
         is in `failure`.
         """
-        batch = ChunkBatch(chunks=[])
+        batch, chars = ChunkBatch(chunks=[]), 0
         for payload in payloads:
             template = self._template
             if template is not None and (filled := template.fill(payload)) is not None:
                 batch.chunks.append(filled[0])
-                batch.text_chars += filled[1]
-                batch.has_content = True
+                chars += filled[1]
             elif payload == b"[DONE]":
                 self.done = True
             elif payload:
@@ -99,6 +98,9 @@ class ChunkReader:
                         raise
                     self.failure = failure
                     break
+        if chars:
+            batch.text_chars += chars
+            batch.has_content = True
         self._has_content = self._has_content or batch.has_content
         return batch
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 import httptools
-from msgspec import Struct
 
 from sophia.adapters.upstreams.http1.heads import is_close_delimited
 from sophia.adapters.upstreams.http1.origin import PoolLimits
@@ -13,21 +12,37 @@ from sophia.core.failures import FailureKind, UpstreamFailure
 _UPLOAD_CHUNK_BYTES = 65536
 
 
-class HttpResponse(Struct, eq=False, kw_only=True):
+class HttpResponse:
     """A response with a complete head: `status`, `headers` in their order, and a body to read."""
 
-    loop: asyncio.AbstractEventLoop
-    content_at: float
-    total_at: float
-    status: int = 0
-    headers: list[tuple[bytes, bytes]] = []
-    _content_kind: FailureKind = FailureKind.CONTENT_TIMEOUT
-    _connection: "HttpConnection | None" = None
-    _parts: list[bytes] = []
-    _size: int = 0
-    _waiter: asyncio.Future[None] | None = None
-    _failure: UpstreamFailure | None = None
-    _complete: bool = False
+    __slots__ = (
+        "_complete",
+        "_connection",
+        "_content_kind",
+        "_failure",
+        "_parts",
+        "_size",
+        "_waiter",
+        "content_at",
+        "headers",
+        "loop",
+        "status",
+        "total_at",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, content_at: float, total_at: float) -> None:
+        self.loop = loop
+        self.content_at = content_at
+        self.total_at = total_at
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._content_kind = FailureKind.CONTENT_TIMEOUT
+        self._connection: HttpConnection | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: UpstreamFailure | None = None
+        self._complete = False
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of the header `name`, a name in lower case."""

@@ -64,7 +64,7 @@ class ConnectionPool:
         content_at, total_at = now + deadlines.content, now + deadlines.total
         connection = self._take_idle(now)
         if connection is not None:
-            response = HttpResponse(loop=loop, content_at=content_at, total_at=total_at)
+            response = HttpResponse(loop, content_at, total_at)
             try:
                 self._mark_busy(connection)
                 await connection.exchange(response, head, body)
@@ -78,7 +78,7 @@ class ConnectionPool:
             else:
                 return response
         connection = await self._connect(min(deadlines.connect, total_at - loop.time()))
-        response = HttpResponse(loop=loop, content_at=content_at, total_at=total_at)
+        response = HttpResponse(loop, content_at, total_at)
         self._mark_busy(connection)
         await connection.exchange(response, head, body)
         return response
