@@ -31,7 +31,7 @@ from bench.gateway.process import (
     select_cores,
 )
 from bench.gateway.report import format_markdown_table
-from sophia.catalogue.snapshot import load_bundled
+from sophia.catalogue.snapshot import load_bundled_catalogue
 from sophia.compose.root import freeze_startup_objects
 from sophia.core.errors import SophiaError
 from sophia.learning.online.build import build_policy
@@ -97,7 +97,7 @@ class BenchmarkSetup:
 
 def load_setup() -> BenchmarkSetup:
     """Return the bundled catalogue and default rules, and a policy with outcomes of a tenant."""
-    catalogue = load_bundled()
+    catalogue = load_bundled_catalogue()
     rules = (resources.files("sophia.routing") / "data" / "routing-rules.yaml").read_text()
     quality_prior = build_quality_prior(load_shipped_priors, load_taxonomy())
     text_models = (

@@ -18,7 +18,12 @@ from lab.evaluation.report import PolicyResult, TableReport, TableTooSmall, eval
 from lab.evaluation.schema import read_checked_table
 from lab.evaluation.tables import InvalidTable, OutcomeTable
 from sophia.cli import terminal
-from sophia.cli.terminal import exit_with_error, format_money, get_console, strip_control_characters
+from sophia.cli.terminal import (
+    build_console,
+    exit_with_error,
+    format_money,
+    strip_control_characters,
+)
 
 _SINGLES = 5
 # Narrower terminals show the metrics without intervals.
@@ -79,7 +84,7 @@ def main(  # the options of a command are its parameters
     for folder in table:
         report = _evaluate(_read_table(folder), policies, seed)
         reports.append(report)
-        show_report(report, get_console())
+        show_report(report, build_console())
         if figures is not None:
             for path in _draw_figures(report, figures):
                 typer.echo(str(path))
@@ -114,7 +119,7 @@ def _read_table(folder: Path) -> OutcomeTable:
 
 def _evaluate(table: OutcomeTable, policies: Sequence[str], seed: int) -> TableReport:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    output = get_console(stderr=True)
+    output = build_console(stderr=True)
     try:
         with Progress(*columns, TimeElapsedColumn(), console=output, transient=True) as progress:
             return evaluate_table(

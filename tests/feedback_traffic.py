@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway import Gateway
-from sophia.compose.offline import build_archive
+from sophia.compose.offline import build_policy_archive
 from sophia.config import LearningSettings, Settings
 from sophia.learning.online.archive import PolicyArchive
 from sophia.learning.online.replay import DecisionReplay, ReplayResult
@@ -41,7 +41,7 @@ async def qualities(gateway: Gateway, key: str | None = None) -> dict[str, float
 
 def archive(gateway: Gateway, settings: LearningSettings = SOON) -> PolicyArchive:
     """Return the snapshots in the data folder, as a command opens them."""
-    return build_archive(Settings(data_dir=str(gateway.folder), learning=settings))
+    return build_policy_archive(Settings(data_dir=str(gateway.folder), learning=settings))
 
 
 def read_history(gateway: Gateway) -> ActivationHistory:

@@ -33,7 +33,7 @@ from rich.table import Table
 
 from bench.routing.sources import read_source
 from lab.evaluation.tables import OutcomeTable
-from sophia.catalogue.snapshot import load_bundled
+from sophia.catalogue.snapshot import load_bundled_catalogue
 
 DATA = Path(__file__).parents[2].parent / "shared/data/routing"
 NEW_MODEL = "openai/gpt-4.1-mini"
@@ -208,7 +208,8 @@ def _map_models_to_arms(table: OutcomeTable) -> dict[str, int]:
     """Map models to arms, better ones to more expensive ones, and the best to the new model."""
     order = np.argsort(table.quality.mean(axis=0))
     pool = sorted(
-        load_bundled().profiled_models, key=lambda model: model.prices.tier_for(0).completion
+        load_bundled_catalogue().profiled_models,
+        key=lambda model: model.prices.tier_for(0).completion,
     )
     spread = order[np.linspace(0, len(order) - 4, len(pool)).astype(int)].tolist()
     return {

@@ -128,7 +128,7 @@ def _simulate_new_model(
     mean = np.clip(stream.task_means()[best] - error, 0.0, 1.0)
     name, shares = stream.arms[best], mean_task_posterior(stream)
     agent.learner.add_arm(name, Prior(mean, np.full(len(mean), NEW_MODEL_PRIOR_SD)))
-    state = trials.start_trial(name, len(mean))
+    state = trials.build_arm_trial(name, len(mean))
     taken: list[bool] = []
     promoted: int | None = None
     for row in order[warm:]:

@@ -13,7 +13,12 @@ from lab.evaluation.tables import InvalidTable
 from lab.priors.refresh import refresh
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir
-from sophia.cli.terminal import build_table, exit_with_error, get_console, strip_control_characters
+from sophia.cli.terminal import (
+    build_console,
+    build_table,
+    exit_with_error,
+    strip_control_characters,
+)
 from sophia.compose.keys import ensure_data_folder
 from sophia.compose.offline import build_catalogue
 from sophia.learning.priors.book import SavedPriors
@@ -30,7 +35,7 @@ def main(
     """Refit the priors of new models to these files and write them into the data folder."""
     settings = load_command_settings(config, data_dir)
     try:
-        with get_console(stderr=True).status("Fitting …"):
+        with build_console(stderr=True).status("Fitting …"):
             now_ms = int(time.time() * 1000)
             saved = refresh(ensure_data_folder(settings), files, build_catalogue(settings), now_ms)
     except InvalidTable as error:
@@ -52,7 +57,7 @@ def _print_priors(saved: SavedPriors) -> None:
             str(one.arms),
             Text(strip_control_characters(tasks)),
         )
-    output = get_console()
+    output = build_console()
     output.print(out)
     for credit in dict.fromkeys(one.credit for one in saved.sources if one.credit):
         output.print(Text(strip_control_characters(credit), style="dim"))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from lab.priors.factor_model import BenchmarkMatrix
 from lab.priors.fit import fit_prior_book
 from sophia.learning.feedback.judge_bias import model_families
-from sophia.learning.priors.book import ArmPrior, PriorBook
+from sophia.learning.priors.book import ArmPrior, PriorTable
 
 DATA = Path(__file__).parent / "data"
 
@@ -109,7 +109,7 @@ def build_prior_book(
     names: BenchmarkNames,
     listed: set[str],
     anchors: Container[str] | None = None,
-) -> PriorBook:
+) -> PriorTable:
     """Return the priors under current ids; `listed` are the ids of the catalogue.
 
     Kinds that no class of requests resembles inform the abilities, but get no prior. `anchors` is

@@ -14,14 +14,20 @@ from lab.priors.factor_model import (
     to_log_odds,
 )
 from lab.priors.held_out import predict_held_out, variance_inflation
-from sophia.learning.priors.book import MIN_SD, UNMEASURED_SD_RANGE, ArmPrior, PriorBasis, PriorBook
+from sophia.learning.priors.book import (
+    MIN_SD,
+    UNMEASURED_SD_RANGE,
+    ArmPrior,
+    PriorBasis,
+    PriorTable,
+)
 
 _CARRY_OVER = 0.5
 """Share of a model's deviation on a task that carries over to other tasks of the kind, and of a
 family's mean to its next model; our judgement."""
 
 
-def encode_book(book: PriorBook) -> bytes:
+def encode_book(book: PriorTable) -> bytes:
     """Return the book as JSON, the same for the same book."""
     return json.format(json.encode(book, order="deterministic"), indent=1) + b"\n"
 
@@ -35,7 +41,7 @@ def fit_prior_book(  # noqa: PLR0913 # the tables, and the meaning of their name
     *,
     folds: int = 30,
     anchors: Container[str] | None = None,
-) -> PriorBook:
+) -> PriorTable:
     """Return the priors fitted to benchmark tables.
 
     Args:
@@ -67,7 +73,7 @@ def fit_prior_book(  # noqa: PLR0913 # the tables, and the meaning of their name
         for name in sorted(builder.factors.family)
     }
     sources = tuple(sorted(set(cells.sources)))
-    return PriorBook(
+    return PriorTable(
         kinds=builder.names,
         arms=arms,
         families=known,

@@ -21,7 +21,7 @@ from sophia.catalogue.catalogue import Catalogue
 from sophia.learning.priors.book import (
     PRIORS_FILE,
     BenchmarkSource,
-    PriorBook,
+    PriorTable,
     SavedPriors,
     load_shipped_priors,
 )
@@ -73,7 +73,7 @@ def _build_name_resolver(names: BenchmarkNames, catalogue: Catalogue) -> Callabl
     return resolve_name
 
 
-def _check_priors(book: PriorBook) -> None:
+def _check_priors(book: PriorTable) -> None:
     """Raise InvalidTable unless every prior is a valid score with a sd, and no model is lost."""
     old = load_shipped_priors()
     lost = sorted(set(old.arms) - set(book.arms)) + sorted(set(old.kinds) - set(book.kinds))

@@ -7,7 +7,7 @@ import pytest
 from sandbox_client import MODELS, PLAIN, THINKER, Client, chat
 
 from sophia.sandbox import ScriptedUpstream, ScriptStep
-from sophia.sandbox.text.local_model import FINGERPRINT, SmallModel, find_model_file
+from sophia.sandbox.text.local_model import FINGERPRINT, LocalTextGenerator, find_model_file
 from sophia.sandbox.text.template import NOTICE
 
 needs_engine = pytest.mark.skipif(
@@ -18,7 +18,7 @@ needs_engine = pytest.mark.skipif(
 async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
     weights = tmp_path / "broken.gguf"
     weights.write_bytes(b"GGUF and then nothing of use")
-    model = SmallModel(weights)
+    model = LocalTextGenerator(weights)
     async with ScriptedUpstream(models=MODELS, local_model=model) as up:
         model.start()
         answer = (await Client(up).post(chat())).json
@@ -30,7 +30,7 @@ async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
 async def test_plain_text_is_generated_and_marked() -> None:
     weights = find_model_file()
     assert weights is not None
-    model = SmallModel(weights)
+    model = LocalTextGenerator(weights)
     async with ScriptedUpstream(models=MODELS, local_model=model) as up:
         model.start()
         client = Client(up)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sophia.catalogue.snapshot import load_bundled
+from sophia.catalogue.snapshot import load_bundled_catalogue
 from sophia.routing.rules.parse import read_rules
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_the_rules_of_the_how_to_are_accepted() -> None:
     """A rules file that a document shows can be used as it stands."""
     (text,) = RULES.findall((ROOT / "docs" / "how-to" / "routing-rules.md").read_text())
 
-    assert [rule.name for rule in read_rules(text, load_bundled()).rules] == [
+    assert [rule.name for rule in read_rules(text, load_bundled_catalogue()).rules] == [
         "german",
         "long-documents",
     ]

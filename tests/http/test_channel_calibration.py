@@ -10,7 +10,7 @@ from gateway import MINI, Gateway, Start
 from sophia.cli.commands import feedback
 from sophia.config import JudgeSettings, LearningSettings
 from sophia.jobs.calibrate import calibrate_channels
-from sophia.learning.feedback.sources import PRIOR_CHANNELS, informativeness
+from sophia.learning.feedback.sources import PRIOR_CHANNELS, compute_squared_correlation
 from sophia.sandbox import ScriptStep
 
 SOON = LearningSettings(after=20)
@@ -52,14 +52,16 @@ async def test_thumbs_that_contradict_all_else_count_for_less_for_their_own_key(
             good = float(number % 3 > 0)
             await rated(gateway, number, noisy, score=good, thumb=float(number % 2))
         assert await weight(gateway, "thumb") == pytest.approx(
-            informativeness(PRIOR_CHANNELS["thumb"])
+            compute_squared_correlation(PRIOR_CHANNELS["thumb"])
         )
         await calibrate(gateway)
         await rated(gateway, 100, noisy, thumb=1.0)
-        assert await weight(gateway, "thumb") < 0.5 * informativeness(PRIOR_CHANNELS["thumb"])
+        assert await weight(gateway, "thumb") < 0.5 * compute_squared_correlation(
+            PRIOR_CHANNELS["thumb"]
+        )
         await rated(gateway, 101, thumb=1.0)
         assert await weight(gateway, "thumb") == pytest.approx(
-            informativeness(PRIOR_CHANNELS["thumb"])
+            compute_squared_correlation(PRIOR_CHANNELS["thumb"])
         )
     await asyncio.to_thread(feedback.show_source_reliability, data_dir=str(gateway.folder))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -68,7 +70,7 @@ async def test_thumbs_that_contradict_all_else_count_for_less_for_their_own_key(
     async with start(learning=SOON) as gateway:
         await rated(gateway, 102, noisy, thumb=1.0)
         restored = await weight(gateway, "thumb")
-        assert restored < 0.5 * informativeness(PRIOR_CHANNELS["thumb"]), (
+        assert restored < 0.5 * compute_squared_correlation(PRIOR_CHANNELS["thumb"]), (
             "the reliability is part of the snapshot"
         )
         result = await replayed(gateway)
@@ -84,7 +86,9 @@ async def test_a_judge_of_the_family_counts_only_once_its_bias_is_measured(start
         await rated(gateway, 100, judge=0.8)
         channels_used = [row["channel"] for row in await gateway.rows("lessons")]
         assert channels_used.count("judge") == 1
-        assert await weight(gateway, "judge") < 0.6 * informativeness(PRIOR_CHANNELS["judge"])
+        assert await weight(gateway, "judge") < 0.6 * compute_squared_correlation(
+            PRIOR_CHANNELS["judge"]
+        )
 
 
 async def test_a_judge_of_the_family_is_asked_once_its_bias_is_certain(start: Start) -> None:
@@ -111,7 +115,7 @@ async def test_a_judge_of_the_family_is_asked_once_its_bias_is_certain(start: St
         assert [row["score"] for row in rows[-2:]] == [0.9, 0.9]
         lesson = (await gateway.rows("lessons"))[-1]
         assert lesson["channel"] == "judge"
-        assert lesson["weight"] < 0.6 * informativeness(PRIOR_CHANNELS["judge"])
+        assert lesson["weight"] < 0.6 * compute_squared_correlation(PRIOR_CHANNELS["judge"])
 
 
 async def test_one_key_of_a_team_moves_no_channel(start: Start) -> None:

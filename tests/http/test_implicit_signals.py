@@ -8,7 +8,7 @@ from feedback_traffic import replayed
 from gateway import MINI, SONNET, Answer, Gateway, Start, chat
 from sophia.config import LearningSettings
 from sophia.core.ids import decode_id
-from sophia.learning.feedback.sources import PRIOR_CHANNELS, informativeness
+from sophia.learning.feedback.sources import PRIOR_CHANNELS, compute_squared_correlation
 from sophia.sandbox import ScriptStep
 
 QUESTION = "Explain to a child why the leaves of a maple turn red."
@@ -45,7 +45,7 @@ async def test_asking_the_same_again_is_a_sign_against_the_former_answer(start: 
         (lesson,) = await gateway.rows("lessons")
         assert (lesson["arm"], lesson["channel"], lesson["first"]) == (MINI, "retry", 0)
         assert (
-            lesson["weight"] == pytest.approx(informativeness(PRIOR_CHANNELS["retry"]))
+            lesson["weight"] == pytest.approx(compute_squared_correlation(PRIOR_CHANNELS["retry"]))
             and lesson["weight"] < 0.1
         )
 

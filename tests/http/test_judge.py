@@ -17,7 +17,7 @@ from sophia.config import BudgetSettings, CascadeSettings, JudgeSettings, Learni
 from sophia.core.errors import ConfigError
 from sophia.core.ids import JUDGE_ATTEMPT, decode_id
 from sophia.core.money import nano_from_usd
-from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, score_vote
+from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 from sophia.routing.types import decode_plan
 from sophia.sandbox import ScriptStep
 from sophia.serving.judging.judge import JUDGE_ACCOUNT
@@ -69,7 +69,9 @@ async def test_a_judge_of_another_family_marks_an_answer_and_its_mark_teaches(
         assert told["served_by"] == MINI
         (lesson,) = await gateway.rows("lessons")
         (expected,) = [one["quality"] for one in told["candidates"] if one["model"] == MINI]
-        score, weight = score_vote(ChannelVote("judge", 0.3), expected, PRIOR_CHANNELS["judge"])
+        score, weight = estimate_quality_from_vote(
+            ChannelVote("judge", 0.3), expected, PRIOR_CHANNELS["judge"]
+        )
         assert (lesson["arm"], lesson["channel"], lesson["first"]) == (MINI, "judge", 1)
         assert lesson["weight"] == pytest.approx(weight)
         assert lesson["quality"] == pytest.approx(score, abs=0.05) and lesson["quality"] < expected

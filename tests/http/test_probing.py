@@ -14,7 +14,12 @@ from sophia.cli.commands.models_probe import probe_new_model
 from sophia.compose.offline import open_offline_runtime
 from sophia.config import RoutingSettings, Settings
 from sophia.learning.online.packaged import load_probes
-from sophia.serving.judging.probe_model import ProbeRefused, ProbeReport, ProbeRequest, probe_model
+from sophia.serving.judging.probe_model import (
+    ProbeNotAllowed,
+    ProbeReport,
+    ProbeRequest,
+    probe_model,
+)
 
 NEW = "openai/gpt-4.1-mini"
 KNOWN = (NEMO, MINI)
@@ -126,7 +131,7 @@ async def test_answers_are_paid_from_a_purse_of_their_own(start: Start) -> None:
 
 async def test_what_would_cost_too_much_is_refused_before_anything_is_asked(start: Start) -> None:
     async with begun(start) as gateway:
-        with pytest.raises(ProbeRefused, match="more than the limit"):
+        with pytest.raises(ProbeNotAllowed, match="more than the limit"):
             await probed(gateway.folder, knowing(True), limit=1_000_000)
         assert not await gateway.outcomes()
 
@@ -145,7 +150,7 @@ async def test_a_model_that_has_outcomes_is_not_probed(start: Start) -> None:
         answer = await gateway.client.chat("sophia/auto", text="Hello.", sophia={"models": [NEW]})
         verdict = {"decision_id": answer.json["sophia"]["decision_id"], "score": 0.5}
         assert (await gateway.client.post("/v1/feedback", verdict)).json["stored"]
-        with pytest.raises(ProbeRefused, match="already has feedback"):
+        with pytest.raises(ProbeNotAllowed, match="already has feedback"):
             await probed(gateway.folder, knowing(True))
 
 
@@ -160,7 +165,7 @@ async def test_the_same_questions_do_not_count_twice(start: Start) -> None:
 async def test_a_name_that_is_none_is_answered_with_one_that_is(start: Start) -> None:
     async with begun(start) as gateway:
         wish = ProbeRequest("openai/gpt-4.1-mni", (), DOLLAR)
-        with pytest.raises(ProbeRefused, match="Did you mean"):
+        with pytest.raises(ProbeNotAllowed, match="Did you mean"):
             await asked(gateway.folder, wish, _NOWHERE)
 
 
@@ -168,7 +173,7 @@ async def test_a_model_that_cannot_be_asked_is_refused_in_a_sentence(start: Star
     """Whoever mistook an embedding model for another is told so, and nothing was asked."""
     async with begun(start) as gateway:
         wish = ProbeRequest("openai/text-embedding-3-small", KNOWN, DOLLAR)
-        with pytest.raises(ProbeRefused, match="for embedding, not for chat"):
+        with pytest.raises(ProbeNotAllowed, match="for embedding, not for chat"):
             await asked(gateway.folder, wish, _NOWHERE)
         assert not await gateway.outcomes()
 

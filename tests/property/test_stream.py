@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shapes import check_chunk
 from sophia.adapters.upstreams.stream import ChunkReader
-from sophia.adapters.upstreams.whole import read_answer
+from sophia.adapters.upstreams.whole import parse_whole_answer
 from sophia.core.calls import Deadlines, UpstreamCall
 from sophia.core.failures import UpstreamFailure
 
@@ -227,7 +227,7 @@ def test_odd_chunks_are_brought_into_shape_or_fail(bodies: list[Any], endpoint: 
 @given(ODD_BODY, st.sampled_from(["chat/completions", "completions", "embeddings"]))
 def test_odd_whole_answers_are_brought_into_shape_or_fail(body: Any, endpoint: str) -> None:
     try:
-        piece = read_answer(json.dumps(body).encode(), call(endpoint), "Up", 1)
+        piece = parse_whole_answer(json.dumps(body).encode(), call(endpoint), "Up", 1)
     except UpstreamFailure:
         return
     (chunk,) = piece.chunks

@@ -7,7 +7,7 @@ import pytest
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import Model
 from sophia.catalogue.profiles import CatalogueError, ModelProfiles, parse_profiles
-from sophia.catalogue.snapshot import load_bundled, load_bundled_profiles, parse_models
+from sophia.catalogue.snapshot import load_bundled_catalogue, load_bundled_profiles, parse_models
 
 PLAN_ROLES = [
     "complex reasoning",
@@ -25,7 +25,7 @@ PAID = {"prompt": "0.000001", "completion": "0.000002"}
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return load_bundled()
+    return load_bundled_catalogue()
 
 
 def listed(*ids: str, **fields: object) -> Catalogue:

@@ -12,7 +12,7 @@ from sophia.catalogue.model import UNBOUNDED, Model
 from sophia.catalogue.prices import PriceTier
 from sophia.catalogue.profiles import CatalogueError
 from sophia.catalogue.refresh import CatalogueChanges, diff_catalogues, refresh_catalogue
-from sophia.catalogue.snapshot import load_bundled, parse_models
+from sophia.catalogue.snapshot import load_bundled_catalogue, parse_models
 
 SCRIPT = Path(__file__).parents[2] / "scripts/build_catalogue.py"
 REQUIRED = {
@@ -34,7 +34,7 @@ REQUIRED = {
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return load_bundled()
+    return load_bundled_catalogue()
 
 
 def read(**fields: object) -> Model:

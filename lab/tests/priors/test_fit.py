@@ -11,7 +11,7 @@ from lab.priors.benchmarks import DATA, decode_matrix, parse_names
 from lab.priors.factor_model import BenchmarkMatrix, fit_factors, from_log_odds
 from lab.priors.fit import encode_book, fit_prior_book
 from lab.priors.held_out import HeldOutCell, predict_held_out, variance_inflation
-from sophia.learning.priors.book import UNMEASURED_SD_RANGE, PriorBook, load_shipped_priors
+from sophia.learning.priors.book import UNMEASURED_SD_RANGE, PriorTable, load_shipped_priors
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_same_tables_give_the_same_book() -> None:
     assert encode_book(one) == encode_book(
         fit_prior_book(cells, kinds, successors, pairs, {"x/3", "x/0"}, folds=4)
     )
-    assert json.decode(encode_book(one), type=PriorBook) == one
+    assert json.decode(encode_book(one), type=PriorTable) == one
     assert one.kinds == ("a", "b")
     assert one.sources == ("a", "b", "c")
     assert one.arms["x/alias"] == one.arms["x/0"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import Model
 from sophia.catalogue.profiles import CatalogueError
-from sophia.catalogue.snapshot import load_bundled, parse_models
+from sophia.catalogue.snapshot import load_bundled_catalogue, parse_models
 
 log = logging.getLogger("sophia")
 
@@ -26,7 +26,7 @@ class CatalogueChanges(NamedTuple):
 
 def load_catalogue(data: Path, local_models: Sequence[Model] = ()) -> Catalogue:
     """Return the models of the listing kept in `data`, else of the bundled one, and local ones."""
-    catalogue = load_bundled()
+    catalogue = load_bundled_catalogue()
     path = data / LISTING_FILE
     if path.exists():
         try:

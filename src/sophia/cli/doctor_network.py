@@ -13,7 +13,7 @@ from sophia.compose.upstreams import (
     build_connection_pool,
     describe_proxy,
     find_default_upstream,
-    uses_sandbox,
+    is_sandbox_used,
 )
 from sophia.config import Settings, UpstreamSettings
 from sophia.core.calls import Deadlines
@@ -32,7 +32,7 @@ _DEFAULT_FIX = "check the firewall; HTTPS_PROXY names a proxy, NO_PROXY exempts 
 async def check_network(settings: Settings, environ: Mapping[str, str]) -> list[DoctorFinding]:
     """Return the findings; spends nothing and shows no key."""
     findings = [_check_key(settings, environ)]
-    if not uses_sandbox(settings, environ):
+    if not is_sandbox_used(settings, environ):
         try:
             findings += await _check_upstream(find_default_upstream(settings, environ), environ)
         except ConfigError as error:
@@ -42,7 +42,7 @@ async def check_network(settings: Settings, environ: Mapping[str, str]) -> list[
 
 
 def _check_key(settings: Settings, environ: Mapping[str, str]) -> DoctorFinding:
-    if uses_sandbox(settings, environ):
+    if is_sandbox_used(settings, environ):
         detail = "sandbox: no real model is asked, nothing is spent"
         if settings.sandbox.enabled:
             return DoctorFinding("ok", "key", detail)

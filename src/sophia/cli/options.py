@@ -24,7 +24,7 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8080/v1"
 _P = ParamSpec("_P")
 
 
-def run_async(command: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
+def wrap_async_command(command: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
     """Return a command that runs a coroutine function to its end."""
 
     @wraps(command)

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from sophia.catalogue.snapshot import load_bundled_profiles
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     format_count,
     format_money,
-    get_console,
     is_wide_terminal,
 )
 
@@ -41,7 +41,7 @@ def print_decision(body: bytes) -> None:
     Raises msgspec.MsgspecError or KeyError for any other body.
     """
     decision = msgspec.json.decode(body, type=_Decision)
-    out = get_console()
+    out = build_console()
     out.print(Text(decision.sentence, style="bold"))
     out.print(Text(_format_features(decision), style="dim"))
     for note in [*decision.notes, *([decision.warning] if decision.warning else [])]:

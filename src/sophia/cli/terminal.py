@@ -18,7 +18,7 @@ _WIDE_COLUMNS = 110
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def get_console(*, stderr: bool = False) -> Console:
+def build_console(*, stderr: bool = False) -> Console:
     """Return a console; lines for a pipe or a file are wide enough for an uncut id.
 
     Emoji codes are off: a model's id may contain `:free:`.

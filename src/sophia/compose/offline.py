@@ -47,7 +47,7 @@ SNAPSHOT_FOLDER = "learned"
 
 
 @dataclass(frozen=True, slots=True)
-class DataFolder:
+class DataFolderStores:
     """An open data folder: its ledger and the snapshots of the learned policy."""
 
     store: Store
@@ -55,10 +55,10 @@ class DataFolder:
 
 
 @asynccontextmanager
-async def open_data_folder(settings: Settings) -> AsyncIterator[DataFolder]:
+async def open_data_folder(settings: Settings) -> AsyncIterator[DataFolderStores]:
     """Open the data folder for a command. Raises ConfigError."""
     async with open_store(settings) as store:
-        yield DataFolder(store, build_archive(settings))
+        yield DataFolderStores(store, build_policy_archive(settings))
 
 
 @asynccontextmanager
@@ -71,7 +71,7 @@ async def open_offline_runtime(
         connections = await open_connections(settings, environ, stack)
         runtime = await build_runtime(settings, connections, store, SystemClock())
         stack.push_async_callback(runtime.reconciler.close)
-        yield runtime, build_archive(settings, runtime.knowledge.pool.speed_prior)
+        yield runtime, build_policy_archive(settings, runtime.knowledge.pool.speed_prior)
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ def load_knowledge(settings: Settings) -> Knowledge:
     return build_knowledge(build_catalogue(settings), settings.routing, quality_prior)
 
 
-def build_archive(
+def build_policy_archive(
     settings: Settings, find_speed_prior: Callable[[str], SpeedPrior] = lambda _: DEFAULT_SPEED
 ) -> PolicyArchive:
     """Return the snapshots of the learned policy in the data folder. Raises ConfigError."""

@@ -20,14 +20,13 @@ from sophia.adapters.telemetry.logs import RequestLog, configure_logging
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.catalogue.refresh import listing_age
 from sophia.compose.keys import load_pepper
-from sophia.compose.offline import SNAPSHOT_FOLDER, build_archive, build_runtime, open_store
+from sophia.compose.offline import SNAPSHOT_FOLDER, build_policy_archive, build_runtime, open_store
 from sophia.compose.upstreams import Connections, build_webhooks, open_connections
 from sophia.config import Settings
 from sophia.core.errors import ConfigError
 from sophia.core.ids import IdGenerator
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
-from sophia.core.rows import AttemptOutcome
 from sophia.http.app import App
 from sophia.jobs.calibrate import calibrate_channels
 from sophia.jobs.checkpoint import PolicyCheckpoint, PromptHistoryCheckpoint
@@ -45,7 +44,7 @@ from sophia.serving.judging.judge import Judge, build_judge_config, restore_judg
 from sophia.serving.learned.budget_pacing import BudgetPacing
 from sophia.serving.learned.prompt_histories import MAX_PROMPTS, MAX_TEAM_PROMPTS, PromptHistories
 from sophia.serving.learned.routing import LearnedRouting
-from sophia.serving.observers import AnswerObservers
+from sophia.serving.observers import AnswerObserverFactory
 from sophia.serving.runtime import Runtime
 from sophia.tenants.keys import KeyRing
 
@@ -178,8 +177,7 @@ def _build_learning(
     settings: Settings, runtime: Runtime, folder: SnapshotFolder
 ) -> LearningRuntime:
     learning, store, clock = settings.learning, runtime.ledger.store, runtime.ledger.clock
-    # The pool is replaced at every refresh of the catalogue.
-    archive = build_archive(settings, lambda model: runtime.knowledge.pool.speed_prior(model))  # noqa: PLW0108
+    archive = build_policy_archive(settings, runtime.speed_prior)
     policy, lock = archive.new_policy(), asyncio.Lock()
     # Read the priors: an unusable file must stop the start, not the first new model.
     policy.shipped_prior("")
@@ -242,17 +240,17 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
     judge = None
     if config is not None:
         await restore_judge_spend(runtime.ledger)
-
-        def report(result: str, outcomes: Sequence[AttemptOutcome]) -> None:
-            costs = [(outcome.model, outcome.cost_nano) for outcome in outcomes]
-            sophia.metrics.count_judgement(result, costs)
-
-        judge = Judge(runtime, config, sophia.feedback_writer, report)
-        policy = learning.routing.policy
-        judge.biases = lambda key_id: policy.reliability(key_id).bias_by_judge()
+        reliability = learning.routing.policy.reliability
+        judge = Judge(
+            runtime,
+            config,
+            sophia.feedback_writer,
+            report=sophia.metrics.count_judgement,
+            biases=lambda key_id: reliability(key_id).bias_by_judge(),
+        )
         sophia.closing.push_async_callback(judge.close)
     detector = ImplicitFeedbackDetector(sophia.feedback_writer, runtime.ledger.clock)
-    runtime.observe = AnswerObservers(judge, detector if settings.implicit else None)
+    runtime.observe = AnswerObserverFactory(judge, detector if settings.implicit else None)
     return judge
 
 

@@ -35,7 +35,7 @@ async def open_connections(
 ) -> Connections:
     """Return the upstreams, which `stack` closes; must run inside a loop. Raises ConfigError."""
     sandbox = url = None
-    if uses_sandbox(settings, environ):
+    if is_sandbox_used(settings, environ):
         sandbox = await SandboxProcess.start(
             settings.sandbox.speed, local_model=settings.sandbox.local_model
         )
@@ -54,7 +54,7 @@ async def open_connections(
     return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)
 
 
-def uses_sandbox(settings: Settings, environ: Mapping[str, str]) -> bool:
+def is_sandbox_used(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Return whether the sandbox replaces OpenRouter: no key, and no upstream for the catalogue."""
     if settings.sandbox.enabled is not None:
         return settings.sandbox.enabled

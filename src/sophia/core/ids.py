@@ -30,7 +30,7 @@ class IdGenerator:
         return self._last
 
 
-def command_request_id(request_id: int) -> int:
+def build_command_request_id(request_id: int) -> int:
     """Return an id that no server issues, for a command that writes to the same ledger."""
     return request_id | 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
 
@@ -51,6 +51,6 @@ def decode_id(prefix: str, text: str) -> int | None:
     return None if match is None else int(match[1], 16)
 
 
-def created_ms(id: int) -> int:
+def extract_timestamp_ms(id: int) -> int:
     """Return the time of a request's or attempt's id, in milliseconds since 1970."""
     return id >> (_COUNTER_BITS + _ATTEMPT_BITS)

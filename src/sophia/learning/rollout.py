@@ -44,7 +44,7 @@ class AnytimeInterval(Struct, frozen=True):
     high: float
 
 
-class LiveIntervals(Struct, frozen=True, tag="Standing"):
+class RolloutIntervals(Struct, frozen=True, tag="Standing"):
     """Anytime-valid intervals of both mean scores."""
 
     learned: AnytimeInterval = field(name="challenger")
@@ -58,7 +58,7 @@ class RolloutStageChange(Struct, frozen=True, kw_only=True):
     before: RolloutStage
     after: RolloutStage
     reason: str
-    evidence: LiveIntervals
+    evidence: RolloutIntervals
 
 
 class Rollout(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     history: tuple[RolloutStageChange, ...] = ()
 
 
-def learned_share(rollout: Rollout) -> float:
+def compute_learned_share(rollout: Rollout) -> float:
     """Return the share of traffic that the learned policy serves."""
     return {"champion": 1 - HOLDBACK_SHARE, "settled": 1.0}.get(rollout.stage, 0.0)
 
@@ -84,7 +84,7 @@ def record_rollout_score(rollout: Rollout, side: RolloutSide, score: float, at_m
         rollout = replace(rollout, learned_scores=_add_score(rollout.learned_scores, score))
     else:
         rollout = replace(rollout, heuristic_scores=_add_score(rollout.heuristic_scores, score))
-    intervals = LiveIntervals(
+    intervals = RolloutIntervals(
         anytime_interval(rollout.learned_scores), anytime_interval(rollout.heuristic_scores)
     )
     after: RolloutStage

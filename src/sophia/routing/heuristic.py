@@ -14,7 +14,7 @@ FALLBACK_ROLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def choose_role(features: Features) -> tuple[str, str]:  # noqa: PLR0911 - a row of the table each
+def choose_model_role(features: Features) -> tuple[str, str]:  # noqa: PLR0911 - a row of the table each
     """Return the role that should answer, and a sentence with the reason."""
     complexity, task = features.complexity, features.task_type
     level = f"(complexity {complexity:.2f})"

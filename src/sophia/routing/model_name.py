@@ -11,14 +11,14 @@ LEARNED_POLICY = "learned"
 POLICIES = ("heuristic", LEARNED_POLICY, "cheap", "fast", "best")
 
 
-def is_auto(model: str) -> bool:
+def is_route_name(model: str) -> bool:
     """Return whether the choice of the model is left to Sophia."""
     return model.startswith(MODEL_PREFIX)
 
 
 def apply_model_name(model: str, hints: Hints) -> Hints:
     """Return `hints` with the trade-off, policy or rule that a `sophia/…` name asks for."""
-    if model == AUTO_MODEL or not is_auto(model):
+    if model == AUTO_MODEL or not is_route_name(model):
         return hints
     name, _, suffix = model[len(MODEL_PREFIX) :].partition(":")
     if name == "auto":

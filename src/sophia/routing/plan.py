@@ -7,7 +7,7 @@ from msgspec import Struct
 from sophia.routing.candidates import Candidates
 from sophia.routing.explain.refusals import build_exclusion_error, build_no_candidate_error
 from sophia.routing.features.extract import build_default_features
-from sophia.routing.heuristic import choose_role, order_quotes, truncate_chain
+from sophia.routing.heuristic import choose_model_role, order_quotes, truncate_chain
 from sophia.routing.model_name import LEARNED_POLICY
 from sophia.routing.pool import PoolModel
 from sophia.routing.quotes import DEFAULT_MIN_QUALITY, Quote, order_by_tradeoff, resolve_tradeoff
@@ -212,7 +212,7 @@ def _select_by_learned_policy(candidates: Candidates) -> _Selection | None:
 def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
     """Return the selection of the heuristic, reordered by the caller's trade-off."""
     hints = candidates.request.hints
-    role, reason = choose_role(candidates.request.features)
+    role, reason = choose_model_role(candidates.request.features)
     tradeoff = resolve_tradeoff(hints) if policy == "heuristic" else policy
     last = _find_last_resort(candidates)
     affordable = order_quotes(role, candidates.find_quote_by_role, candidates.rank_by_quality())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sophia.sandbox.api.listing import read_listing
 from sophia.sandbox.server import ScriptedUpstream
-from sophia.sandbox.text.local_model import SmallModel, find_model_file
+from sophia.sandbox.text.local_model import LocalTextGenerator, find_model_file
 
 PARENT_CHECK_SECONDS = 1.0
 
@@ -52,7 +52,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     _watch_stdin(loop, stop)
     weights = find_model_file() if arguments.local else None
-    model = SmallModel(weights) if weights else None
+    model = LocalTextGenerator(weights) if weights else None
     upstream = ScriptedUpstream(
         models=read_listing(arguments.models),
         host=arguments.host,

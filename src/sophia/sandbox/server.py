@@ -12,7 +12,7 @@ from itertools import count
 from sophia.sandbox.api.bill import BilledGeneration, SandboxBill
 from sophia.sandbox.api.errors import SandboxError
 from sophia.sandbox.api.listing import ListedModel, ModelListing, read_listing
-from sophia.sandbox.api.pages import render_page
+from sophia.sandbox.api.pages import answer_get_request
 from sophia.sandbox.api.request import SandboxRequest, parse_body, parse_chat, parse_completion
 from sophia.sandbox.control import answer_control_request
 from sophia.sandbox.response.connection import ConnectionWriter, RecordedRequest, ServerConnection
@@ -22,7 +22,7 @@ from sophia.sandbox.response.writer import ScriptedResponseWriter
 from sophia.sandbox.script import ANY_MODEL, NORMAL_STEP, ScriptStep, UpstreamScript
 from sophia.sandbox.text.choices import generate_choice
 from sophia.sandbox.text.embeddings import build_embeddings
-from sophia.sandbox.text.local_model import SmallModel, StreamingText
+from sophia.sandbox.text.local_model import LocalTextGenerator, StreamingText
 
 MAX_REQUESTS = 2_000
 REQUEST_PARSERS: Mapping[str, Callable[[Mapping[str, object]], SandboxRequest]] = {
@@ -47,7 +47,7 @@ class ScriptedUpstream:
     port: int = 0
     speed: float = 0.0
     tls: ssl.SSLContext | None = None
-    local_model: SmallModel | None = None
+    local_model: LocalTextGenerator | None = None
 
     def __post_init__(self) -> None:
         self.bill = SandboxBill()
@@ -225,7 +225,7 @@ class ScriptedUpstream:
     async def _serve_page(self, wire: ConnectionWriter, path: str, query: str) -> None:
         writer = ScriptedResponseWriter(wire, self.scripts.next(path))
         if not await writer.replace_answer():
-            await writer.send_body(render_page(path, query, self._listing, self.bill))
+            await writer.send_body(answer_get_request(path, query, self._listing, self.bill))
 
     def _generation_id(self) -> str:
         return f"gen-{int(time.time())}-{self._nonce}{next(self._numbers):08d}"

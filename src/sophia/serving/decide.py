@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sophia.catalogue.catalogue import ResolvedModel
 from sophia.core.errors import BudgetExceeded, UnknownModel
-from sophia.routing.model_name import is_auto
+from sophia.routing.model_name import is_route_name
 from sophia.routing.plan import build_plan, plan_named
 from sophia.routing.request import KeyLimits, RouteRequest
 from sophia.routing.rules.model import find_rule
@@ -39,7 +39,7 @@ def decide(runtime: Runtime, request: Request, scope: BudgetScope) -> Decision:
 
 
 def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -> Decision:
-    if not is_auto(request.model):
+    if not is_route_name(request.model):
         return _decide_named(request, runtime.knowledge, limits, today)
     if request.endpoint == "embeddings":
         raise UnknownModel(

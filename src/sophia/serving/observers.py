@@ -10,7 +10,7 @@ _MAX_BYTES = 256 * 1024
 """Size of an answer's chunks up to which it is judged."""
 
 
-class AnswerObservers:
+class AnswerObserverFactory:
     """Factory of the observer of each answer."""
 
     def __init__(

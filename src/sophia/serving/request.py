@@ -54,7 +54,7 @@ def read_request_field(fields: Fields, name: str) -> Any:
     return json.decode(value) if isinstance(value, Raw) else value
 
 
-def allows_text_judging(prompt: Prompt) -> bool:
+def may_judge_text(prompt: Prompt) -> bool:
     """Return whether an answer to `prompt` can be judged from its text alone."""
     media = prompt.images or prompt.files or prompt.audio
     return not media and prompt.choice_count == 1 and prompt.body_bytes <= _MAX_JUDGEABLE_BYTES

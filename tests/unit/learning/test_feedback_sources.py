@@ -9,9 +9,9 @@ from sophia.learning.feedback.sources import (
     PRIOR_CHANNELS,
     ChannelAccuracy,
     ChannelVote,
+    compute_squared_correlation,
+    estimate_quality_from_vote,
     fit_dawid_skene,
-    informativeness,
-    score_vote,
 )
 
 TRUE = {"score": (0.92, 0.15), "thumb": (0.80, 0.40), "judge": (0.70, 0.10), "retry": (0.97, 0.85)}
@@ -95,7 +95,9 @@ def combined(row: np.ndarray, expected: float, channels: dict[str, ChannelAccura
     """Return the score after all votes of a decision, one upon the other."""
     for name, value in zip(TRUE, row, strict=True):
         if np.isfinite(value):
-            expected, _ = score_vote(ChannelVote(name, value), expected, channels[name])
+            expected, _ = estimate_quality_from_vote(
+                ChannelVote(name, value), expected, channels[name]
+            )
     return expected
 
 
@@ -111,7 +113,7 @@ def test_scores_keep_a_right_expectation() -> None:
 
 
 def scored(vote: ChannelVote, expected: float) -> tuple[float, float]:
-    return score_vote(vote, expected, PRIOR_CHANNELS[vote.channel])
+    return estimate_quality_from_vote(vote, expected, PRIOR_CHANNELS[vote.channel])
 
 
 @given(votes, st.floats(0, 1))
@@ -148,11 +150,13 @@ def test_a_vote_without_strength_leaves_the_expectation_with_no_weight() -> None
 
 
 def test_channels_differ_in_information() -> None:
-    worth = {name: informativeness(channel) for name, channel in PRIOR_CHANNELS.items()}
+    worth = {name: compute_squared_correlation(channel) for name, channel in PRIOR_CHANNELS.items()}
     assert worth["test"] > worth["score"] > worth["judge"] > worth["completed"]
-    assert informativeness(ChannelAccuracy((1.0, 1e-12), (1e-12, 1.0))) == pytest.approx(1)
-    assert informativeness(ChannelAccuracy((3.0, 7.0), (3.0, 7.0))) == 0
-    assert informativeness(ChannelAccuracy((0.8, 0.2), (0.4, 0.6))) == pytest.approx(
+    assert compute_squared_correlation(
+        ChannelAccuracy((1.0, 1e-12), (1e-12, 1.0))
+    ) == pytest.approx(1)
+    assert compute_squared_correlation(ChannelAccuracy((3.0, 7.0), (3.0, 7.0))) == 0
+    assert compute_squared_correlation(ChannelAccuracy((0.8, 0.2), (0.4, 0.6))) == pytest.approx(
         0.1667, abs=1e-4
     )
 
@@ -165,5 +169,5 @@ def test_a_channel_cannot_turn_around() -> None:
     assert all(
         learned[name].true_positive_rate > learned[name].false_positive_rate for name in TRUE
     )
-    assert informativeness(learned["thumb"]) < 0.01
-    assert informativeness(learned["judge"]) > 0.2
+    assert compute_squared_correlation(learned["thumb"]) < 0.01
+    assert compute_squared_correlation(learned["judge"]) > 0.2

@@ -12,7 +12,7 @@ from sophia.learning.feedback.influence_caps import (
     TRIM_DIVISOR,
     InfluenceLimiter,
     compute_effective_weight,
-    pool_means,
+    compute_robust_mean,
 )
 
 share = st.floats(0, 1)
@@ -92,25 +92,25 @@ def test_so_many_liars_as_are_trimmed_stay_within_the_range_of_the_others(
     assert len(liars) <= (len(honest) + len(liars) + PRIOR_SEATS) // TRIM_DIVISOR
     low = min([prior, *(value for value, _ in honest)])
     high = max([prior, *(value for value, _ in honest)])
-    assert low - 1e-9 <= pool_means([*honest, *liars], prior) <= high + 1e-9
+    assert low - 1e-9 <= compute_robust_mean([*honest, *liars], prior) <= high + 1e-9
 
 
 @given(means, share)
 def test_the_weight_of_a_key_counts_up_to_its_cap_only(
     others: list[tuple[float, float]], value: float
 ) -> None:
-    capped = pool_means([*others, (value, MAX_MEAN_WEIGHT)], 0.5)
-    assert pool_means([*others, (value, 1e12)], 0.5) == capped
+    capped = compute_robust_mean([*others, (value, MAX_MEAN_WEIGHT)], 0.5)
+    assert compute_robust_mean([*others, (value, 1e12)], 0.5) == capped
 
 
 def test_many_keys_that_agree_are_followed() -> None:
     agreeing = [(0.9, 500.0)] * 12
-    assert pool_means(agreeing, 0.5) > 0.8
-    assert pool_means(agreeing[:1], 0.5) == 0.5
-    assert pool_means([], 0.5) == 0.5
+    assert compute_robust_mean(agreeing, 0.5) > 0.8
+    assert compute_robust_mean(agreeing[:1], 0.5) == 0.5
+    assert compute_robust_mean([], 0.5) == 0.5
 
 
 def test_a_single_liar_moves_nothing_among_few() -> None:
     """With one key besides, the seats of the prior hold the middle."""
-    quiet = pool_means([(0.8, 50.0), (0.0, 0.0)], 0.8)
-    assert pool_means([(0.8, 50.0), (0.0, 1e9)], 0.8) == quiet == 0.8
+    quiet = compute_robust_mean([(0.8, 50.0), (0.0, 0.0)], 0.8)
+    assert compute_robust_mean([(0.8, 50.0), (0.0, 1e9)], 0.8) == quiet == 0.8

@@ -8,8 +8,8 @@ from sophia.learning.feedback.judge_bias import (
     choose_judge,
     correct_score,
     estimate_biases,
+    is_same_family,
     model_families,
-    share_family,
 )
 
 GPT, CLAUDE, GEMINI = (
@@ -37,9 +37,9 @@ def test_a_family_shows_in_the_author_and_in_the_name(model: str, expected: set[
 
 
 def test_models_of_a_family_are_recognised() -> None:
-    assert share_family(GPT, "openai/gpt-oss-20b")
-    assert share_family("meta-llama/llama-3.3-70b", "nvidia/llama-3.1-nemotron-70b-instruct")
-    assert not share_family(GPT, CLAUDE)
+    assert is_same_family(GPT, "openai/gpt-oss-20b")
+    assert is_same_family("meta-llama/llama-3.3-70b", "nvidia/llama-3.1-nemotron-70b-instruct")
+    assert not is_same_family(GPT, CLAUDE)
 
 
 def test_a_judge_of_another_family_is_sampled() -> None:

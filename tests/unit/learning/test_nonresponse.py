@@ -13,7 +13,7 @@ from sophia.learning.evaluation.nonresponse import (
     estimate_means,
     fit_response_weights,
 )
-from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, score_vote
+from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 
 EXPECTED = 0.7
 TRUTH = np.array([0.85, 0.55])
@@ -43,7 +43,9 @@ def population(
     sampled = rng.random(count) < share
     called = rng.random(count) < np.where(good, *judge)
     votes = [ChannelVote("judge", value) for value in (0.0, 1.0)]
-    levels = [score_vote(vote, EXPECTED, PRIOR_CHANNELS["judge"])[0] for vote in votes]
+    levels = [
+        estimate_quality_from_vote(vote, EXPECTED, PRIOR_CHANNELS["judge"])[0] for vote in votes
+    ]
     verdicts = np.where(sampled, np.where(called, levels[1], levels[0]), np.nan)
     scores = np.where(volunteered, good, verdicts)
     feedback = FeedbackColumns(

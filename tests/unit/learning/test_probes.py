@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe_answers import right
-from sophia.learning.online.packaged import load_probe_categories, load_probes
+from sophia.learning.online.packaged import load_probes, load_task_kind_weights
 from sophia.learning.priors.probe_prior import (
     AbilityShift,
+    ExpectedQualityByKind,
     ProbeWins,
-    QualityByKind,
     count_probe_wins,
     estimate_ability_shift,
     shift_prior,
@@ -27,9 +27,9 @@ from sophia.learning.priors.probes import (
 from sophia.routing.bandit.policy import Prior
 
 NAMES = ("code", "law", "maths")
-NEW = QualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.10))
-KNOWN = [QualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.05))]
-EVEN = QualityByKind(np.full(3, 0.8), np.full(3, 0.1))
+NEW = ExpectedQualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.10))
+KNOWN = [ExpectedQualityByKind(np.array([0.80, 0.90, 0.70]), np.full(3, 0.05))]
+EVEN = ExpectedQualityByKind(np.full(3, 0.8), np.full(3, 0.1))
 
 
 def right_answer(probe: Probe) -> tuple[str, list[ProbeToolCall]]:
@@ -40,7 +40,7 @@ def right_answer(probe: Probe) -> tuple[str, list[ProbeToolCall]]:
 
 def test_every_kind_of_work_is_probed_and_no_name_comes_twice() -> None:
     kinds = Counter(probe.kind for probe in load_probes())
-    assert kinds.keys() == set(load_probe_categories().names)
+    assert kinds.keys() == set(load_task_kind_weights().names)
     assert 30 <= len(load_probes()) <= 60 and min(kinds.values()) >= 4
     assert (
         len({probe.id for probe in load_probes()})
@@ -154,7 +154,7 @@ def test_a_number_of_hundreds_of_digits_is_a_wrong_answer_and_no_crash(digits: i
 
 
 def test_even_endless_probes_leave_the_uncertainty_of_the_transfer_to_traffic() -> None:
-    sure = QualityByKind(EVEN.quality, np.full(3, 1e-6))
+    sure = ExpectedQualityByKind(EVEN.quality, np.full(3, 1e-6))
     endless = estimate_ability_shift(
         NAMES, {name: ProbeWins(1e6, 6e5, 4e5) for name in NAMES}, EVEN, [sure]
     )
@@ -169,7 +169,7 @@ def test_one_kind_is_limited_evidence_on_the_others() -> None:
 
 def test_uncertain_reference_models_weaken_the_evidence() -> None:
     pairs = {"maths": ProbeWins(16, 10, 2)}
-    loose = [QualityByKind(KNOWN[0].quality, np.full(3, 0.15))]
+    loose = [ExpectedQualityByKind(KNOWN[0].quality, np.full(3, 0.15))]
     assert (
         estimate_ability_shift(NAMES, pairs, NEW, loose).log_odds[2]
         < estimate_ability_shift(NAMES, pairs, NEW, KNOWN).log_odds[2]

@@ -9,7 +9,7 @@ from sophia.learning.rollout import (
     Rollout,
     ScoreTally,
     anytime_interval,
-    learned_share,
+    compute_learned_share,
     record_rollout_score,
 )
 
@@ -24,9 +24,9 @@ def scored(rollout: Rollout, learned: list[float], heuristic: list[float]) -> Ro
 def test_a_policy_that_is_as_good_is_settled() -> None:
     """It serves all but the holdback first, then everything; the evidence is kept."""
     rollout = Rollout()
-    assert learned_share(rollout) == 0.95
+    assert compute_learned_share(rollout) == 0.95
     rollout = scored(rollout, [0.8] * 5000, [0.8] * 5000)
-    assert (rollout.stage, learned_share(rollout)) == ("settled", 1.0)
+    assert (rollout.stage, compute_learned_share(rollout)) == ("settled", 1.0)
     (step,) = rollout.history
     assert (step.before, step.after) == ("champion", "settled")
     assert step.evidence.learned.count == 5000
@@ -39,7 +39,7 @@ def test_a_policy_that_is_worse_is_retired(gap: float, most: int) -> None:
     learned = (draws.random(most) < 0.8 - gap).astype(float).tolist()
     heuristic = (draws.random(most) < 0.8).astype(float).tolist()
     rollout = scored(Rollout(), learned, heuristic)
-    assert (rollout.stage, learned_share(rollout)) == ("retired", 0.0)
+    assert (rollout.stage, compute_learned_share(rollout)) == ("retired", 0.0)
     assert rollout.history[-1].reason == "worse than the heuristic"
 
 

@@ -16,7 +16,11 @@ from sophia.learning.feedback.source_reliability import (
     SourceReliability,
     build_vote,
 )
-from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, informativeness
+from sophia.learning.feedback.sources import (
+    PRIOR_CHANNELS,
+    ChannelVote,
+    compute_squared_correlation,
+)
 
 GPT, NOVA, MINI = "openai/gpt-5", "amazon/nova-lite-v1", "openai/gpt-4o-mini"
 RATES = {"score": (0.95, 0.10), "thumb": (0.60, 0.50), "judge": (0.90, 0.10)}
@@ -61,10 +65,14 @@ def test_each_key_learns_what_its_own_channels_are_worth() -> None:
         pytest.approx(0.6, abs=0.08),
         pytest.approx(0.5, abs=0.1),
     )
-    assert informativeness(thumb) < 0.1 < informativeness(PRIOR_CHANNELS["thumb"])
-    assert informativeness(reliability["noisy"].channels["judge"]) > informativeness(
-        PRIOR_CHANNELS["judge"]
+    assert (
+        compute_squared_correlation(thumb)
+        < 0.1
+        < compute_squared_correlation(PRIOR_CHANNELS["thumb"])
     )
+    assert compute_squared_correlation(
+        reliability["noisy"].channels["judge"]
+    ) > compute_squared_correlation(PRIOR_CHANNELS["judge"])
     assert reliability["noisy"].comparisons["thumb"] > 500
 
 
@@ -101,7 +109,7 @@ def test_a_liar_among_keys_does_not_turn_a_channel_around() -> None:
         abs(score.true_positive_rate - before.true_positive_rate) < 0.03
         and abs(score.false_positive_rate - before.false_positive_rate) < 0.03
     )
-    assert informativeness(score) > 0.4
+    assert compute_squared_correlation(score) > 0.4
 
 
 @settings(max_examples=25)

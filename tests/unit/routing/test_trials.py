@@ -9,10 +9,10 @@ from sophia.routing.bandit.trials import (
     PROBABILITY,
     REQUESTS_PER_TASK,
     ArmTrial,
+    build_arm_trial,
     compute_trial_probability,
     count_trial_answer,
     is_trial_over,
-    start_trial,
 )
 
 SHARES = np.array([0.61, 0.35, 0.04])
@@ -32,7 +32,7 @@ def _use_up(trial: ArmTrial, task: int) -> ArmTrial:
 
 
 def test_main_tasks_are_tried_and_rare_ones_are_not() -> None:
-    trial = start_trial("new", 3)
+    trial = build_arm_trial("new", 3)
     assert _probability(trial, 0) == PROBABILITY
     assert _probability(trial, 1) == PROBABILITY
     assert _probability(trial, 2) == 0.0
@@ -41,7 +41,7 @@ def test_main_tasks_are_tried_and_rare_ones_are_not() -> None:
 
 
 def test_a_quota_is_used_up_task_by_task_and_then_the_trial_is_over() -> None:
-    trial = _use_up(start_trial("new", 3), 0)
+    trial = _use_up(build_arm_trial("new", 3), 0)
     assert _probability(trial, 0) == 0.0
     assert _probability(trial, 1) == PROBABILITY
     assert not is_trial_over(trial, SHARES)
@@ -51,7 +51,7 @@ def test_a_quota_is_used_up_task_by_task_and_then_the_trial_is_over() -> None:
 
 
 def test_other_arms_answers_pay_for_a_trial_but_do_not_use_it_up() -> None:
-    trial = count_trial_answer(start_trial("new", 3), TASKS[0], "old", 7.0, 0.5)
+    trial = count_trial_answer(build_arm_trial("new", 3), TASKS[0], "old", 7.0, 0.5)
     assert trial.requests_by_task == (0.0, 0.0, 0.0)
     assert (trial.total_cost, trial.extra_cost) == (7.0, 0.0)
 
@@ -59,7 +59,7 @@ def test_other_arms_answers_pay_for_a_trial_but_do_not_use_it_up() -> None:
 def test_a_trial_costs_at_most_its_share_of_spending() -> None:
     """Credit lets it begin at once; its cost in the end keeps to the share."""
     rng = np.random.default_rng(0)
-    trial = start_trial("new", 3)
+    trial = build_arm_trial("new", 3)
     for _ in range(3000):
         tried = rng.uniform() < _probability(trial, cost=4.9)
         arm, cost = ("new", 4.9) if tried else ("old", 1.0)
@@ -71,20 +71,20 @@ def test_a_trial_costs_at_most_its_share_of_spending() -> None:
 
 
 def test_a_cheaper_arm_is_tried_without_any_budget_left() -> None:
-    broke = count_trial_answer(start_trial("new", 3), TASKS[0], "new", 1e6, 1e6)
+    broke = count_trial_answer(build_arm_trial("new", 3), TASKS[0], "new", 1e6, 1e6)
     assert _probability(broke, 0, cost=1.5) == 0.0
     assert _probability(broke, 0, cost=0.5) == PROBABILITY
 
 
 def test_an_arm_far_more_expensive_than_the_best_is_not_tried() -> None:
-    trial = start_trial("new", 3)
+    trial = build_arm_trial("new", 3)
     above, below = MAX_COST_MULTIPLE + 0.1, MAX_COST_MULTIPLE - 0.1
     assert _probability(trial, 0, cost=above) == 0.0
     assert _probability(trial, 0, cost=below) == PROBABILITY
 
 
 def test_an_answer_of_the_new_arm_counts_with_the_cost_that_the_trial_caused() -> None:
-    trial = count_trial_answer(start_trial("new", 3), TASKS[0], "new", 2.5, 0.5)
+    trial = count_trial_answer(build_arm_trial("new", 3), TASKS[0], "new", 2.5, 0.5)
     assert trial.extra_cost == 0.5
     assert trial.requests_by_task == (1.0, 0.0, 0.0)
     assert trial.total_cost == 2.5

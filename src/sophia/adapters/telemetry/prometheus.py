@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from sophia.core.events import Settled
 from sophia.core.money import nano_to_usd
+from sophia.core.rows import AttemptOutcome
 
 _BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000)
 _BUCKET_BOUNDS_S = tuple(ms / 1000 for ms in _BOUNDS_MS)
@@ -109,11 +110,11 @@ class PrometheusSink(Collector):
         mean, count = self._scores.get(model, (0.0, 0))
         self._scores[model] = mean + (score - mean) / (count + 1), count + 1
 
-    def count_judgement(self, result: str, cost: Sequence[tuple[str, int]]) -> None:
-        """Count one answer to be judged, by its result; `cost` is nano-dollars by model."""
+    def count_judgement(self, result: str, outcomes: Sequence[AttemptOutcome]) -> None:
+        """Count one answer to be judged, by its result; `outcomes` are the judges' attempts."""
         self._judgements[result] += 1
-        for model, nano in cost:
-            self._counters[model].cost_nano += nano
+        for outcome in outcomes:
+            self._counters[outcome.model].cost_nano += outcome.cost_nano
 
     def render(self) -> bytes:
         """Return the page for a scrape."""

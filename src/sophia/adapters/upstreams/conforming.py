@@ -62,7 +62,7 @@ class _Answer(Struct, kw_only=True):
 _decode = Decoder(_Answer).decode
 
 
-def parse_conforming(body: bytes) -> ChunkBatch | None:
+def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
     """Return the answer with its bytes unchanged, or None if they cannot stay as they are."""
     if not body.endswith(b"}"):
         return None

@@ -40,7 +40,7 @@ def encode_openai_compatible(call: UpstreamCall) -> bytes:
     for name in _OPENROUTER_ONLY:
         fields.pop(name, None)
     if call.stream:
-        options = shapes.expect_object(fields.get("stream_options"))
+        options = shapes.coerce_object(fields.get("stream_options"))
         fields["stream_options"] = {**options, "include_usage": True}
     return shapes.encode(fields)
 
@@ -61,8 +61,8 @@ def _common_fields(call: UpstreamCall) -> dict[str, object]:
 
 
 def _with_ceiling(provider: object, ceiling: PriceCeiling) -> dict[str, object]:
-    fields = shapes.expect_object(provider)
-    limits = shapes.expect_object(fields.get("max_price"))
+    fields = shapes.coerce_object(provider)
+    limits = shapes.coerce_object(fields.get("max_price"))
     for name, nano in (("prompt", ceiling.prompt), ("completion", ceiling.completion)):
         requested = _parse_price(limits.get(name))
         limits[name] = nano / 1e9 if requested is None else min(requested, nano / 1e9)

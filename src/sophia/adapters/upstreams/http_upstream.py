@@ -9,7 +9,7 @@ from sophia.adapters.upstreams.http1.exchange import HttpResponse
 from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.adapters.upstreams.sse import EventReader
 from sophia.adapters.upstreams.stream import ChunkReader
-from sophia.adapters.upstreams.whole import read_answer
+from sophia.adapters.upstreams.whole import parse_whole_answer
 from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall, Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
 
@@ -49,7 +49,7 @@ class WholeExchange(_HttpExchange):
             return None
         body = await self._response.body(_MAX_ANSWER_BYTES)
         self._returned = True
-        batch = read_answer(body, self._call, self._provider, int(time.time()))
+        batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
         self.generation_id = self.generation_id or batch.id
         return batch
 
@@ -168,7 +168,7 @@ class HttpUpstream:
             body = shapes.decode_object(await self.get(f"/generation?id={generation_id}"))
         except UpstreamFailure:
             return None
-        data = shapes.expect_object(body.get("data"))
+        data = shapes.coerce_object(body.get("data"))
         cost = shapes.parse_cost(data.get("total_cost"))
         if cost is None:
             return None

@@ -49,14 +49,14 @@ def decode_object(payload: bytes) -> JsonObject:
     return value
 
 
-def expect_object(value: object) -> JsonObject:
+def coerce_object(value: object) -> JsonObject:
     """Return a copy of `value`, decoded if it is raw JSON; an empty object if it is no object."""
     if isinstance(value, msgspec.Raw):
         value = _decode(value)
     return dict(value) if isinstance(value, dict) else {}
 
 
-def repair_finish_reason(choice: JsonObject) -> str | None:
+def normalize_finish_reason(choice: JsonObject) -> str | None:
     """Normalise `finish_reason` in place to one of the five that clients know; return it."""
     native = choice.get("finish_reason")
     if native is None:
@@ -126,8 +126,8 @@ def parse_usage(value: object) -> Usage | None:
         if prompt is None or total is None:
             return None
         completion = max(total - prompt, 0)
-    prompt_details = expect_object(value.get("prompt_tokens_details"))
-    completion_details = expect_object(value.get("completion_tokens_details"))
+    prompt_details = coerce_object(value.get("prompt_tokens_details"))
+    completion_details = coerce_object(value.get("completion_tokens_details"))
     value["prompt_tokens"] = prompt
     value["completion_tokens"] = completion
     value["total_tokens"] = prompt + completion
@@ -161,7 +161,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
     """Turn an upstream's `error` object into a failure, whatever its shape."""
     if not isinstance(value, dict):
         return UpstreamFailure(kind, str(value)[:500], status=status)
-    metadata = expect_object(value.get("metadata"))
+    metadata = coerce_object(value.get("metadata"))
     code = value.get("code")
     if not isinstance(code, int):
         code = int(code) if isinstance(code, str) and code.isdigit() else status
@@ -171,7 +171,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
     if isinstance(raw, str) and raw and raw not in message:
         message = f"{message}: {raw}"
     provider = metadata.get("provider_name")
-    wait = expect_object(value.get("availability")).get("retry_after")
+    wait = coerce_object(value.get("availability")).get("retry_after")
     error_type = metadata.get("error_type") or value.get("type") or value.get("code")
     if metadata.get("reasons") or metadata.get("patterns"):
         # Findings of a filter, whatever the error calls itself.

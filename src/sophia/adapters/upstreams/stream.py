@@ -163,7 +163,7 @@ class ChunkReader:
         if type(choice.get("index")) is not int:
             choice["index"] = position
         self._started_choices.add(choice["index"])
-        reason = shapes.repair_finish_reason(choice)
+        reason = shapes.normalize_finish_reason(choice)
         shapes.raise_choice_error(choice)
         self.finish_reason = reason or self.finish_reason
         if not self._chat:

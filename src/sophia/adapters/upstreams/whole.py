@@ -3,17 +3,20 @@
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
-from sophia.adapters.upstreams.conforming import parse_conforming
+from sophia.adapters.upstreams.conforming import parse_passthrough_answer
 from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 
-def read_answer(body: bytes, call: UpstreamCall, provider: str, now: int) -> ChunkBatch:
+def parse_whole_answer(body: bytes, call: UpstreamCall, provider: str, now: int) -> ChunkBatch:
     """Return the answer in `body` as a single chunk; `now` is in Unix seconds.
 
     Raises UpstreamFailure: the body is an error, is not JSON, or has nothing of an answer in it.
     """
-    if call.endpoint == "chat/completions" and (batch := parse_conforming(body)) is not None:
+    if (
+        call.endpoint == "chat/completions"
+        and (batch := parse_passthrough_answer(body)) is not None
+    ):
         return batch
     answer = shapes.decode_object(body.lstrip())
     if answer.get("error") is not None:
@@ -78,7 +81,7 @@ def _normalise_choice(choice: dict[str, Any], position: int, *, is_chat: bool) -
         text = choice["text"] = value if isinstance(value, str) else ""
         has_content, length = bool(text), len(text)
     # A whole answer cannot be cut without a failure, so a missing reason means a plain stop.
-    choice["finish_reason"] = shapes.repair_finish_reason(choice) or "stop"
+    choice["finish_reason"] = shapes.normalize_finish_reason(choice) or "stop"
     choice.setdefault("logprobs", None)
     choice.setdefault("native_finish_reason", choice["finish_reason"])
     return has_content, length

@@ -7,9 +7,14 @@ import msgspec
 import typer
 from rich.text import Text
 
-from sophia.cli.client import ErrorDetail, RequestFailed, post_json, read_events
+from sophia.cli.client import ErrorDetail, RequestFailed, open_post_response, read_events
 from sophia.cli.options import DEFAULT_BASE_URL, BaseUrl, DataDir, Json, Key
-from sophia.cli.terminal import exit_with_error, format_money, get_console, strip_control_characters
+from sophia.cli.terminal import (
+    build_console,
+    exit_with_error,
+    format_money,
+    strip_control_characters,
+)
 
 _EXIT_INTERRUPTED = 130
 
@@ -68,7 +73,7 @@ def chat(
         typer.secho("\nStopped; what was written until now is charged.", dim=True, err=True)
         raise typer.Exit(_EXIT_INTERRUPTED) from None
     typer.echo()
-    get_console(stderr=True).print(_format_summary(last))
+    build_console(stderr=True).print(_format_summary(last))
 
 
 def route(
@@ -84,7 +89,7 @@ def route(
 
     token = _require_key(key, data_dir)
     try:
-        with post_json(base_url, token, "/route", _build_body(prompt, model)) as response:
+        with open_post_response(base_url, token, "/route", _build_body(prompt, model)) as response:
             body = response.read()
         if json:
             typer.echo(msgspec.json.format(body, indent=2).decode())
@@ -116,7 +121,7 @@ def _print_answer(base_url: str, key: str, body: dict[str, object]) -> _Chunk:
     last = _Chunk()
     begun = False
     try:
-        with post_json(base_url, key, "/chat/completions", body) as response:
+        with open_post_response(base_url, key, "/chat/completions", body) as response:
             for data in read_events(response):
                 last = msgspec.json.decode(data, type=_Chunk)
                 if last.error is not None:

@@ -18,10 +18,10 @@ from sophia.cli.commands.usage import require_ledger
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     exit_with_error,
     format_money,
-    get_console,
     is_wide_terminal,
     strip_control_characters,
 )
@@ -99,14 +99,14 @@ def compare_on_past_traffic(
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
-        print_comparison(result, get_console())
+        print_comparison(result, build_console())
 
 
 async def _compare(
     settings: Settings, path: Path, request: ComparisonRequest
 ) -> CounterfactualReport:
     pool, read_costs = load_knowledge(settings).pool, partial(report.read_request_costs, path)
-    with get_console(stderr=True).status("Reading the ledger …") as status:
+    with build_console(stderr=True).status("Reading the ledger …") as status:
         async with open_data_folder(settings) as folder:
             return await compare_policies(
                 folder.archive,

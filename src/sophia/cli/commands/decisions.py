@@ -7,10 +7,10 @@ import msgspec
 import typer
 
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json, run_async
+from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
 from sophia.cli.route_output import print_decision
 from sophia.cli.terminal import exit_with_error, print_json
-from sophia.compose.offline import DataFolder, open_data_folder
+from sophia.compose.offline import DataFolderStores, open_data_folder
 from sophia.core.ids import decode_id, encode_id
 from sophia.core.rows import AttemptIntent
 from sophia.http.v1.decisions import render_decision
@@ -25,7 +25,7 @@ _MAX_LISTED = 20
 
 
 @decisions.command("show")
-@run_async
+@wrap_async_command
 async def show_decision(
     id: Annotated[str, typer.Argument(help="The decision's id, dec-…")],
     json: Json = False,
@@ -45,7 +45,7 @@ async def show_decision(
 
 
 @decisions.command("verify")
-@run_async
+@wrap_async_command
 async def verify_decisions(
     id: Annotated[
         str | None, typer.Argument(help="A decision's id; default: all of the last days.")
@@ -106,7 +106,7 @@ def _parse_id(id: str) -> int:
     return number
 
 
-async def _find(folder: DataFolder, id: int) -> AttemptIntent:
+async def _find(folder: DataFolderStores, id: int) -> AttemptIntent:
     row = await folder.store.decision(id)
     if row is None or row.plan is None:
         exit_with_error(f"The ledger has no decision {encode_id('dec', id)}.")

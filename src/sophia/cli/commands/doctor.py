@@ -14,7 +14,7 @@ from sophia.cli.config_file import find_settings_file, load_command_settings
 from sophia.cli.doctor_machine import DoctorFinding, check_machine
 from sophia.cli.doctor_network import check_network
 from sophia.cli.options import ConfigFile, DataDir, Json
-from sophia.cli.terminal import get_console, print_json, strip_control_characters
+from sophia.cli.terminal import build_console, print_json, strip_control_characters
 from sophia.core.errors import ConfigError
 
 _SYMBOLS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
@@ -35,7 +35,7 @@ def doctor(json: Json = False, data_dir: DataDir = None, config: ConfigFile = No
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        get_console().print(_summary(errors, warnings))
+        build_console().print(_summary(errors, warnings))
     raise typer.Exit(1 if errors else 0)
 
 
@@ -50,7 +50,7 @@ def _run_checks(config: Path | None, data_dir: str | None) -> Iterator[DoctorFin
     source = f"{file} is valid" if file else "no file; defaults and the environment"
     yield DoctorFinding("ok", "settings", source)
     yield from check_machine(settings, os.environ)
-    with get_console(stderr=True).status("Asking the upstream …"):
+    with build_console(stderr=True).status("Asking the upstream …"):
         findings = asyncio.run(check_network(settings, os.environ))
     yield from findings
 
@@ -59,9 +59,9 @@ def _print_finding(finding: DoctorFinding) -> None:
     symbol, style = _SYMBOLS[finding.status]
     line = Text.assemble((symbol, style), f" {finding.subject}: ", style="")
     line.append(strip_control_characters(finding.detail))
-    get_console().print(line)
+    build_console().print(line)
     if finding.fix:
-        get_console().print(Padding(Text(f"→ {finding.fix}", style="dim"), (0, 0, 0, 4)))
+        build_console().print(Padding(Text(f"→ {finding.fix}", style="dim"), (0, 0, 0, 4)))
 
 
 def _summary(errors: int, warnings: int) -> Text:

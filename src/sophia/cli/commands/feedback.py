@@ -6,8 +6,8 @@ import msgspec
 import typer
 
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json, run_async
-from sophia.cli.terminal import build_table, get_console, print_json
+from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
+from sophia.cli.terminal import build_console, build_table, print_json
 from sophia.compose.offline import open_data_folder
 from sophia.learning.feedback.joint_ratings import read_multi_channel_ratings
 from sophia.learning.feedback.reliability import MIN_DECISIONS, estimate_reliability
@@ -16,7 +16,7 @@ from sophia.learning.feedback.sources import (
     MAX_FEEDBACK_AGE_MS,
     PRIOR_CHANNELS,
     ChannelAccuracy,
-    informativeness,
+    compute_squared_correlation,
 )
 
 feedback = typer.Typer(help="Feedback on answers.", no_args_is_help=True)
@@ -28,7 +28,7 @@ _LEGEND = (
 
 
 @feedback.command("sources")
-@run_async
+@wrap_async_command
 async def show_source_reliability(
     json: Json = False, data_dir: DataDir = None, config: ConfigFile = None
 ) -> None:
@@ -53,9 +53,9 @@ async def show_source_reliability(
         for source, accuracy in reliability.channels.items()
     ]
     numbers = ("good", "bad", "weight", "compared")
-    get_console().print(build_table("key", "source", *numbers, numeric=numbers, rows=cells))
+    build_console().print(build_table("key", "source", *numbers, numeric=numbers, rows=cells))
     for line in _LEGEND:
-        get_console().print(line, style="dim")
+        build_console().print(line, style="dim")
     if not estimates:
         typer.echo(
             f"No key has {MIN_DECISIONS} answers of the last thirty days that several sources "
@@ -71,7 +71,7 @@ def _build_row(
         source,
         f"{accuracy.true_positive_rate:.2f}",
         f"{accuracy.false_positive_rate:.2f}",
-        f"{informativeness(accuracy):.3f}",
+        f"{compute_squared_correlation(accuracy):.3f}",
         "-" if compared is None else f"{compared:,}",
     )
 

@@ -8,8 +8,8 @@ import typer
 from msgspec.structs import replace
 
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json, run_async
-from sophia.cli.terminal import build_table, exit_with_error, get_console, print_json
+from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
+from sophia.cli.terminal import build_console, build_table, exit_with_error, print_json
 from sophia.compose.keys import create_key, ensure_data_folder
 from sophia.compose.offline import open_store
 from sophia.core.money import format_usd, nano_from_usd, nano_to_usd
@@ -28,7 +28,7 @@ PerRequest = Annotated[
 
 
 @keys.command("create")
-@run_async
+@wrap_async_command
 async def create_api_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     daily_budget_usd: DailyBudget = None,
@@ -57,7 +57,7 @@ async def create_api_key(
 
 
 @keys.command("list")
-@run_async
+@wrap_async_command
 async def list_api_keys(
     json: Json = False, data_dir: DataDir = None, config: ConfigFile = None
 ) -> None:
@@ -83,11 +83,11 @@ async def list_api_keys(
         )
         for row in rows
     ]
-    get_console().print(build_table(*columns, numeric=amounts, rows=cells))
+    build_console().print(build_table(*columns, numeric=amounts, rows=cells))
 
 
 @keys.command("update")
-@run_async
+@wrap_async_command
 async def update_api_key(
     id: Id,
     name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
@@ -115,7 +115,7 @@ async def update_api_key(
 
 
 @keys.command("revoke")
-@run_async
+@wrap_async_command
 async def revoke_api_key(id: Id, data_dir: DataDir = None, config: ConfigFile = None) -> None:
     """Revoke a key; running servers notice within a second."""
     async with open_store(load_command_settings(config, data_dir)) as store:

@@ -29,10 +29,10 @@ from sophia.cli.commands.policy import arm_to_json, load_arm_summaries, print_ar
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     exit_with_error,
     format_count,
-    get_console,
     is_wide_terminal,
     print_json,
     strip_control_characters,
@@ -110,7 +110,7 @@ def list_models(
         print_json([_model_to_json(model) | {"arms": arms.get(model.id, [])} for model in found])
         return
     shown = found if show_all else found[:_DEFAULT_ROWS]
-    out = get_console()
+    out = build_console()
     _print_models(out, [model for model in shown if model.profile is not None], with_role=True)
     _print_models(out, [model for model in shown if model.profile is None], with_role=False)
     out.print(_footer(catalogue, len(shown), len(found), is_wide_terminal(out)), style="dim")
@@ -141,7 +141,7 @@ def show_model(
     for field, value in list(body.items())[1:]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         rows.append((field.replace("_", " "), str("-" if text is None else text)))
-    get_console().print(build_table("model", strip_control_characters(model.id), rows=rows))
+    build_console().print(build_table("model", strip_control_characters(model.id), rows=rows))
     if arms:
         typer.echo()
         print_arms(arms)
@@ -162,7 +162,7 @@ def refresh_model_list(data_dir: DataDir = None, config: ConfigFile = None) -> N
     upstream = find_default_upstream(settings, os.environ)
     try:
         data = ensure_data_folder(settings)
-        with get_console(stderr=True).status(
+        with build_console(stderr=True).status(
             escape(f"Fetching the models of {upstream.base_url} …")
         ):
             body = asyncio.run(_fetch_listing(upstream))

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     exit_with_error,
     format_money,
-    get_console,
     print_json,
     strip_control_characters,
 )
@@ -24,7 +24,7 @@ from sophia.core.money import nano_from_usd, nano_to_usd
 from sophia.learning.priors.probe_prior import MIN_PAIRS
 from sophia.serving.judging.probe_model import (
     ProbeEstimate,
-    ProbeRefused,
+    ProbeNotAllowed,
     ProbeReport,
     ProbeRequest,
     probe_model,
@@ -52,7 +52,7 @@ def probe_new_model(
     request = ProbeRequest(id, against or (), nano_from_usd(str(limit_usd)))
     try:
         report = asyncio.run(_probe(settings, request))
-    except (ProbeRefused, LookupError) as error:
+    except (ProbeNotAllowed, LookupError) as error:
         exit_with_error(strip_control_characters(str(error)))
     if json:
         print_json(_report_to_json(report))
@@ -64,7 +64,7 @@ def probe_new_model(
 
 async def _probe(settings: Settings, request: ProbeRequest) -> ProbeReport:
     columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=get_console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=build_console(stderr=True), transient=True) as progress:
         task = progress.add_task("asking", total=None)
 
         def on_estimate(estimate: ProbeEstimate) -> None:
@@ -93,7 +93,7 @@ def _print_report(report: ProbeReport) -> None:
     for model in (report.estimate.model, *report.estimate.baselines):
         counts = Counter(grade.correct for grade in report.grades if grade.model == model)
         out.add_row(model, *(str(counts[correct]) for correct in (True, False, None)))
-    get_console().print(out)
+    build_console().print(out)
     problems = Counter((grade.model, grade.problem) for grade in report.grades if grade.problem)
     for (model, problem), count in problems.most_common(_MAX_PROBLEMS):
         typer.secho(
@@ -114,7 +114,7 @@ def _print_report(report: ProbeReport) -> None:
             counted = (f"{pairs.count:.0f}", f"{pairs.wins:g}", f"{pairs.losses:g}")
         quality = (f"{each.quality[index]:.2f} ± {each.sd[index]:.2f}" for each in (before, after))
         out.add_row(kind, *counted, *quality)
-    get_console().print("", out)
+    build_console().print("", out)
     typer.echo(
         f"\nActive snapshot: {(report.snapshot or '')[:16]}; `sophia policy rollback` undoes this. "
         f"It cost {spent}."

@@ -11,16 +11,16 @@ import typer
 
 from sophia.cli.commands.compare import compare_on_past_traffic
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json, run_async
+from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     exit_with_error,
     format_money,
-    get_console,
     print_json,
     strip_control_characters,
 )
-from sophia.compose.offline import build_archive, load_knowledge, open_data_folder
+from sophia.compose.offline import build_policy_archive, load_knowledge, open_data_folder
 from sophia.config import Settings
 from sophia.core.errors import ConfigError
 from sophia.core.money import nano_to_usd
@@ -70,7 +70,7 @@ def list_active_snapshots(
 ) -> None:
     """List the snapshots that were active, the latest last."""
     settings = load_command_settings(config, data_dir)
-    archive = build_archive(settings)
+    archive = build_policy_archive(settings)
     steps = archive.read_history()
     lessons = {step.id: archive.read_lesson_count(step.id) for step in steps if not step.expired}
     if json:
@@ -97,14 +97,14 @@ def list_active_snapshots(
             count = "unreadable" if known is None else f"{known:,}"
             kept.append((f"{since:%Y-%m-%d %H:%M}", step.id[:16], count, step.reason))
     columns = ("since", "snapshot", "lessons", "reason")
-    get_console().print(build_table(*columns, numeric=("lessons",), rows=kept))
+    build_console().print(build_table(*columns, numeric=("lessons",), rows=kept))
     typer.echo(_describe_priors(Path(settings.data_dir)))
     if len(lessons) < len(steps):
         typer.echo(f"{len(steps) - len(lessons)} earlier snapshots are no longer kept.")
 
 
 @policy.command("rollback")
-@run_async
+@wrap_async_command
 async def roll_back_policy(
     snapshot: Annotated[
         str | None, typer.Argument(help="A snapshot's id or its beginning; default: the previous.")
@@ -127,7 +127,7 @@ async def roll_back_policy(
 
 
 @policy.command("retrain")
-@run_async
+@wrap_async_command
 async def retrain_learned_policy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only report; activate nothing.")
@@ -173,7 +173,7 @@ def _now_ms() -> int:
 def load_arm_summaries(settings: Settings, key_id: str = "") -> list[ArmSummary]:
     """Return the arms of the pool by the active snapshot. Raises BrokenSnapshot."""
     pool = load_knowledge(settings).pool
-    return summarize_arms(build_archive(settings, pool.speed_prior), pool, key_id)
+    return summarize_arms(build_policy_archive(settings, pool.speed_prior), pool, key_id)
 
 
 def print_arms(arms: Sequence[ArmSummary]) -> None:
@@ -196,7 +196,7 @@ def print_arms(arms: Sequence[ArmSummary]) -> None:
             f"{summary.failure_rate:.1%} ({least:.1%}-{most:.1%})",
             f"{arm.timed_answers:,}",
         )
-    get_console().print(out)
+    build_console().print(out)
     typer.echo(f"\n{_LEGEND}")
 
 

@@ -15,11 +15,11 @@ from rich.text import Text
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import (
+    build_console,
     build_table,
     exit_with_error,
     format_count,
     format_money,
-    get_console,
     print_json,
     strip_control_characters,
 )
@@ -52,8 +52,8 @@ def usage(
     elif not found.rows:
         typer.echo(f"No requests from {dates[0]} to {dates[-1]}.")
     else:
-        _print_table(get_console(), by, found.rows, found.key_names)
-        _print_days(get_console(), dates, found.daily)
+        _print_table(build_console(), by, found.rows, found.key_names)
+        _print_days(build_console(), dates, found.daily)
 
 
 def require_ledger(settings: Settings) -> Path:

@@ -94,7 +94,7 @@ def _build_envelope(answer: Answer, last: ChunkBatch) -> dict[str, object]:
     return {
         "id": last.id or encode_id("req", request.id),
         "object": "chat.completion.chunk" if chat else "text_completion",
-        "created": last.created or int(answer.record.dispatch.ledger.clock.wall()),
+        "created": last.created or int(answer.record.dependencies.ledger.clock.wall()),
         "model": last.model or answer.model,
         "provider": last.provider or "Sophia",
     }

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 from msgspec import Struct
 
-from sophia.core.ids import created_ms
+from sophia.core.ids import extract_timestamp_ms
 from sophia.core.ports import FeedbackStore, Store
 from sophia.core.rows import AttemptIntent, LessonRow
 from sophia.learning.feedback.sources import IMPLICIT_CHANNELS, JUDGE_CHANNEL
@@ -82,14 +82,14 @@ async def read_decisions(
 async def read_feedback(store: FeedbackStore, since_ms: int = 0) -> dict[int, LoggedFeedback]:
     """Return the explicit feedback by decision since a moment."""
     feedback: dict[int, LoggedFeedback] = {}
-    async for row in iterate_ledger_lessons(store):
+    async for row in iterate_lesson_rows(store):
         explicit = row.weight > 0.0 and row.channel not in IMPLICIT_CHANNELS
-        if explicit and created_ms(row.decision_id) >= since_ms:
+        if explicit and extract_timestamp_ms(row.decision_id) >= since_ms:
             feedback[row.decision_id] = _merge_feedback(feedback.get(row.decision_id), row)
     return feedback
 
 
-async def iterate_ledger_lessons(store: FeedbackStore, after: int = 0) -> AsyncIterator[LessonRow]:
+async def iterate_lesson_rows(store: FeedbackStore, after: int = 0) -> AsyncIterator[LessonRow]:
     """Yield the ledger's lessons with numbers above `after`, in their order."""
     while rows := await store.lessons(after, PAGE_SIZE):
         for row in rows:

@@ -49,7 +49,7 @@ def compute_effective_weight(weight: float) -> float:
     return -DAILY_WEIGHT_CAP * math.expm1(-weight / DAILY_WEIGHT_CAP)
 
 
-def pool_means(means: Sequence[tuple[float, float]], prior: float) -> float:
+def compute_robust_mean(means: Sequence[tuple[float, float]], prior: float) -> float:
     """Return the trimmed mean of the keys' means and of four seats that hold the prior.
 
     As many keys as are trimmed at one end cannot move it out of the range of the others. `means`

@@ -50,7 +50,7 @@ def model_families(model: str) -> frozenset[str]:
     return frozenset(named | ({author} if author else set()))
 
 
-def share_family(judge: str, arm: str) -> bool:
+def is_same_family(judge: str, arm: str) -> bool:
     """Return whether two models share a family."""
     return not model_families(judge).isdisjoint(model_families(arm))
 
@@ -60,7 +60,7 @@ def choose_judge(arm: str, judges: Sequence[str], uniform: float) -> str | None:
 
     `uniform` is a random number in [0, 1) that selects it.
     """
-    unrelated = [judge for judge in judges if not share_family(judge, arm)]
+    unrelated = [judge for judge in judges if not is_same_family(judge, arm)]
     return unrelated[int(uniform * len(unrelated))] if unrelated else None
 
 
@@ -75,7 +75,7 @@ def estimate_biases(
     unrelated: defaultdict[str, list[float]] = defaultdict(list)
     gaps: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for judge, arm, gap in comparisons:
-        if not share_family(judge, arm):
+        if not is_same_family(judge, arm):
             unrelated[judge].append(gap)
         for family in model_families(arm):
             gaps[judge, family].append(gap)
@@ -93,7 +93,7 @@ def correct_score(
 
     Within a family the strength is at most one half, and falls with the uncertainty of the bias.
     """
-    if not share_family(judge, arm):
+    if not is_same_family(judge, arm):
         return ChannelVote(JUDGE_CHANNEL, score)
     shared = model_families(judge) & model_families(arm)
     measured = [biases[judge, family] for family in shared if (judge, family) in biases]

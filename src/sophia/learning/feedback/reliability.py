@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-from sophia.learning.feedback.influence_caps import pool_means
+from sophia.learning.feedback.influence_caps import compute_robust_mean
 from sophia.learning.feedback.judge_bias import estimate_biases
 from sophia.learning.feedback.source_reliability import JudgeBias, SourceReliability
 from sophia.learning.feedback.sources import (
     JUDGE_CHANNEL,
     PRIOR_CHANNELS,
     ChannelAccuracy,
-    channel_from_rates,
+    build_channel_accuracy,
     fit_dawid_skene,
 )
 
@@ -91,9 +91,9 @@ def _pool_channel(name: str, keys: Collection[SourceReliability]) -> ChannelAccu
     learned = [key.channels[name] for key in keys if name in key.channels]
     hits = [(channel.true_positive_rate, sum(channel.good)) for channel in learned]
     slips = [(channel.false_positive_rate, sum(channel.bad)) for channel in learned]
-    return channel_from_rates(
-        pool_means(hits, prior.true_positive_rate),
-        pool_means(slips, prior.false_positive_rate),
+    return build_channel_accuracy(
+        compute_robust_mean(hits, prior.true_positive_rate),
+        compute_robust_mean(slips, prior.false_positive_rate),
         sum(prior.good),
         sum(prior.bad),
     )

@@ -67,7 +67,9 @@ class ChannelVote(Struct, frozen=True):
     strength: float = 1.0
 
 
-def score_vote(vote: ChannelVote, expected: float, channel: ChannelAccuracy) -> tuple[float, float]:
+def estimate_quality_from_vote(
+    vote: ChannelVote, expected: float, channel: ChannelAccuracy
+) -> tuple[float, float]:
     """Return the probability that an answer was good, and the weight of this score.
 
     The score starts from the arm's expected quality. The weight, from 0 (no information) to 1
@@ -75,10 +77,10 @@ def score_vote(vote: ChannelVote, expected: float, channel: ChannelAccuracy) -> 
     """
     odds = _logit(min(max(expected, 0.01), 0.99))
     odds += vote.strength * _log_likelihood_ratio(vote.value, channel)
-    return 1 / (1 + math.exp(-odds)), vote.strength * informativeness(channel)
+    return 1 / (1 + math.exp(-odds)), vote.strength * compute_squared_correlation(channel)
 
 
-def informativeness(channel: ChannelAccuracy) -> float:
+def compute_squared_correlation(channel: ChannelAccuracy) -> float:
     """Return the squared correlation of a channel with the truth, were half of all answers good.
 
     0 for a channel that rates good and bad answers alike, 1 for one that is never wrong.
@@ -153,9 +155,9 @@ def _update_counts(
     middle = (hit + slip) / 2
     hit = min(middle + MIN_RATE_GAP / 2, 1 - 1e-6)
     slip = max(middle - MIN_RATE_GAP / 2, 1e-6)
-    return channel_from_rates(hit, slip, sum(channel.good), sum(channel.bad))
+    return build_channel_accuracy(hit, slip, sum(channel.good), sum(channel.bad))
 
 
-def channel_from_rates(hit: float, slip: float, good: float, bad: float) -> ChannelAccuracy:
+def build_channel_accuracy(hit: float, slip: float, good: float, bad: float) -> ChannelAccuracy:
     """Return a channel with these rates that is worth so many good and bad answers."""
     return ChannelAccuracy((hit * good, (1 - hit) * good), (slip * bad, (1 - slip) * bad))

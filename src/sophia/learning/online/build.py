@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sophia.learning.online.packaged import load_task_kinds
 from sophia.learning.online.policy import OnlinePolicy, OnlineSettings
-from sophia.learning.priors.book import PriorBook, build_arm_prior, load_shipped_priors
+from sophia.learning.priors.book import PriorTable, build_arm_prior, load_shipped_priors
 from sophia.routing.bandit.arms import strip_call_mode
 from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
 from sophia.routing.bandit.policy import Prior
@@ -18,7 +18,7 @@ def build_policy(
     settings: OnlineSettings | None = None,
     *,
     shared: bool = False,
-    get_priors: Callable[[], PriorBook] = load_shipped_priors,
+    get_priors: Callable[[], PriorTable] = load_shipped_priors,
     find_speed_prior: Callable[[str], SpeedPrior] = lambda _: DEFAULT_SPEED,
 ) -> OnlinePolicy:
     """Return a policy that has no lessons and no arms; with `shared` all keys learn together.

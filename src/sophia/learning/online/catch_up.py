@@ -2,7 +2,7 @@
 
 from sophia.core.ports import FeedbackStore, LedgerStore, Store
 from sophia.core.rows import LessonRow
-from sophia.learning.evaluation.logged import PAGE_SIZE, iterate_ledger_lessons
+from sophia.learning.evaluation.logged import PAGE_SIZE, iterate_lesson_rows
 from sophia.learning.feedback.sources import IMPLICIT_CHANNELS
 from sophia.learning.online.policy import OnlinePolicy
 from sophia.learning.online.tenant_status import LoggedLesson
@@ -36,14 +36,14 @@ async def load_lessons(store: Store, *, shared: bool) -> list[tuple[LessonRow, L
     """Return the ledger's lessons with a decision that it still holds, as rows and as learned."""
     return [
         (row, logged)
-        async for row in iterate_ledger_lessons(store)
+        async for row in iterate_lesson_rows(store)
         if (logged := await _load_lesson(store, row, shared=shared)) is not None
     ]
 
 
 async def find_last_lesson(store: FeedbackStore, after: int = 0) -> int:
     """Return the number of the ledger's last lesson, or `after` when there is none behind it."""
-    async for row in iterate_ledger_lessons(store, after):
+    async for row in iterate_lesson_rows(store, after):
         after = row.number
     return after
 

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from sophia.learning.online.probed import ProbeCategories
+from sophia.learning.online.probed import TaskKindWeights
 from sophia.learning.priors.book import load_shipped_priors
 from sophia.learning.priors.probes import Probe, parse_probes
 from sophia.routing.bandit.context.embedding import load_embedding_model
@@ -47,7 +47,7 @@ def load_task_kinds() -> list[tuple[str, ...]]:
     ]
 
 
-def load_probe_categories() -> ProbeCategories:
+def load_task_kind_weights() -> TaskKindWeights:
     """Return the kinds of work of the priors, and how the tasks are spread over them."""
     names, tasks = load_shipped_priors().kinds, load_task_kinds()
     column = {kind: index for index, kind in enumerate(names)}
@@ -55,7 +55,7 @@ def load_probe_categories() -> ProbeCategories:
     for row, kinds in enumerate(tasks):
         # A task like no kind is like all of them.
         weights[row, [column[kind] for kind in kinds if kind in column] or slice(None)] = 1.0
-    return ProbeCategories(names, weights / weights.sum(axis=1, keepdims=True))
+    return TaskKindWeights(names, weights / weights.sum(axis=1, keepdims=True))
 
 
 def _read(name: str) -> bytes:

@@ -16,7 +16,7 @@ from sophia.core.bounded import BoundedDict
 from sophia.learning.feedback.source_reliability import PRIOR_RELIABILITY, SourceReliability
 from sophia.learning.online.drift_detectors import MAX_TENANTS, DriftDetectors, DriftSum
 from sophia.learning.online.tenant_status import LoggedLesson, TenantStatus, update_status
-from sophia.learning.rollout import learned_share
+from sophia.learning.rollout import compute_learned_share
 from sophia.routing.bandit.arms import (
     CALL_KINDS,
     format_arm,
@@ -36,10 +36,10 @@ from sophia.routing.bandit.policy import Lesson, Prior, Vector
 from sophia.routing.bandit.quality.hierarchical import HierarchicalPolicy
 from sophia.routing.bandit.trials import (
     ArmTrial,
+    build_arm_trial,
     compute_trial_share,
     count_trial_answer,
     is_trial_over,
-    start_trial,
 )
 from sophia.routing.rank import LearnedPolicy
 from sophia.routing.types import DecisionTrace, Exploration
@@ -145,7 +145,7 @@ class OnlinePolicy:
             prior = self.prior(arm)
             self.learner.add_arm(arm, prior)
             if self.lesson_count:
-                self._trials[arm] = start_trial(arm, len(prior.mean))
+                self._trials[arm] = build_arm_trial(arm, len(prior.mean))
         self._arms = frozenset(self.learner.arms)
 
     def prior(self, arm: str) -> Prior:
@@ -185,7 +185,7 @@ class OnlinePolicy:
         learned policy by name.
         """
         rollout = self.status(tenant).rollout
-        served = 0.0 if rollout is None else learned_share(rollout)
+        served = 0.0 if rollout is None else compute_learned_share(rollout)
         if assignment >= served and not requested:
             return None
         total = float(self._task_counts.sum())

@@ -8,8 +8,8 @@ from msgspec import Struct
 from sophia.learning.online.policy import OnlinePolicy
 from sophia.learning.priors.probe_prior import (
     MIN_PAIRS,
+    ExpectedQualityByKind,
     ProbeWins,
-    QualityByKind,
     estimate_ability_shift,
     shift_prior,
 )
@@ -17,7 +17,7 @@ from sophia.routing.bandit.arms import CALL_KINDS, format_arm
 from sophia.routing.bandit.policy import Matrix, PolicyContext
 
 
-class ProbeCategories(Struct, frozen=True):
+class TaskKindWeights(Struct, frozen=True):
     """Names of the K kinds of work, and how each task is spread over them.
 
     `weights` has shape (T, K); its rows sum to 1.
@@ -30,8 +30,8 @@ class ProbeCategories(Struct, frozen=True):
 class ProbeResult(Struct, frozen=True):
     """Expected quality by kind before and after the probes; `posterior` is None for too few."""
 
-    prior: QualityByKind
-    posterior: QualityByKind | None
+    prior: ExpectedQualityByKind
+    posterior: ExpectedQualityByKind | None
 
 
 def has_outcomes(policy: OnlinePolicy, model: str) -> bool:
@@ -39,12 +39,12 @@ def has_outcomes(policy: OnlinePolicy, model: str) -> bool:
     return any(policy.learner.has_outcomes(format_arm(model, call)) for call in CALL_KINDS)
 
 
-def apply_probes(
+def update_prior_from_probes(
     policy: OnlinePolicy,
     model: str,
     reference_models: Sequence[str],
     pairs: Mapping[str, ProbeWins],
-    categories: ProbeCategories,
+    categories: TaskKindWeights,
 ) -> ProbeResult:
     """Set the prior of `model` from its pairs with the reference models, all known to `policy`.
 
@@ -70,8 +70,8 @@ def apply_probes(
 
 
 def _quality_by_kind(
-    policy: OnlinePolicy, model: str, categories: ProbeCategories
-) -> QualityByKind:
+    policy: OnlinePolicy, model: str, categories: TaskKindWeights
+) -> ExpectedQualityByKind:
     weights = categories.weights
     ratings = [policy.learner.rate(PolicyContext(task), [model]) for task in np.eye(len(weights))]
     quality = np.array([rating.quality[0] for rating in ratings])
@@ -79,4 +79,4 @@ def _quality_by_kind(
     quality_by_kind, variance = (
         (values @ weights) / weights.sum(axis=0) for values in (quality, sd * sd)
     )
-    return QualityByKind(quality_by_kind, np.sqrt(variance))
+    return ExpectedQualityByKind(quality_by_kind, np.sqrt(variance))

@@ -41,7 +41,7 @@ class ArmPrior(Struct, frozen=True, rename={"derived_from": "of"}):
     derived_from: tuple[str, ...] = ()
 
 
-class PriorBook(
+class PriorTable(
     Struct,
     frozen=True,
     kw_only=True,
@@ -75,7 +75,7 @@ class BenchmarkSource(Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...]
 
 
-def find_arm_prior(book: PriorBook, arm: str) -> ArmPrior:
+def find_arm_prior(book: PriorTable, arm: str) -> ArmPrior:
     """Return the prior of an arm; variants such as `:free` have that of the model."""
     for name in (arm, arm.partition(":")[0]):
         if name in book.arms:
@@ -84,7 +84,7 @@ def find_arm_prior(book: PriorBook, arm: str) -> ArmPrior:
     return known[0] if known else book.unknown_family
 
 
-def build_arm_prior(book: PriorBook, arm: str, classes: Sequence[Sequence[str]]) -> Prior:
+def build_arm_prior(book: PriorTable, arm: str, classes: Sequence[Sequence[str]]) -> Prior:
     """Return an arm's prior over a taxonomy.
 
     `classes` holds the kinds that each class of the taxonomy is like; a class without any gets the
@@ -115,7 +115,7 @@ class SavedPriors(
 
     created_ms: int
     sources: tuple[BenchmarkSource, ...]
-    priors: PriorBook
+    priors: PriorTable
     sha256: str = ""
 
     def digest(self) -> str:
@@ -125,21 +125,21 @@ class SavedPriors(
 
 
 @cache
-def load_shipped_priors() -> PriorBook:
+def load_shipped_priors() -> PriorTable:
     """Return the shipped priors."""
     blob = files("sophia.routing").joinpath("data", PRIORS_FILE).read_bytes()
-    return json.decode(blob, type=PriorBook)
+    return json.decode(blob, type=PriorTable)
 
 
-def build_priors_reader(folder: Path) -> Callable[[], PriorBook]:
+def build_priors_reader(folder: Path) -> Callable[[], PriorTable]:
     """Return a function that returns the current priors: those saved in `folder`, else the shipped.
 
     The function reads a changed file again; one that became unreadable is logged and ignored.
     """
     path = folder / PRIORS_FILE
-    last: tuple[tuple[int, int] | None, PriorBook] | None = None
+    last: tuple[tuple[int, int] | None, PriorTable] | None = None
 
-    def read() -> PriorBook:
+    def read() -> PriorTable:
         nonlocal last
         stat = path.stat() if path.exists() else None
         stamp = None if stat is None else (stat.st_mtime_ns, stat.st_size)

@@ -29,7 +29,7 @@ _MIN_PROBABILITY = 0.02
 _NEWTON_STEPS = 20
 
 
-class QualityByKind(Struct, frozen=True):
+class ExpectedQualityByKind(Struct, frozen=True):
     """Expected quality of one model and its uncertainty by kind of work, (K,) each."""
 
     quality: Vector
@@ -76,8 +76,8 @@ def count_probe_wins(
 def estimate_ability_shift(
     names: Sequence[str],
     pairs: Mapping[str, ProbeWins],
-    new: QualityByKind,
-    known: Sequence[QualityByKind],
+    new: ExpectedQualityByKind,
+    known: Sequence[ExpectedQualityByKind],
 ) -> AbilityShift:
     """Return the shift of the new model's ability by its pairs, over the K kinds in `names`.
 
@@ -132,7 +132,7 @@ def _laplace_mode(
     return shift, covariance
 
 
-def _to_log_odds(model: QualityByKind) -> tuple[Vector, Vector]:
+def _to_log_odds(model: ExpectedQualityByKind) -> tuple[Vector, Vector]:
     """Return mean and variance of a model's log odds of a right answer, (K,) each."""
     quality = np.clip(model.quality, _MIN_PROBABILITY, 1.0 - _MIN_PROBABILITY)
     slope = quality * (1.0 - quality)

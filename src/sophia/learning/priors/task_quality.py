@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sophia.learning.priors.book import PriorBook, build_arm_prior
+from sophia.learning.priors.book import PriorTable, build_arm_prior
 from sophia.routing.bandit.context.taxonomy import Taxonomy
 from sophia.routing.pool import QualityByTask, QualityPrior
 from sophia.routing.types import TASK_TYPES
 
 
-def build_quality_prior(read_book: Callable[[], PriorBook], taxonomy: Taxonomy) -> QualityPrior:
+def build_quality_prior(read_book: Callable[[], PriorTable], taxonomy: Taxonomy) -> QualityPrior:
     """Return the quality prior of models: the mean over the classes of each task type."""
     classes = list(taxonomy.values())
     kinds = [task_class.benchmark_kinds for task_class in classes]

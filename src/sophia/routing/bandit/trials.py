@@ -38,7 +38,7 @@ class ArmTrial(
     total_cost: float = 0.0
 
 
-def start_trial(arm: str, tasks: int) -> ArmTrial:
+def build_arm_trial(arm: str, tasks: int) -> ArmTrial:
     """Return the trial of a new arm, without requests."""
     return ArmTrial(arm, (0.0,) * tasks)
 

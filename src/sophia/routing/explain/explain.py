@@ -52,7 +52,7 @@ def explain_plan(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
     }
 
 
-def format_counterfactual(
+def format_candidate_difference(
     candidate: Candidate, chosen: Attempt, chosen_candidate: Candidate | None
 ) -> str:
     """Return the difference that `candidate` would make: `+$0.0113, 11.2x, quality +0.09`."""
@@ -77,7 +77,7 @@ def _render_candidate(
         "worst_usd": nano_to_usd(candidate.worst_nano),
     }
     if candidate.model != chosen.model:
-        fact["instead"] = format_counterfactual(candidate, chosen, own)
+        fact["instead"] = format_candidate_difference(candidate, chosen, own)
     return fact
 
 

@@ -16,7 +16,7 @@ EMBEDDING_PRICE = "0.00000002"
 
 
 @dataclass(frozen=True, slots=True)
-class TokenRates:
+class ListedPriceTier:
     """US dollars per token for prompts of at least `min_prompt_tokens`, and per request."""
 
     min_prompt_tokens: int
@@ -33,7 +33,7 @@ class ListedModel:
     context_length: int
     max_output_tokens: int | None
     supported_parameters: frozenset[str]
-    rates: tuple[TokenRates, ...]
+    rates: tuple[ListedPriceTier, ...]
     listing: Mapping[str, object]
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
@@ -99,13 +99,13 @@ def _parse_model(body: Mapping[str, object]) -> ListedModel:
     )
 
 
-def _parse_rates(min_prompt_tokens: int, pricing: Mapping[str, object]) -> TokenRates:
+def _parse_rates(min_prompt_tokens: int, pricing: Mapping[str, object]) -> ListedPriceTier:
     # Routers are listed at "-1", for "it depends"; the sandbox gives them away.
     prompt, completion, request = (
         max(Decimal(str(pricing.get(name) or 0)), Decimal(0))
         for name in ("prompt", "completion", "request")
     )
-    return TokenRates(min_prompt_tokens, prompt, completion, request)
+    return ListedPriceTier(min_prompt_tokens, prompt, completion, request)
 
 
 def _positive_int(value: object) -> int | None:

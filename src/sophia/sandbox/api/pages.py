@@ -11,7 +11,9 @@ from sophia.sandbox.api.shapes import PROVIDER, JsonObject
 MAX_LIMIT = 1000
 
 
-def render_page(path: str, query: str, listing: ModelListing, bill: SandboxBill) -> JsonObject:
+def answer_get_request(
+    path: str, query: str, listing: ModelListing, bill: SandboxBill
+) -> JsonObject:
     """Return the body of a GET of `path`, such as `/v1/models`.
 
     Raises SandboxError if there is no such page, model or generation.

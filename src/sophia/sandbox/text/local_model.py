@@ -82,7 +82,7 @@ def find_model_file() -> Path | None:
     return None
 
 
-class SmallModel:
+class LocalTextGenerator:
     """Runs the engine on threads of this process.
 
     The engine never stops: create it in a process that ends with the sandbox.

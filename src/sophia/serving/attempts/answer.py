@@ -25,12 +25,12 @@ class RequestRecord:
 
     def __init__(
         self,
-        dispatch: AttemptDependencies,
+        dependencies: AttemptDependencies,
         knowledge: Knowledge,
         request: Request,
         decision: Decision,
     ) -> None:
-        self.dispatch = dispatch
+        self.dependencies = dependencies
         self.knowledge = knowledge
         self.request = request
         self.decision = decision
@@ -52,7 +52,7 @@ class RequestRecord:
         """Emit the event to every sink, unless muted."""
         if self.muted:
             return
-        request, plan, dispatch = self.request, self.decision.plan, self.dispatch
+        request, plan, parts = self.request, self.decision.plan, self.dependencies
         last = self.outcomes[-1] if self.outcomes else None
         model = last.model if last is not None else plan.attempts[0].model
         first = last.first_content_ms if last is not None else None
@@ -62,7 +62,7 @@ class RequestRecord:
             requested_model=request.model,
             model=model,
             provider=last.provider if last is not None else None,
-            upstream=dispatch.upstreams.for_model(model)[0].name,
+            upstream=parts.upstreams.for_model(model)[0].name,
             policy=plan.rule or plan.policy,
             task_type=plan.features.task_type,
             stream=request.stream,
@@ -72,13 +72,13 @@ class RequestRecord:
             cost_nano=self.cost_nano,
             prompt_tokens=last.prompt_tokens if last is not None else 0,
             completion_tokens=last.completion_tokens if last is not None else 0,
-            duration_s=dispatch.ledger.clock.monotonic() - request.arrived_at,
+            duration_s=parts.ledger.clock.monotonic() - request.arrived_at,
             first_content_s=None if first is None else first / 1000,
             attempts=tuple(self.outcomes),
             expected_tokens=plan.features.output_tokens * request.prompt.choice_count,
             mode=build_call_mode(request.prompt),
         )
-        for sink in dispatch.sinks:
+        for sink in parts.sinks:
             sink.emit(event)
 
 
@@ -223,7 +223,7 @@ class Answer:
         if result.usage is not None:
             finish(self._reservation.settle(result))
         else:
-            reconciler = self.record.dispatch.reconciler
+            reconciler = self.record.dependencies.reconciler
             reconciler.schedule(self._upstream, self._reservation, result, finish)
 
     def close(self) -> None:

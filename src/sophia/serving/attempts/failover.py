@@ -1,4 +1,4 @@
-"""Run a plan's attempts in order until one answers; chooses nothing."""
+"""Run a plan's attempts in order until one answers or the request's limit is spent."""
 
 import asyncio
 from collections import deque
@@ -41,7 +41,7 @@ async def run_attempts(
             continue
         run = _AttemptRun(record, attempt, keep_plan=number == 0)
         try:
-            reservation = await record.dispatch.ledger.reserve(
+            reservation = await record.dependencies.ledger.reserve(
                 scope, record.request.id, number, run.spec
             )
         except SophiaError as error:
@@ -74,20 +74,20 @@ class _AttemptRun:
     """One dispatch."""
 
     def __init__(self, record: RequestRecord, attempt: Attempt, *, keep_plan: bool) -> None:
-        request, plan, dispatch = record.request, record.decision.plan, record.dispatch
+        request, plan, parts = record.request, record.decision.plan, record.dependencies
         model = record.knowledge.find(attempt.model)
         if model is None:
             raise LookupError(f"{attempt.model} is planned, but not in the catalogue of the plan")
         self._record = record
         self._exchange: DispatchedCall | None = None
         self._result = AttemptResult()
-        self._upstream, upstream_id = dispatch.upstreams.for_model(attempt.model)
+        self._upstream, upstream_id = parts.upstreams.for_model(attempt.model)
         self.spec = AttemptSpec(
             attempt=attempt,
             model=model,
             upstream=self._upstream.name,
             prompt_tokens=plan.features.prompt_tokens,
-            encoded_plan=dispatch.encode_plan(plan) if keep_plan else None,
+            encoded_plan=parts.encode_plan(plan) if keep_plan else None,
         )
         self._call = UpstreamCall(
             request_id=encode_id("req", request.id),
@@ -99,7 +99,7 @@ class _AttemptRun:
             max_tokens=attempt.max_tokens,
             max_tokens_field=request.max_tokens_field,
             price_ceiling=record.knowledge.price_ceiling(
-                model, plan.features.max_prompt_tokens, dispatch.limits.price_margin
+                model, plan.features.max_prompt_tokens, parts.limits.price_margin
             ),
             choices=request.prompt.choice_count,
         )
@@ -116,7 +116,7 @@ class _AttemptRun:
             buffered.append(batch)
             has_content = batch.has_content
         if has_content:
-            result.first_content_at = self._record.dispatch.ledger.clock.monotonic()
+            result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
         elif not last and result.finish_reason == "stop":
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
         return Answer(
@@ -148,18 +148,18 @@ class _AttemptRun:
         if self._exchange is not None:
             self._exchange.close()
         finish = partial(self._record.finish, status=status, error_type=cause)
-        reconciler = self._record.dispatch.reconciler
+        reconciler = self._record.dependencies.reconciler
         reconciler.schedule(self._upstream, reservation, self._result, finish)
 
 
 def _remaining_deadlines(record: RequestRecord) -> Deadlines:
     """Return the deadlines of the next attempt, within the rest of the request's own."""
-    limits, request = record.dispatch.limits, record.request
+    limits, request = record.dependencies.limits, record.request
     deadlines = limits.deadlines if request.stream else limits.non_streaming_deadlines
     is_first = not record.outcomes and request.deadline is None
     if is_first and deadlines.total <= limits.request_timeout_seconds:
         return deadlines
-    elapsed = record.dispatch.ledger.clock.monotonic() - request.arrived_at
+    elapsed = record.dependencies.ledger.clock.monotonic() - request.arrived_at
     left = max((request.deadline or limits.request_timeout_seconds) - elapsed, 0.01)
     if left >= deadlines.total:
         return deadlines

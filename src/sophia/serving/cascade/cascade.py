@@ -17,9 +17,9 @@ from sophia.serving.attempts.failover import run_attempts
 from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error
 from sophia.serving.attempts.reservation import BudgetScope
 from sophia.serving.cascade.checks import CheckResult, check_answer, parse_requirements
-from sophia.serving.cascade.escalation import EscalationCandidates
+from sophia.serving.cascade.escalation import EscalationSelector
 from sophia.serving.cascade_config import AnswerScorer
-from sophia.serving.judging.score import plan_judgement, run_judgement
+from sophia.serving.judging.score import build_judge_request, run_judgement
 from sophia.serving.runtime import Runtime
 
 _MAX_BYTES = 8 * 1024 * 1024
@@ -57,7 +57,7 @@ class _Cascade:
         self._scope = scope
         self._webhook = webhook
         self._requirements = parse_requirements(record.request.fields)
-        self._candidates = EscalationCandidates(record, runtime.cascade.value_nano)
+        self._candidates = EscalationSelector(record, runtime.cascade.value_nano)
         self._attempt_number = 0
         self._rejected_answer: Answer | None = None
         self._failed_attempts: list[FailedAttempt] = []
@@ -148,7 +148,7 @@ class _Cascade:
         self._attempt_number += 1
         limits = self._remaining_limits(answer)
         try:
-            judgement = plan_judgement(self._record, judge, choice, limits)
+            judgement = build_judge_request(self._record, judge, choice, limits)
         except SophiaError:
             return None
         _, score = await run_judgement(judgement, self._scope, self._attempt_number)

@@ -16,7 +16,7 @@ from sophia.routing.request import KeyLimits
 from sophia.serving.attempts.answer import RequestRecord
 
 
-class EscalationCandidates:
+class EscalationSelector:
     """The plan's models that were not asked yet, with the expected quality of each.
 
     A failure of one model lowers the expectation of the others: the request may be hard.

@@ -23,7 +23,7 @@ from sophia.learning.feedback.sources import (
     JUDGE_CHANNEL,
     MAX_FEEDBACK_AGE_MS,
     PRIOR_CHANNELS,
-    score_vote,
+    estimate_quality_from_vote,
 )
 from sophia.learning.online.catch_up import catch_up, find_last_lesson
 from sophia.learning.online.policy import OnlinePolicy
@@ -98,7 +98,9 @@ class FeedbackRecorder:
         if plan is None or plan.trace is None or vote is None:
             return False
         expected = next((c.quality for c in plan.candidates if c.model == model), 0.5)
-        score, weight = score_vote(vote, expected, reliability.all_channels()[vote.channel])
+        score, weight = estimate_quality_from_vote(
+            vote, expected, reliability.all_channels()[vote.channel]
+        )
         arm, key = format_arm(model, plan.trace.call_mode), decision.key_id
         usable = [
             row

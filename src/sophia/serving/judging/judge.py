@@ -27,7 +27,7 @@ from sophia.serving.attempts.answer import RequestRecord
 from sophia.serving.attempts.choices import AnswerChoice, parse_choices
 from sophia.serving.attempts.reservation import BudgetScope, Ledger
 from sophia.serving.feedback.queue import FeedbackQueue
-from sophia.serving.judging.score import plan_judgement, run_judgement
+from sophia.serving.judging.score import build_judge_request, run_judgement
 from sophia.serving.request import Decision, Request
 from sophia.serving.runtime import Runtime
 from sophia.tenants.budget import day_window
@@ -77,12 +77,13 @@ class Judge:
         config: JudgeConfig,
         feedback: FeedbackQueue,
         report: Callable[[str, Sequence[AttemptOutcome]], None],
+        biases: Callable[[str], BiasByJudge],
     ) -> None:
-        self.biases: Callable[[str], BiasByJudge] = lambda key_id: {}
         self._runtime = runtime
         self._config = config
         self._feedback = feedback
         self._report = report
+        self._biases = biases
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._tasks = BackgroundTasks()
         self._closing = False
@@ -148,7 +149,9 @@ class Judge:
         An unknown cost stays reserved in both accounts. Raises SophiaError when it is not paid.
         """
         coordinator, window = self._runtime.ledger.coordinator, scope.window
-        judgement = plan_judgement(record, judge, answer, self._limits(scope), self._config.rubric)
+        judgement = build_judge_request(
+            record, judge, answer, self._limits(scope), self._config.rubric
+        )
         attempt = judgement.decision.plan.attempts[0]
         if attempt.max_tokens is not None:
             raise BudgetExceeded("what is left covers only a part of a judgement")
@@ -182,7 +185,7 @@ class Judge:
         uniform = derive_uniform(job.request.id, JUDGE_CHOICE_STREAM)
         chosen = choose_judge(job.model, judges, uniform)
         if chosen is None:
-            biases = self.biases(job.scope.key_id)
+            biases = self._biases(job.scope.key_id)
             corrected = [(correct_score(0.5, judge, job.model, biases), judge) for judge in judges]
             weighted = [(score.strength, judge) for score, judge in corrected if score is not None]
             strength, chosen = max(weighted, default=(0.0, ""))

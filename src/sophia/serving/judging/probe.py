@@ -10,7 +10,7 @@ from sophia.catalogue.model import Model
 from sophia.core.calls import Fields
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
-from sophia.core.ids import IdGenerator, command_request_id
+from sophia.core.ids import IdGenerator, build_command_request_id
 from sophia.learning.priors.probes import Probe, ProbeToolCall, is_probe_answer_correct
 from sophia.routing.plan import plan_named
 from sophia.routing.request import KeyLimits
@@ -76,7 +76,7 @@ def build_probe_calls(
         for model in models:
             plan = plan_named([knowledge.pool_model(model)], prompt, limits, today=ledger.window())
             request = Request(
-                id=command_request_id(ids.next()),
+                id=build_command_request_id(ids.next()),
                 endpoint="chat/completions",
                 principal=principal,
                 arrived_at=ledger.clock.monotonic(),
@@ -110,7 +110,7 @@ async def run_probe_calls(
 async def _run_probe_call(scope: BudgetScope, call: ProbeCall) -> ProbeOutcome:
     record = call.record
     # The call may have waited for its turn.
-    now = record.dispatch.ledger.clock.monotonic()
+    now = record.dependencies.ledger.clock.monotonic()
     record.request = replace(record.request, arrived_at=now)
     correct, problem = None, ""
     try:

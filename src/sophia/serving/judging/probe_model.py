@@ -12,9 +12,9 @@ from sophia.core.money import format_usd
 from sophia.learning.online.archive import PolicyArchive
 from sophia.learning.online.attempt_outcomes import measure_completed_answers
 from sophia.learning.online.catch_up import catch_up
-from sophia.learning.online.packaged import load_probe_categories, load_probes
+from sophia.learning.online.packaged import load_probes, load_task_kind_weights
 from sophia.learning.online.policy import OnlinePolicy
-from sophia.learning.online.probed import ProbeResult, apply_probes, has_outcomes
+from sophia.learning.online.probed import ProbeResult, has_outcomes, update_prior_from_probes
 from sophia.learning.priors.probe_prior import ProbeWins, count_probe_wins
 from sophia.learning.snapshots import SnapshotConflict
 from sophia.serving.attempts.reservation import BudgetScope
@@ -30,7 +30,7 @@ from sophia.serving.runtime import Runtime
 _BASELINE_COUNT = 2
 
 
-class ProbeRefused(Exception):
+class ProbeNotAllowed(Exception):
     """The model cannot or need not be probed; the message gives the reason and the cost."""
 
 
@@ -82,7 +82,7 @@ async def probe_model(
     `on_estimate` is called before the first request, `on_grade` after each answer.
 
     Raises:
-        ProbeRefused: a model is unknown, cannot be asked or has feedback, or the cost is too high.
+        ProbeNotAllowed: a model is unknown, cannot be asked, has feedback, or costs too much.
         BrokenSnapshot: the policy in service cannot be read.
     """
     events = _EventCollector()
@@ -92,7 +92,7 @@ async def probe_model(
     try:
         calls = build_probe_calls(runtime, [model, *baselines], load_probes())
     except SophiaError as error:
-        raise ProbeRefused(error.message) from error
+        raise ProbeNotAllowed(error.message) from error
     estimate = ProbeEstimate(
         model=model.id,
         baselines=tuple(baseline.id for baseline in baselines),
@@ -101,7 +101,7 @@ async def probe_model(
         max_nano=sum(call.attempt.held_nano for call in calls),
     )
     if estimate.expected_nano > request.max_cost_nano:
-        raise ProbeRefused(
+        raise ProbeNotAllowed(
             f"It would cost about {format_usd(estimate.expected_nano)}, more than the limit of "
             f"{format_usd(request.max_cost_nano)}. Raise --limit-usd or choose cheaper models."
         )
@@ -125,14 +125,14 @@ def _select_models(
     """Return the model to probe and its baselines."""
     model = _find_model(knowledge, request.model)
     if has_outcomes(policy, model.id):
-        raise ProbeRefused(
+        raise ProbeNotAllowed(
             f"{model.id} already has feedback from requests, which is better evidence than probes."
         )
     pool = [entry.id for entry in knowledge.pool.models]
     names = request.baselines or _most_certain_models(policy, pool, model.id)
     baselines = [found for name in names if (found := _find_model(knowledge, name)) != model]
     if not baselines:
-        raise ProbeRefused("There is no known model to compare with; name one with --against.")
+        raise ProbeNotAllowed("There is no known model to compare with; name one with --against.")
     return model, baselines
 
 
@@ -147,7 +147,7 @@ def _find_model(knowledge: Knowledge, name: str) -> Model:
     if model is None:
         near = ", ".join(knowledge.catalogue.similar_ids(name))
         hint = f" Did you mean {near}?" if near else ""
-        raise ProbeRefused(f"There is no model {name!r}.{hint}")
+        raise ProbeNotAllowed(f"There is no model {name!r}.{hint}")
     return model
 
 
@@ -158,7 +158,7 @@ async def _update_policy(
     grades: Sequence[ProbeOutcome],
     events: Sequence[Settled],
 ) -> ProbeReport:
-    categories, pairs = load_probe_categories(), _build_pairs(estimate, grades)
+    categories, pairs = load_task_kind_weights(), _build_pairs(estimate, grades)
     spent = sum(grade.cost_nano for grade in grades)
     while True:
         # A running server may have changed the policy meanwhile. The answers were paid for, so the
@@ -167,11 +167,13 @@ async def _update_policy(
         pool = [entry.id for entry in runtime.knowledge.pool.models]
         policy.add_models([*pool, estimate.model, *estimate.baselines])
         if has_outcomes(policy, estimate.model):
-            raise ProbeRefused(
+            raise ProbeNotAllowed(
                 f"{estimate.model} got feedback from requests meanwhile; nothing changed. "
                 f"It cost {format_usd(spent)}."
             )
-        update = apply_probes(policy, estimate.model, estimate.baselines, pairs, categories)
+        update = update_prior_from_probes(
+            policy, estimate.model, estimate.baselines, pairs, categories
+        )
         snapshot = None
         if update.posterior is not None:
             for event in events:

@@ -24,7 +24,7 @@ _PROVIDER_CONSTRAINTS = ("data_collection", "zdr", "only", "ignore")
 _decode_provider = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def plan_judgement(
+def build_judge_request(
     record: RequestRecord,
     judge: Model,
     answer: AnswerChoice,
@@ -46,7 +46,7 @@ def plan_judgement(
         max_tokens=MAX_REPLY_TOKENS,
         body_bytes=size,
     )
-    today = record.dispatch.ledger.window()
+    today = record.dependencies.ledger.window()
     plan = plan_named([record.knowledge.pool_model(judge)], prompt, limits, today=today)
     fields = {
         "messages": messages,
@@ -63,7 +63,7 @@ def plan_judgement(
         hints=Hints(),
         max_tokens_field="max_tokens",
     )
-    judgement = RequestRecord(record.dispatch, record.knowledge, request, Decision(plan, {}))
+    judgement = RequestRecord(record.dependencies, record.knowledge, request, Decision(plan, {}))
     judgement.muted, judgement.outcomes = True, record.outcomes
     return judgement
 

@@ -19,7 +19,7 @@ from sophia.routing.rank import LearnedPolicy, RoutingContext
 from sophia.routing.types import Hints, TaskSources
 from sophia.serving.learned.budget_pacing import BudgetPacing
 from sophia.serving.learned.prompt_histories import PromptHistories
-from sophia.serving.request import Decision, Request, allows_text_judging
+from sophia.serving.request import Decision, Request, may_judge_text
 
 MAX_CONVERSATIONS = 10_000
 NO_FEEDBACK_REQUESTS, NO_FEEDBACK_SHARE = 1000, 0.1
@@ -93,7 +93,7 @@ class LearnedRouting:
             budget_price=price,
             call_mode=build_call_mode(request.prompt),
             policy_randomized=hints.policy is None and hints.rule is None,
-            judge_sampled=sampled and allows_text_judging(request.prompt),
+            judge_sampled=sampled and may_judge_text(request.prompt),
             stream=request.stream,
             task_sources=_task_sources(hints, encoded, lookup),
             history_lookup=lookup,

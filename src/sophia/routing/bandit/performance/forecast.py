@@ -3,7 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
-from sophia.routing.bandit.normal import centered_normal_cdf
+from sophia.routing.bandit.normal import approximate_scaled_erf
 from sophia.routing.bandit.policy import Vector
 
 
@@ -53,6 +53,6 @@ class Forecast(Struct, frozen=True, kw_only=True):
     def late_probability(self, limit_ms: Vector | float) -> Vector:
         """Return the probability that no answer is there by `limit_ms`: late or failed, (A,)."""
         z = (np.log(limit_ms) - self.log_time) / self.log_time_sd
-        in_time = 0.5 + 0.5 * centered_normal_cdf(z)
+        in_time = 0.5 + 0.5 * approximate_scaled_erf(z)
         late: Vector = 1.0 - (1.0 - self.failures / self.attempts) * in_time
         return late

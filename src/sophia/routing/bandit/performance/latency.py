@@ -99,7 +99,7 @@ class LatencyModel(Struct, array_like=True, kw_only=True):
         first_gain = self.first_variance * first_share + self.covariance * token_share
         token_gain = self.covariance * first_share + self.token_variance * token_share
         total = first_gain * first_share + token_gain * token_share + residual_variance
-        surprise = clip_surprise(math.log(ratio), total)
+        surprise = clip_residual(math.log(ratio), total)
         self.log_first_ms += first_gain * surprise / total
         self.log_token_ms += token_gain * surprise / total
         drift = PROCESS_NOISE * residual_variance
@@ -110,7 +110,7 @@ class LatencyModel(Struct, array_like=True, kw_only=True):
         return update_residual_variance(residual_variance, surprise, share, count)
 
 
-def clip_surprise(surprise: float, variance: float) -> float:
+def clip_residual(surprise: float, variance: float) -> float:
     """Return a surprise clipped to three standard deviations, against outliers."""
     limit = CLIP_SDS * math.sqrt(variance)
     return min(max(surprise, -limit), limit)

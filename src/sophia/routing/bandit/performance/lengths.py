@@ -12,7 +12,7 @@ from msgspec import Struct
 from sophia.routing.bandit.performance.latency import (
     PRIOR_RESIDUAL_VARIANCE,
     PROCESS_NOISE,
-    clip_surprise,
+    clip_residual,
     update_residual_variance,
 )
 from sophia.routing.bandit.policy import Matrix, Vector
@@ -85,7 +85,7 @@ class LengthModel:
         surprise = math.log(ratio) - float(self.terms[row] @ design)
         if truncated and surprise < 0.0:
             return
-        surprise = clip_surprise(surprise, total)
+        surprise = clip_residual(surprise, total)
         self._shared_terms += shared * (surprise / total)
         self._arm_terms[row] += own * (surprise / total)
         self._shared_variances += PROCESS_NOISE * residual - shared * shared / total

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sophia.routing.bandit.arms import is_arm_variant
 from sophia.routing.bandit.policy import ArmRatings, Lesson, Matrix, PolicyContext, Prior, Vector
 from sophia.routing.bandit.quality.batch import LessonBatch
-from sophia.routing.bandit.quality.lookup import contiguous_rows, lookup_rows, nearest_known_arm
+from sophia.routing.bandit.quality.lookup import build_row_slice, lookup_rows, nearest_known_arm
 from sophia.routing.bandit.quality.noise import ScoreNoise
 from sophia.routing.bandit.quality.posterior import (
     ALL_ROWS,
@@ -27,7 +27,7 @@ from sophia.routing.bandit.quality.prior_scales import (
     fit_scale_factors,
     shared_prior_variance,
 )
-from sophia.routing.bandit.quality.tenants import TenantEffects, select_likely_task
+from sophia.routing.bandit.quality.tenants import TenantEffects, restrict_variance_to_task
 
 NOVELTY_SD = 0.10
 """Standard deviation that is added on a request unlike any that was learned from."""
@@ -114,7 +114,7 @@ class HierarchicalPolicy:
         if row is None:
             return
         if not tenant:
-            variance = select_likely_task(self._arm_prior_variances()[row] * factor, task)
+            variance = restrict_variance_to_task(self._arm_prior_variances()[row] * factor, task)
             self._posterior.inflate_variance(row, variance)
         self._tenant_effects.inflate_variance(arm, task, factor, tenant)
 
@@ -221,7 +221,7 @@ class HierarchicalPolicy:
     ) -> ArmMoments:
         """Return the ratings of `arms` by the shared model."""
         rows, added = lookup_rows(self._rows, arms)
-        some = contiguous_rows(rows)
+        some = build_row_slice(rows)
         moments = self._posterior.predict(design, some)
         quality = moments.mean + self._prior_mean[some] @ context.task_probabilities
         own, loading = moments.own_variance, moments.loading
@@ -239,7 +239,7 @@ class HierarchicalPolicy:
     def _shared_means(self, context: PolicyContext, design: Vector, arms: Sequence[str]) -> Vector:
         """Return the expected scores of `arms`, all known, by the shared model."""
         rows, _ = lookup_rows(self._rows, arms)
-        some = contiguous_rows(rows)
+        some = build_row_slice(rows)
         means = (
             self._posterior.predict_means(design, some)
             + self._prior_mean[some] @ context.task_probabilities

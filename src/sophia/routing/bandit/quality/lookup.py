@@ -26,7 +26,7 @@ def lookup_rows(rows: Mapping[str, int], arms: Sequence[str]) -> tuple[list[int]
     return found, added
 
 
-def contiguous_rows(rows: list[int]) -> slice:
+def build_row_slice(rows: list[int]) -> slice:
     """Return `rows` as a slice if they are known, consecutive and ascending, else all rows."""
     if rows and rows[0] >= 0 and rows == list(range(rows[0], rows[0] + len(rows))):
         return slice(rows[0], rows[0] + len(rows))

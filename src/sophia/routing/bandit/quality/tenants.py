@@ -151,7 +151,7 @@ class TenantEffects:
         self, arm: str, task: int | None, factor: float, only_tenant: str = ""
     ) -> None:
         """Inflate the variance of `arm` for one tenant or every one; see the policy's method."""
-        variance = select_likely_task(self._arm_variance * factor, task)
+        variance = restrict_variance_to_task(self._arm_variance * factor, task)
         for name, tenant in self._tenants.items():
             if arm in tenant.rows and only_tenant in ("", name):
                 tenant.posterior.inflate_variance(tenant.rows[arm], variance)
@@ -185,7 +185,7 @@ class TenantEffects:
         return effects
 
 
-def select_likely_task(variance: Vector, task: int | None) -> Vector:
+def restrict_variance_to_task(variance: Vector, task: int | None) -> Vector:
     """Return `variance`, (1 + T,), as that of one task's effect alone, if there is a `task`."""
     if task is None:
         return variance
