@@ -271,7 +271,7 @@ def error_types() -> str:
         'carries `error`, its choice has `finish_reason: "error"`, and no `[DONE]` follows.\n\n'
         f"```text\n{tree}\n```\n\n"
         + table(("error", "status", "`error_type`", "fault", "meaning"), rows)
-        + "`AllAttemptsFailed` is 429 `rate_limit_exceeded`, 503 `provider_overloaded`, 504 "
+        + "`AllAttemptsFailed` is 429 `rate_limit_exceeded` or `provider_overloaded`, 504 "
         "`timeout` or 502 `provider_unavailable`, depending on the causes of its attempts; "
         "`metadata.attempts` lists each with its model and cause. If an upstream rejects the "
         "request itself, its error is returned at once, with its own status and `error_type`.\n\n"
