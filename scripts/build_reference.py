@@ -98,7 +98,7 @@ def settings() -> str:
         "force.\n\n"
     )
     variables: dict[tuple[str, ...], list[str]] = {}
-    for name, place in config_file.list_variables().items():
+    for name, place in config_file.list_setting_variables().items():
         variables.setdefault(place, []).append(f"`{name}`")
     sections = [(steps, type(section)) for steps, section in config_file.list_sections()]
     sections.append((("upstreams[]",), config.UpstreamSettings))

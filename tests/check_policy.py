@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sophia.routing.bandit.policy import ArmRatings, Learner, Lesson, Policy, PolicyContext
+from lab.learner import Learner
+from sophia.routing.bandit.policy import ArmRatings, Lesson, Policy, PolicyContext
 
 ARMS = ("vendor/large", "vendor/small", "maker/quick", "maker/slow")
 UNKNOWN_ARM = "unknown/model"

@@ -20,8 +20,9 @@ from sophia.adapters.store.driver import load_sqlite
 from sophia.compose.keys import create_key
 from sophia.compose.root import Sophia, compose
 from sophia.config import CatalogueSettings, DeadlineSettings, Settings
+from sophia.core.calls import UpstreamCall, Usage
 from sophia.core.money import nano_from_usd
-from sophia.core.ports import Clock
+from sophia.core.ports import Clock, DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.http.asgi import AsgiApp
 from sophia.http.native import build_protocol_class
@@ -179,6 +180,25 @@ class Client:
             f"POST {path} HTTP/1.1\r\nHost: sophia\r\nAuthorization: Bearer {self.key}\r\n"
             f"Content-Length: {len(data)}\r\n\r\n"
         ).encode() + data
+
+
+class BrokenUpstream:
+    """An upstream that fails at every call in a way that no caller foresees."""
+
+    name = "broken"
+    can_fetch_usage = False
+
+    async def open(self, call: UpstreamCall) -> DispatchedCall:
+        raise RuntimeError(f"no way to call {call.model}")
+
+    async def get(self, path: str) -> bytes:
+        raise RuntimeError(f"no way to get {path}")
+
+    async def fetch_usage(self, generation_id: str) -> Usage | None:
+        raise RuntimeError(f"no way to ask for {generation_id}")
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from bench.routing.online_stream import Stream
 from lab.baselines.linucb import LinUcb
+from lab.learner import Learner
 from lab.training.table_contexts import Projection
 from sophia.routing.bandit.choose import ArmChoice, ChoiceSet, choose_arm
 from sophia.routing.bandit.drift import (
@@ -17,7 +18,7 @@ from sophia.routing.bandit.drift import (
     log_likelihood_ratio,
     update_drift,
 )
-from sophia.routing.bandit.policy import ArmRatings, Learner, Lesson, PolicyContext, Prior, Vector
+from sophia.routing.bandit.policy import ArmRatings, Lesson, PolicyContext, Prior, Vector
 from sophia.routing.bandit.quality.hierarchical import HierarchicalPolicy
 from sophia.routing.types import Exploration, UtilityWeights
 

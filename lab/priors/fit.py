@@ -121,7 +121,7 @@ class _PriorBuilder:
         odds = self._intercept + self._loading * (self.factors.ability[at] + gain) + shift
         variance = self._loading**2 * (self.factors.ability_variance[at] + gain_variance) + left
         return self._build_arm_prior(
-            odds, variance, "heir", (self._cells.arms[at],), UNMEASURED_SD_RANGE
+            odds, variance, "successor", (self._cells.arms[at],), UNMEASURED_SD_RANGE
         )
 
     def build_unmeasured(self, family: str, mean_ability: float) -> ArmPrior:
@@ -133,7 +133,7 @@ class _PriorBuilder:
         )
         # Tables lag behind: current arms give the level, the family only the deviation from it.
         odds = self._intercept + self._loading * (mean_ability + _CARRY_OVER * family_mean)
-        return self._build_arm_prior(odds, variance, "stranger", (), UNMEASURED_SD_RANGE)
+        return self._build_arm_prior(odds, variance, "unmeasured", (), UNMEASURED_SD_RANGE)
 
     def mean_ability(self, arms: Sequence[str]) -> float:
         """Return the mean ability of `arms`."""

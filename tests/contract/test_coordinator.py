@@ -84,10 +84,8 @@ class StillClock:
         return 43_200.0
 
 
-async def test_a_hold_is_free_again_when_the_ledger_cannot_take_the_intent(
-    coordinator: Coordinator,
-) -> None:
-    ledger = Ledger(coordinator=coordinator, store=MemoryStore(limit=0), clock=StillClock())
+def spec(held_nano: int) -> AttemptSpec:
+    """Return an attempt that reserves `held_nano`."""
     prices = Prices((PriceTier(min_prompt_tokens=0, prompt=1, completion=1),))
     model = Model(
         id="m",
@@ -100,10 +98,30 @@ async def test_a_hold_is_free_again_when_the_ledger_cannot_take_the_intent(
         supported_parameters=frozenset(),
         kind="chat",
     )
-    spec = AttemptSpec(
-        attempt=Attempt("m", "named", 1, 50), model=model, upstream="up", prompt_tokens=1
+    return AttemptSpec(
+        attempt=Attempt("m", "named", 1, held_nano), model=model, upstream="up", prompt_tokens=1
     )
+
+
+async def test_a_hold_is_free_again_when_the_ledger_cannot_take_the_intent(
+    coordinator: Coordinator,
+) -> None:
+    ledger = Ledger(coordinator=coordinator, store=MemoryStore(limit=0), clock=StillClock())
     scope = BudgetScope("k", 100, "1970-01-01")
     with pytest.raises(Unavailable):
-        await ledger.reserve(scope, 16, 0, spec)
+        await ledger.reserve(scope, 16, 0, spec(50))
     assert coordinator.balance("k", "1970-01-01") == (0, 0)
+
+
+async def test_a_refused_reservation_says_when_the_next_window_begins(
+    coordinator: Coordinator,
+) -> None:
+    """The budget may be used up between the decision and the reservation."""
+    store = MemoryStore()
+    ledger = Ledger(coordinator=coordinator, store=store, clock=StillClock())
+    with pytest.raises(BudgetExceeded) as caught:
+        await ledger.reserve(BudgetScope("k", 49, "1970-01-01"), 16, 0, spec(50))
+    assert caught.value.status == 402
+    assert caught.value.retry_after == ledger.seconds_to_next_window() > 43_000
+    assert coordinator.balance("k", "1970-01-01") == (0, 0)
+    assert not await store.open_holds()

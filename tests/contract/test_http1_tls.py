@@ -260,3 +260,22 @@ async def test_a_silent_proxy_runs_into_the_connect_deadline(trusting: ssl.SSLCo
         assert (failure.kind, failure.sent) == (FailureKind.CONNECT_TIMEOUT, False)
         await asyncio.wait_for(middle.ended.wait(), 2)
         await pool.close()
+
+
+async def test_a_tunnel_is_closed_when_tls_cannot_begin(trusting: ssl.SSLContext) -> None:
+    """No connection outlives its failure, not even one for a name that is too long for TLS."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async with serving(script) as middle:
+        pool = ConnectionPool(
+            HttpOrigin.parse("https://" + ".".join(["x" * 63] * 5)),
+            ssl_context=trusting,
+            proxy=Proxy("127.0.0.1", middle.port),
+        )
+        failure = await failing(post(pool))
+        assert (failure.kind, failure.sent) == (FailureKind.TLS, False)
+        await asyncio.wait_for(middle.ended.wait(), 2)
+        await pool.close()

@@ -351,3 +351,12 @@ async def test_what_is_no_http_gets_a_400(client: Client) -> None:
     writer.write(b"\x16\x03\x01\x02")
     assert (await reader.read()).startswith(b"HTTP/1.1 400")
     writer.close()
+
+
+async def test_a_mistake_of_the_sandbox_resets_the_connection_and_the_next_is_served(
+    client: Client,
+) -> None:
+    """It must not look like a model that is slow."""
+    answer = await play(client, ScriptStep(body={"no JSON": object()}), patience=2)
+    assert (answer.end, answer.reads) == ("reset", [])
+    assert (await client.post(chat())).status == 200

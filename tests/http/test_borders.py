@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
-from gateway import Gateway
+from gateway import BrokenUpstream, Gateway
 from sophia.core.events import Settled
 from sophia.jobs.timer import run_every
+from sophia.serving.attempts.dispatch import UpstreamsByModel
 
 
 class _Broken:
@@ -30,6 +31,16 @@ async def test_our_own_mistake_is_a_clean_500_and_a_full_log(
     assert "no sink" not in answer.body.decode()
     runtime.sinks = sinks
     assert (await sophia.client.chat()).status == 200
+
+
+async def test_an_attempt_that_fails_by_our_own_mistake_is_closed(sophia: Gateway) -> None:
+    """The upstream may bill it, so its row says that the cost is unknown and it stays charged."""
+    sophia.sophia.app.runtime.upstreams = UpstreamsByModel(BrokenUpstream())
+    answer = await sophia.client.chat()
+    assert answer.status == 500 and answer.error["metadata"]["fault"] == "sophia"
+    (row,) = await sophia.settled(1)
+    assert (row.state, row.failure) == ("unknown", "internal")
+    assert await sophia.standing() == (0.0, row.cost_nano / 1e9)
 
 
 async def test_a_job_that_fails_comes_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from feedback_traffic import replayed
-from gateway import MINI, NEMO, SONNET, Answer, Client, Gateway, Start, chat
+from gateway import MINI, NEMO, SONNET, Answer, BrokenUpstream, Client, Gateway, Start, chat
 from sophia.adapters.store.driver import load_sqlite
 from sophia.config import BudgetSettings, CascadeSettings, JudgeSettings, LearningSettings
 from sophia.core.errors import ConfigError
@@ -20,6 +20,7 @@ from sophia.core.money import nano_from_usd
 from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 from sophia.routing.types import decode_plan
 from sophia.sandbox import ScriptStep
+from sophia.serving.attempts.dispatch import UpstreamsByModel
 from sophia.serving.judging.judge import JUDGE_ACCOUNT
 from sophia.tenants.budget import day_window
 
@@ -143,6 +144,23 @@ async def test_a_judge_that_fails_is_not_heard_and_nothing_else_breaks(
         assert not await gateway.rows("lessons")
         _, held = await gateway.standing()
         assert (held > 0) == (step.cut_after is not None)
+
+
+async def test_a_judgement_that_fails_by_our_own_mistake_does_not_stop_the_next(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong with one job is logged and counted, and the next one is done."""
+    async with start(learning=ALL) as gateway:
+        runtime = gateway.sophia.app.runtime
+        upstreams = runtime.upstreams
+        runtime.upstreams = UpstreamsByModel(upstreams.default, {NOVA: (BrokenUpstream(), NOVA)})
+        await ask(gateway)
+        assert await judged(gateway) == {"failed": 1}
+        assert "a judgement failed" in caplog.text and "no way to call" in caplog.text
+        runtime.upstreams = upstreams
+        gateway.up.script(NOVA, mark(7))
+        await ask(gateway)
+        assert await judged(gateway, 2) == {"failed": 1, "judged": 1}
 
 
 async def test_where_the_caller_lets_its_text_go_holds_for_the_judge_too(start: Start) -> None:

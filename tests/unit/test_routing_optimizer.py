@@ -1,6 +1,7 @@
 """Money: what a candidate may cost, how far a purse reaches, which offer a wish prefers."""
 
 import pytest
+from msgspec.structs import replace
 from routing_world import (
     BY_ID,
     DEEPSEEK,
@@ -149,6 +150,13 @@ def test_a_wish_picks_its_candidate(wish: str, floor: float, first: str) -> None
     ordered, why = order_by_tradeoff(offers, wish, floor)
     assert ordered[0].pool_model.id == first
     assert why
+
+
+def test_of_two_models_of_equal_quality_the_cheaper_is_best() -> None:
+    """A higher price must buy a higher quality."""
+    quotes = [replace(offered(id, asked()), quality=0.9) for id in (SONNET, DEEPSEEK)]
+    ordered, _ = order_by_tradeoff(quotes, "best", 0.0)
+    assert [quote.pool_model.id for quote in ordered] == [DEEPSEEK, SONNET]
 
 
 def test_nobody_above_the_floor_is_no_choice() -> None:

@@ -30,7 +30,7 @@ from sophia.core.errors import (
     NoCandidate,
     UnknownModel,
 )
-from sophia.routing.explain.explain import explain_plan, summarize_plan
+from sophia.http.v1.explanation import explain_plan, summarize_plan
 from sophia.routing.features.extract import build_default_features
 from sophia.routing.plan import build_plan, plan_named
 from sophia.routing.pool import PoolModel
@@ -214,6 +214,38 @@ def test_models_that_the_caller_lists_are_the_only_ones() -> None:
     decided = build_plan(ask(hints=Hints(models=(KIMI, "no/such")), fallbacks=(MINI,)))
     assert order(decided) == [KIMI]
     assert decided.excluded[0].code == "model_not_found"
+
+
+def test_a_listed_model_outside_the_pool_can_be_chosen() -> None:
+    """The caller may restrict the choice to any model of the catalogue."""
+    pool = [model for model in MODELS if model.id != KIMI]
+    decided = build_plan(ask(hints=Hints(models=(KIMI,)), models=pool))
+    assert order(decided) == [KIMI]
+    assert not decided.excluded
+
+
+def test_a_role_is_passed_over_when_its_model_does_not_cover_the_expected_answer() -> None:
+    """A whole answer of another model is better than half of one."""
+    hints = Hints(task_type="creative")
+    (clamped,) = named(BY_ID[GROK], asked(), KeyLimits(per_request_nano=300_000)).attempts
+    assert clamped.max_tokens is not None
+    decided = build_plan(ask(hints=hints, limits=KeyLimits(per_request_nano=300_000)))
+    assert order(build_plan(ask(hints=hints)))[0] == GROK
+    assert GROK not in order(decided)
+    assert "too expensive" in decided.reason
+
+
+def test_the_expected_cost_of_a_clamped_answer_holds_the_listed_request_price() -> None:
+    """The price margin raises the reservation only."""
+    sonnet = BY_ID[SONNET]
+    charging = replace(sonnet, prices=replace(sonnet.prices, per_request=1_000_000))
+    plain, charged = (
+        named(model, asked(), KeyLimits(per_request_nano=limit, price_margin=20)).attempts[0]
+        for model, limit in ((sonnet, 2_000_000), (charging, 3_200_000))
+    )
+    assert charged.max_tokens == plain.max_tokens is not None
+    assert charged.held_nano - plain.held_nano == 1_200_000
+    assert charged.expected_nano - plain.expected_nano == 1_000_000
 
 
 def test_a_small_budget_is_answered_with_a_shorter_answer() -> None:

@@ -122,7 +122,7 @@ def test_the_same_tables_give_the_same_book() -> None:
     assert one.arms["x/alias"] == one.arms["x/0"]
     assert "y/new" not in one.arms
     successor = one.arms["x/new"]
-    assert (successor.basis, successor.derived_from) == ("heir", ("x/0",))
+    assert (successor.basis, successor.derived_from) == ("successor", ("x/0",))
     assert all(UNMEASURED_SD_RANGE[0] <= sd <= UNMEASURED_SD_RANGE[1] for sd in successor.sd)
     fit_gain = np.mean([b - a for a, b in gains(cells)])
     assert np.sign(np.mean(successor.mean) - np.mean(one.arms["x/0"].mean)) == np.sign(fit_gain)

@@ -30,7 +30,7 @@ _DEFAULTS = Settings()
 OTHER_VARIABLES = ("SOPHIA_CONFIG", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL")
 
 
-def list_variables() -> dict[str, tuple[str, ...]]:
+def list_setting_variables() -> dict[str, tuple[str, ...]]:
     """Return every environment variable of a setting, with the setting's path."""
     names = dict(ALIASES)
     for path, section in list_sections():
@@ -68,7 +68,7 @@ def load_command_settings(
     file = find_settings_file(config)
     settings = Settings() if file is None else _read_file(file)
     tree: dict[str, Any] = msgspec.to_builtins(settings)
-    for name, path in list_variables().items():
+    for name, path in list_setting_variables().items():
         if text := os.environ.get(name):
             _set_value(tree, path, _parse_variable(text, attrgetter(".".join(path))(settings)))
             _convert(tree, lambda path, name=name: f"environment variable {name}")

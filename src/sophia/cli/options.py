@@ -1,5 +1,6 @@
 """Parts of command declarations: common options, and a decorator for coroutine functions."""
 
+import time
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
@@ -34,3 +35,8 @@ def wrap_async_command(command: Callable[_P, Coroutine[Any, Any, None]]) -> Call
         asyncio.run(command(*args, **kwargs))
 
     return run
+
+
+def days_ago_ms(days: float) -> int:
+    """Return the time `days` ago, in milliseconds since 1970."""
+    return int((time.time() - days * 86_400) * 1000)

@@ -1,10 +1,11 @@
 """Ports: the Protocols between Sophia and the outside world, implemented by `adapters`.
 
 Both implementations of `Store` pass the same contract tests. `Sink` has several implementations,
-`Clock` a real and a manual one, `Upstream` and `Coordinator` one each.
+`Clock` a real and a manual one, `Upstream`, `Coordinator` and `SnapshotStore` one each.
 """
 
 from collections.abc import Awaitable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from sophia.core.calls import ChunkBatch, UpstreamCall, Usage
@@ -117,6 +118,18 @@ class Store(LedgerStore, KeyStore, FeedbackStore, Protocol):
     @property
     def depth(self) -> int: ...
     async def close(self) -> None: ...
+
+
+class SnapshotStore(Protocol):
+    """Snapshots of the learned policy by id, and the history of those in service."""
+
+    def ids(self) -> Sequence[str]: ...
+    def save(self, id: str, blob: bytes) -> None: ...
+    def load(self, id: str) -> bytes | None: ...
+    def remove(self, id: str) -> None: ...
+    def load_history(self) -> bytes | None: ...
+    def save_history(self, history: bytes) -> None: ...
+    def lock(self) -> AbstractContextManager[None]: ...
 
 
 class Coordinator(Protocol):

@@ -32,7 +32,7 @@ class AttemptIntent(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """The result of an attempt; written once, by attempt id.
+    """The result of an attempt, by attempt id; the upstream's bill may replace an estimate.
 
     `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
     difference is visible. Latencies are in milliseconds.
@@ -104,7 +104,7 @@ class KeySpend(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class OpenHold(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """A dispatched attempt without an outcome: it stays charged until it is reconciled."""
+    """An attempt whose cost is not known: it stays charged until it is reconciled."""
 
     attempt_id: int
     key_id: str

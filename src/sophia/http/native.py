@@ -77,7 +77,7 @@ class NativeProtocol(HttpToolsProtocol):
     idle_since: float = 0.0
     active_cycle: _RequestCycle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         super().connection_made(transport)
         self.idle_since = self.loop.time()
 

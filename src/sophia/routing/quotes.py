@@ -86,8 +86,9 @@ def quote_model(
     max_tokens = None
     if limit.limit_nano is not None and held > limit.limit_nano:
         room = (limit.limit_nano - fixed) * _PERCENT_PRICE_UNIT - max_tokens_in * inbound
-        max_tokens = _affordable_tokens(room, outbound, cap)
-        if max_tokens < MIN_ANSWER_TOKENS and max_tokens < cap:
+        # Below `cap`, since an answer of that length is over the limit.
+        max_tokens = room // outbound if room >= 0 else 0
+        if max_tokens < MIN_ANSWER_TOKENS:
             return Quote(
                 pool_model=pool_model,
                 quality=quality,
@@ -109,15 +110,6 @@ def quote_model(
         expected_tokens=answer * choices,
         completion_price=tier.completion,
     )
-
-
-def _affordable_tokens(room: int, completion_price: int, cap: int) -> int:
-    """Return how many of `cap` tokens fit into `room`, in the unit of `completion_price`."""
-    if room < 0:
-        return 0
-    if completion_price <= 0 or cap * completion_price <= room:
-        return cap
-    return room // completion_price
 
 
 def resolve_tradeoff(hints: Hints) -> str:

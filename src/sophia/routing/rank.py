@@ -21,7 +21,7 @@ from sophia.routing.bandit.performance.forecast import Forecast
 from sophia.routing.bandit.performance.model import PerformanceModel
 from sophia.routing.bandit.performance.summary import pack_summaries
 from sophia.routing.bandit.policy import ArmRatings, Policy, PolicyContext, Vector
-from sophia.routing.bandit.trials import ArmTrial, compute_trial_probability
+from sophia.routing.bandit.trials import MAX_COST_MULTIPLE, ArmTrial, compute_trial_probability
 from sophia.routing.explain.trace import build_rated_arms, pack_context
 from sophia.routing.quotes import Quote, resolve_tradeoff
 from sophia.routing.types import (
@@ -33,7 +33,6 @@ from sophia.routing.types import (
     UtilityWeights,
 )
 
-MAX_COST_MULTIPLE = 5.0
 SWITCHING_PENALTY = 0.02
 DECLARED_LATENESS_PENALTY = 0.3
 FAST_LATENESS_PENALTY = 0.6

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from sophia.core.errors import Unavailable
-from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
+from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS, first_id_at
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
     RUBRIC_FINISH,
@@ -100,7 +100,7 @@ class MemoryStore:
             for row in self._outcomes.values()
             if row.window == window
             and row.state != "unknown"
-            and row.attempt_id & 15 == JUDGE_ATTEMPT
+            and row.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT
         )
 
     async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
@@ -128,7 +128,7 @@ class MemoryStore:
 
     async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
         """Return the outcomes of a request's attempts, in their order."""
-        ids = sorted(id for id in self._outcomes if request_id <= id <= request_id | 15)
+        ids = sorted(id for id in self._outcomes if request_id <= id <= request_id | MAX_ATTEMPTS)
         return [self._outcomes[id] for id in ids]
 
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:

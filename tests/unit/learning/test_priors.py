@@ -27,7 +27,7 @@ def test_the_shipped_book_says_honestly_how_much_it_knows() -> None:
         low = MIN_SD if stands.basis == "measured" else UNMEASURED_SD_RANGE[0]
         assert all(low <= sd <= UNMEASURED_SD_RANGE[1] for sd in stands.sd)
     assert find_arm_prior(shipped, "google/gemini-2.5-flash").basis == "measured"
-    assert find_arm_prior(shipped, "anthropic/claude-sonnet-4.5").basis == "heir"
+    assert find_arm_prior(shipped, "anthropic/claude-sonnet-4.5").basis == "successor"
     weak, strong = (
         find_arm_prior(shipped, arm).mean
         for arm in ("meta-llama/llama-3.1-8b-instruct", "google/gemini-2.5-pro")

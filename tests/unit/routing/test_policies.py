@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from check_policy import ARMS, TASKS, check_learner, check_policy
-from sophia.routing.bandit.policy import ArmRatings, Learner, Policy, PolicyContext, Prior
+from lab.learner import Learner
+from sophia.routing.bandit.policy import ArmRatings, Policy, PolicyContext, Prior
 from sophia.routing.bandit.quality.hierarchical import HierarchicalPolicy
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
 from sophia.adapters.store.writer import open_ledger_connection
-from sophia.core.ids import JUDGE_ATTEMPT
+from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
 
 GroupBy = Literal["model", "key", "day"]
 
@@ -20,7 +20,7 @@ _USAGE_COLUMNS = (
 )
 # An attempt's id is its request's with a number in the low four bits.
 _USAGE_SQL = """
-SELECT o.{column}, COUNT(DISTINCT o.attempt_id & ~15), COUNT(*),
+SELECT o.{column}, COUNT(DISTINCT o.attempt_id & ~?), COUNT(*),
   SUM(CASE WHEN o.failure IS NOT NULL AND o.failure != 'client_gone' THEN 1 ELSE 0 END),
   SUM(o.prompt_tokens), SUM(o.completion_tokens),
   SUM(CASE WHEN o.state != 'unknown' THEN o.cost_nano ELSE 0 END)
@@ -91,9 +91,9 @@ def read_request_costs(path: Path, since: int) -> dict[int, int]:
     """
     with closing(open_ledger_connection(path, read_only=True)) as connection:
         rows = connection.execute(
-            "SELECT attempt_id & ~15, SUM(cost_nano) FROM outcomes"
-            " WHERE attempt_id >= ? AND state != 'unknown' AND attempt_id & 15 != ? GROUP BY 1",
-            (since, JUDGE_ATTEMPT),
+            "SELECT attempt_id & ~?, SUM(cost_nano) FROM outcomes"
+            " WHERE attempt_id >= ? AND state != 'unknown' AND attempt_id & ? != ? GROUP BY 1",
+            (MAX_ATTEMPTS, since, MAX_ATTEMPTS, JUDGE_ATTEMPT),
         )
         return {int(id): int(nano) for id, nano in rows}
 
@@ -101,7 +101,7 @@ def read_request_costs(path: Path, since: int) -> dict[int, int]:
 def _sum_by(connection: Any, group_by: GroupBy, since: str) -> Sequence[UsageTotals]:
     """Return one row per group: days in their order, anything else by falling cost."""
     column = _GROUP_COLUMNS[group_by]
-    rows = connection.execute(_USAGE_SQL.format(column=column), (since,)).fetchall()
+    rows = connection.execute(_USAGE_SQL.format(column=column), (MAX_ATTEMPTS, since)).fetchall()
     totals = {
         str(row[0]): UsageTotals(**dict(zip(_USAGE_COLUMNS, row, strict=True))) for row in rows
     }

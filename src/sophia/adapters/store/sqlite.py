@@ -13,7 +13,7 @@ from msgspec.structs import astuple, replace
 
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, open_ledger_connection
-from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
+from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS, first_id_at
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
     RUBRIC_FINISH,
@@ -126,16 +126,17 @@ class SqliteStore:
 
     async def judging_cost(self, window: str) -> int:
         """Return the cost of judging answers afterwards in `window`, in nano-dollars."""
-        return await self._sum_cost("window = ? AND attempt_id & 15 = ?", (window, JUDGE_ATTEMPT))
+        condition = "window = ? AND attempt_id & ? = ?"
+        return await self._sum_cost(condition, (window, MAX_ATTEMPTS, JUDGE_ATTEMPT))
 
     async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
         """Return each model's mean score from feedback, 0 to 1, and the number of scores."""
         rows = await self._read(
             "SELECT o.model, AVG(f.score), COUNT(*) FROM feedback f JOIN outcomes o"
-            " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | 15"
+            " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | ?"
             " WHERE f.score IS NOT NULL AND o.failure IS NULL"
             " AND o.finish_reason IS NOT ? AND f.idempotency_key NOT LIKE ? GROUP BY o.model",
-            (RUBRIC_FINISH, f"{INTERNAL_KEY_PREFIX}%"),
+            (MAX_ATTEMPTS, RUBRIC_FINISH, f"{INTERNAL_KEY_PREFIX}%"),
         )
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
@@ -156,7 +157,7 @@ class SqliteStore:
     async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
         """Return the outcomes of a request's attempts, in their order."""
         await self._writer.flush()
-        ids = (request_id, request_id | 15)
+        ids = (request_id, request_id | MAX_ATTEMPTS)
         return await self._select(
             AttemptOutcome, "WHERE attempt_id BETWEEN ? AND ? ORDER BY 1", ids
         )

@@ -160,7 +160,7 @@ class GroupCommit:
         self._notify(batch.waiters, batch.size, None)
 
     def _fail_batch(self, connection: Any, batch: WriteBatch, error: Exception) -> None:
-        """Fail the futures of a batch. Its rows stay: a settled bill must not be lost."""
+        """Fail the futures of a batch. Its rows stay, but for those that are invalid themselves."""
         problem = f"The ledger cannot be written: {error}"
         batch.failures += 1
         if isinstance(error, load_sqlite().OperationalError):

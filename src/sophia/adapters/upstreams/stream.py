@@ -152,7 +152,7 @@ class ChunkReader:
                 envelope[name] = value
         created = chunk.get("created")
         if type(created) in (int, float):
-            envelope["created"] = int(created)  # type: ignore[arg-type]
+            envelope["created"] = int(created)  # type: ignore[arg-type] # a number by the line above
         chunk.update(envelope)
         if chunk.get("system_fingerprint", "") is None:
             del chunk["system_fingerprint"]

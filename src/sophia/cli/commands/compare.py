@@ -1,7 +1,6 @@
 """`sophia policy compare`: expected cost and score of other policies on the logged requests."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from sophia.cli.commands.usage import require_ledger
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json
+from sophia.cli.options import ConfigFile, DataDir, Json, days_ago_ms
 from sophia.cli.terminal import (
     build_console,
     build_table,
@@ -41,7 +40,6 @@ from sophia.learning.operations.compare import (
     compare_policies,
 )
 
-_DAY_MS = 86_400_000
 _BAR = 24
 _MAX_TASKS = 8
 _LEGEND = (
@@ -84,7 +82,7 @@ def compare_on_past_traffic(
         exit_with_error("--figure names a file that ends in .png or .svg.", 2)
     request = ComparisonRequest(
         policies=policy or ["learned"],
-        since_ms=int(time.time() * 1000 - days * _DAY_MS),
+        since_ms=days_ago_ms(days),
         quality_bias=quality_bias,
         models=frozenset(name.strip() for name in (models or "").split(",") if name.strip()),
     )

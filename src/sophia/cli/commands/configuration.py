@@ -7,7 +7,7 @@ import msgspec
 import typer
 import yaml
 
-from sophia.cli.config_file import find_settings_file, list_variables, load_command_settings
+from sophia.cli.config_file import find_settings_file, list_setting_variables, load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import exit_with_error, print_json
 from sophia.compose.offline import load_knowledge
@@ -42,7 +42,7 @@ def show_config(json: Json = False, data_dir: DataDir = None, config: ConfigFile
     """
     tree = _mask_secrets(msgspec.to_builtins(load_command_settings(config, data_dir)))
     file = find_settings_file(config)
-    used = sorted(name for name in list_variables() if os.environ.get(name))
+    used = sorted(name for name in list_setting_variables() if os.environ.get(name))
     if json:
         print_json({"settings": tree, "file": file and str(file), "variables": used})
         return

@@ -1,13 +1,12 @@
 """`sophia decisions`: show logged decisions, and verify that they can be reproduced."""
 
-import time
 from typing import Annotated
 
 import msgspec
 import typer
 
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
+from sophia.cli.options import ConfigFile, DataDir, Json, days_ago_ms, wrap_async_command
 from sophia.cli.route_output import print_decision
 from sophia.cli.terminal import exit_with_error, print_json
 from sophia.compose.offline import DataFolderStores, open_data_folder
@@ -19,7 +18,6 @@ from sophia.learning.online.replay import DecisionReplay, ReplayResult
 
 decisions = typer.Typer(help="Logged routing decisions.", no_args_is_help=True)
 
-_DAY_MS = 86_400_000
 _MAX_DECISIONS = 1_000_000
 _MAX_LISTED = 20
 
@@ -62,7 +60,7 @@ async def verify_decisions(
     number = None if id is None else _parse_id(id)
     async with open_data_folder(load_command_settings(config, data_dir)) as folder:
         if number is None:
-            since_ms = int(time.time() * 1000 - days * _DAY_MS)
+            since_ms = days_ago_ms(days)
             rows = await folder.store.decisions(since_ms, _MAX_DECISIONS)
         else:
             rows = [await _find(folder, number)]

@@ -13,10 +13,11 @@ from sophia.http.app import App
 from sophia.http.v1.bodies import FeedbackBody
 from sophia.http.v1.chat import read_request
 from sophia.http.v1.decode import decode_body
+from sophia.http.v1.explanation import explain_plan
 from sophia.http.wire import HttpRequest, ResponseWriter, send_json
-from sophia.routing.explain.explain import explain_plan
 from sophia.routing.types import decode_plan
 from sophia.serving.decide import decide
+from sophia.tenants.keys import Principal
 
 _feedback_decoder = msgspec.json.Decoder(FeedbackBody)
 
@@ -35,7 +36,8 @@ async def explain_route(app: App, incoming: HttpRequest, reply: ResponseWriter) 
 
 async def get_decision(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/decisions/{id}`: the explanation again, with the outcomes and feedback."""
-    row = await _find_own_decision(app, incoming, incoming.path.rpartition("/")[2])
+    principal = await app.authenticate(incoming)
+    row = await _find_own_decision(app, principal, incoming.path.rpartition("/")[2])
     store, classes = app.runtime.ledger.store, app.runtime.knowledge.classifier.classes
     outcomes, feedback = await store.attempts(row.attempt_id), await store.feedback(row.attempt_id)
     await send_json(reply, render_decision(row, outcomes, feedback, classes))
@@ -64,14 +66,14 @@ def render_decision(
 
 async def create_feedback(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `POST /v1/feedback`: store feedback on a decision; repeats change nothing."""
-    await app.authenticate(incoming)
+    principal = await app.authenticate(incoming)
     body = decode_body(_feedback_decoder, incoming.body)
     values = (body.score, body.thumbs, body.label, body.preferred_model)
     if all(value is None for value in values):
         raise BadRequest(
             "The feedback is empty; send `score` 0 to 1, `thumbs`, `label` or `preferred_model`."
         )
-    decision = await _find_own_decision(app, incoming, body.decision_id)
+    decision = await _find_own_decision(app, principal, body.decision_id)
     store = app.runtime.ledger.store
     feedback = _build_feedback(body, decision, int(app.runtime.ledger.clock.wall() * 1000))
     stored = await store.add_feedback(feedback)
@@ -106,8 +108,7 @@ def _build_feedback(body: FeedbackBody, decision: AttemptIntent, now_ms: int) ->
     )
 
 
-async def _find_own_decision(app: App, incoming: HttpRequest, id: str) -> AttemptIntent:
-    principal = await app.authenticate(incoming)
+async def _find_own_decision(app: App, principal: Principal, id: str) -> AttemptIntent:
     number = decode_id("dec", id)
     row = await app.runtime.ledger.store.decision(number) if number is not None else None
     # Another key's decision does not exist for this one.

@@ -1,12 +1,11 @@
 """The learned policy in its snapshots: load it, and put a changed one into service."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
+from sophia.core.ports import SnapshotStore
 from sophia.learning.online.policy import OnlinePolicy
 from sophia.learning.snapshots import (
     ActivationHistory,
@@ -24,24 +23,6 @@ from sophia.learning.snapshots import (
     encode_snapshot,
     prune_snapshots,
 )
-
-
-class SnapshotStore(Protocol):
-    """Snapshots by id, and the history of those in service."""
-
-    def ids(self) -> Sequence[str]: ...
-
-    def save(self, id: str, blob: bytes) -> None: ...
-
-    def load(self, id: str) -> bytes | None: ...
-
-    def remove(self, id: str) -> None: ...
-
-    def load_history(self) -> bytes | None: ...
-
-    def save_history(self, history: bytes) -> None: ...
-
-    def lock(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,13 +26,13 @@ log = logging.getLogger("sophia.learning")
 PRIORS_FILE = "priors.json"
 _RESET_HINT = "Delete it to return to the shipped priors."
 
-PriorBasis = Literal["measured", "heir", "stranger"]
+PriorBasis = Literal["measured", "successor", "unmeasured"]
 
 MIN_SD = 0.03  # A benchmark is not the traffic: no prior is more certain than this.
 UNMEASURED_SD_RANGE = (0.10, 0.15)  # of an arm without a benchmark, by kind
 
 
-class ArmPrior(Struct, frozen=True, rename={"derived_from": "of"}):
+class ArmPrior(Struct, frozen=True):
     """Expected score of one arm and its spread by kind, with the basis and its tables or arm."""
 
     mean: tuple[float, ...]
@@ -41,12 +41,7 @@ class ArmPrior(Struct, frozen=True, rename={"derived_from": "of"}):
     derived_from: tuple[str, ...] = ()
 
 
-class PriorTable(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    rename={"unknown_family": "stranger", "variance_inflation": "spread"},
-):
+class PriorTable(Struct, frozen=True, kw_only=True):
     """Priors by kind of work; `kinds` has the order of every mean and sd.
 
     `families` and `unknown_family` are for arms without a prior of their own; the variance was

@@ -1,7 +1,7 @@
 """The interface of routing policies: the context they rate by, and the outcomes they learn from."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -66,18 +66,3 @@ class Policy(Protocol):
 
     def rate(self, context: PolicyContext, arms: Sequence[str]) -> ArmRatings | None:
         """Return the ratings of `arms`, or None to leave the decision to the heuristic."""
-
-
-class Learner(Policy, Protocol):
-    """A policy that learns from outcomes and can be saved and restored exactly."""
-
-    def learn_one(self, lesson: Lesson) -> None: ...
-
-    def fit(self, lessons: Sequence[Lesson]) -> None:
-        """Forget all outcomes and learn from `lessons` alone."""
-
-    def snapshot(self) -> bytes:
-        """Return the whole state; `restore` of it rates bit for bit as this one does."""
-
-    @classmethod
-    def restore(cls, snapshot: bytes) -> Self: ...

@@ -16,7 +16,7 @@ MAX_SPEND_SHARE = 0.0125
 CREDIT_REQUESTS = 1000.0
 """Requests whose spending is counted in advance, so that a trial can begin at once."""
 MAX_COST_MULTIPLE = 5.0
-"""The most that a trial request may cost, as a multiple of the best-looking arm's cost."""
+"""The most that an exploring request may cost, as a multiple of the best-looking arm's cost."""
 
 
 class ArmTrial(

@@ -1,1 +1,1 @@
-"""Decisions explained: the stored trace, its JSON form, and refusals."""
+"""The stored trace of a decision, its replay, and refusals."""

@@ -1,4 +1,4 @@
-"""A plan in words and JSON: features, exclusions, and the cost of the alternatives."""
+"""The explanation of a plan in JSON: features, exclusions, and the cost of the alternatives."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def explain_plan(plan: Plan, classes: Sequence[str] = ()) -> dict[str, object]:
     }
 
 
-def format_candidate_difference(
+def _format_difference(
     candidate: Candidate, chosen: Attempt, chosen_candidate: Candidate | None
 ) -> str:
     """Return the difference that `candidate` would make: `+$0.0113, 11.2x, quality +0.09`."""
@@ -77,7 +77,7 @@ def _render_candidate(
         "worst_usd": nano_to_usd(candidate.worst_nano),
     }
     if candidate.model != chosen.model:
-        fact["instead"] = format_candidate_difference(candidate, chosen, own)
+        fact["instead"] = _format_difference(candidate, chosen, own)
     return fact
 
 
@@ -119,7 +119,7 @@ def _render_trace(plan: Plan, trace: DecisionTrace, classes: Sequence[str]) -> d
     weights = trace.utility_weights
     if trace.rated_arms and weights is not None and trace.exploration is not None:
         rendered |= {
-            "draw": trace.uniform,
+            "random_number": trace.uniform,
             "price": weights.cost,
             "reference_usd": nano_to_usd(round(weights.reference_cost)),
             "lateness": weights.lateness,
