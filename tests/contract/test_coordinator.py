@@ -7,11 +7,20 @@ import pytest
 from sophia.adapters.coordinator import LocalCoordinator
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import Prices, PriceTier
+from sophia.core.calls import Deadlines
 from sophia.core.errors import BudgetExceeded, Unavailable
 from sophia.core.ports import Coordinator
 from sophia.core.rows import KeySpend, OpenHold
 from sophia.routing.types import Attempt
-from sophia.serving.attempts.reservation import AttemptSpec, BudgetScope, Ledger
+from sophia.serving.attempts.reservation import (
+    AttemptResult,
+    AttemptSpec,
+    BudgetScope,
+    Ledger,
+    RuntimeLimits,
+)
+from sophia.tenants.keys import Principal
+from sophia.testing.clock import ManualClock
 from sophia.testing.memory import MemoryStore
 
 
@@ -74,6 +83,17 @@ async def test_it_starts_from_what_the_ledger_knows() -> None:
     assert coordinator.balance("k", "d") == (30, 25)
 
 
+LIMITS = RuntimeLimits(
+    daily_budget_nano=5,
+    per_request_nano=7,
+    max_attempts=1,
+    price_margin=0,
+    deadlines=Deadlines(),
+    non_streaming_deadlines=Deadlines(),
+    request_timeout_seconds=1.0,
+)
+
+
 class StillClock:
     """Noon of the first day."""
 
@@ -125,3 +145,38 @@ async def test_a_refused_reservation_says_when_the_next_window_begins(
     assert caught.value.retry_after == ledger.seconds_to_next_window() > 43_000
     assert coordinator.balance("k", "1970-01-01") == (0, 0)
     assert not await store.open_holds()
+
+
+async def test_a_new_day_has_the_whole_budget_and_yesterdays_bill_stays_with_yesterday(
+    coordinator: Coordinator,
+) -> None:
+    """The window follows the clock while the process runs."""
+    clock = ManualClock(wall=86_399.0)
+    ledger = Ledger(coordinator=coordinator, store=MemoryStore(), clock=clock)
+    key = Principal(
+        key_id="k", name="name", scope="inference", daily_budget_nano=100, per_request_nano=None
+    )
+    evening = ledger.budget_scope(key, LIMITS)
+    late = await ledger.reserve(evening, 16, 0, spec(100))
+    assert ledger.remaining(evening) == 0
+    clock.advance(2.0)
+    morning = ledger.budget_scope(key, LIMITS)
+    assert (evening.window, morning.window) == ("1970-01-01", "1970-01-02")
+    assert ledger.remaining(morning) == 100
+    late.close_unknown(AttemptResult())
+    assert coordinator.balance("k", evening.window) == (0, 100)
+    await ledger.reserve(morning, 32, 0, spec(100))
+
+
+def test_a_keys_own_limits_come_before_the_defaults_even_when_they_are_0() -> None:
+    """0 means that nothing may be spent, not that there is no limit."""
+    ledger = Ledger(coordinator=LocalCoordinator(), store=MemoryStore(), clock=StillClock())
+    zero = Principal(
+        key_id="k", name="name", scope="inference", daily_budget_nano=0, per_request_nano=0
+    )
+    unset = Principal(
+        key_id="k", name="name", scope="inference", daily_budget_nano=None, per_request_nano=None
+    )
+    own, default = ledger.budget_scope(zero, LIMITS), ledger.budget_scope(unset, LIMITS)
+    assert (own.daily_limit, own.per_request_limit) == (0, 0)
+    assert (default.daily_limit, default.per_request_limit) == (5, 7)

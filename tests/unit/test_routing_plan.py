@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from msgspec import structs
 from routing_world import (
     BY_ID,
     DEEPSEEK,
@@ -31,9 +33,11 @@ from sophia.core.errors import (
     UnknownModel,
 )
 from sophia.http.v1.explanation import explain_plan, summarize_plan
+from sophia.routing.bandit.policy import PolicyContext
 from sophia.routing.features.extract import build_default_features
 from sophia.routing.plan import build_plan, plan_named
 from sophia.routing.pool import PoolModel
+from sophia.routing.rank import RoutingContext
 from sophia.routing.request import KeyLimits
 from sophia.routing.rules.model import Condition, Rule, RuleBook
 from sophia.routing.types import Hints, Plan, Prompt, TaskType
@@ -126,6 +130,16 @@ RULE = Rule(
     preferred_models=(KIMI, GROK),
     fallback=NEMO,
 )
+
+
+def test_the_model_that_called_a_tool_continues_unless_a_policy_is_asked_for() -> None:
+    """It knows why it called the tool; an explicit wish is stronger."""
+    context = RoutingContext(
+        context=PolicyContext(np.array([1.0])), uniform=0.5, current_model=KIMI
+    )
+    for policy, first in ((None, KIMI), ("heuristic", MINI)):
+        request = ask(asked(after_tool_result=True), Hints(policy=policy, complexity=0.1))
+        assert order(build_plan(structs.replace(request, context=context)))[0] == first
 
 
 def test_a_rule_comes_before_the_policy() -> None:

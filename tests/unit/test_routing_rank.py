@@ -6,6 +6,8 @@ import numpy as np
 from msgspec import Struct
 from routing_world import BY_ID, DEEPSEEK, FLASH, SONNET, quality_prior
 
+from sophia.routing.bandit.performance.forecast import AnswerMeasurement
+from sophia.routing.bandit.performance.latency import DEFAULT_SPEED
 from sophia.routing.bandit.performance.model import PerformanceModel
 from sophia.routing.bandit.policy import ArmRatings, PolicyContext
 from sophia.routing.pool import PoolModel
@@ -31,6 +33,7 @@ def ranked(
     known: Mapping[str, tuple[float, float]],
     hints: Hints | None = None,
     current_model: str | None = None,
+    performance: PerformanceModel | None = None,
 ) -> RankedQuotes | None:
     """Rank models that differ in nothing but their ratings."""
     quotes = [
@@ -45,7 +48,9 @@ def ranked(
         for id in known
     ]
     learned = LearnedPolicy(
-        policy=Rated(known), exploration=NO_EXPLORATION, performance=PerformanceModel(TASKS)
+        policy=Rated(known),
+        exploration=NO_EXPLORATION,
+        performance=performance or PerformanceModel(TASKS),
     )
     context = RoutingContext(
         context=PolicyContext(np.eye(TASKS)[0]), uniform=0.5, current_model=current_model
@@ -75,3 +80,22 @@ def test_a_conversation_stays_on_its_model_unless_another_is_clearly_better() ->
     assert order(ranked(close))[0] == SONNET
     assert order(ranked(close, current_model=FLASH))[0] == FLASH
     assert order(ranked(clear, current_model=FLASH))[0] == SONNET
+
+
+def test_no_expected_cost_is_above_what_the_quote_reserves() -> None:
+    """However long the answers were: a longer one is cut at its reservation."""
+    performance = PerformanceModel(TASKS)
+    long = AnswerMeasurement(
+        arm=FLASH,
+        task_probabilities=np.eye(TASKS)[0],
+        expected_tokens=100,
+        completion_tokens=20_000,
+        total_ms=1000.0,
+    )
+    performance.set_speed_priors({FLASH: DEFAULT_SPEED, SONNET: DEFAULT_SPEED})
+    for _ in range(50):
+        performance.update_answer(long)
+    decided = ranked({FLASH: (0.8, 0.0), SONNET: (0.7, 0.0)}, performance=performance)
+    assert decided is not None
+    costs = {arm.model: arm.cost_nano for arm in decided.trace.rated_arms}
+    assert max(costs.values()) == 2000

@@ -104,7 +104,7 @@ class KeySpend(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class OpenHold(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """An attempt whose cost is not known: it stays charged until it is reconciled."""
+    """An attempt in flight, or one whose cost is not known: it stays charged."""
 
     attempt_id: int
     key_id: str

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class BudgetBalance(Struct, frozen=True):
-    """Nano-dollars of one key in one window: spent, and held for running requests."""
+    """Nano-dollars of one key in one window: spent, and held for what has no bill yet."""
 
     spent: int = 0
     held: int = 0
