@@ -101,7 +101,7 @@ def run_server(folder: Path, models: Sequence[str]) -> Iterator[Client]:
         f"routing: {{rules: {folder / 'rules.yaml'}, models: {json.dumps(list(models))}}}\n"
     )
     environ = {name: value for name, value in os.environ.items() if "OPENROUTER" not in name}
-    sophia = [sys.executable, "-m", "sophia.cli.main"]
+    sophia = [sys.executable, "-m", "sophia"]
     config = ["--config", str(folder / "sophia.yaml")]
     created = subprocess.run(
         [
@@ -278,7 +278,7 @@ def _replay(folder: Path) -> dict[str, object]:
         [
             sys.executable,
             "-m",
-            "sophia.cli.main",
+            "sophia",
             "replay",
             "--json",
             "--config",

@@ -1,11 +1,15 @@
 """Settings: names, bounds and defaults."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+LEDGER_FILE = "sophia.db"
+SANDBOX_FOLDER = "sandbox"
+
 Name = Annotated[str, Meta(min_length=1)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 
@@ -202,7 +206,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings."""
 
     data_dir: str = "data"
-    """Folder for the ledger, the keys and the stored list of models."""
+    """Folder for the ledger, the keys and the list of models; the sandbox has its own below it."""
     server: ServerSettings = ServerSettings()
     budget: BudgetSettings = BudgetSettings()
     routing: RoutingSettings = RoutingSettings()
@@ -214,3 +218,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sandbox: SandboxSettings = SandboxSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     """Upstreams instead of OpenRouter, or in addition to it."""
+
+
+def is_sandbox_used(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Return whether the sandbox replaces OpenRouter: no key, and no upstream for the catalogue."""
+    if settings.sandbox.enabled is not None:
+        return settings.sandbox.enabled
+    return not environ.get("OPENROUTER_API_KEY") and all(each.models for each in settings.upstreams)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-SOPHIA = [sys.executable, "-m", "sophia.cli.main"]
+SOPHIA = [sys.executable, "-m", "sophia"]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def test_a_damaged_ledger_is_told(run: Run, tmp_path: Path) -> None:
 
 def test_an_open_data_folder_is_odd_but_works(run: Run, tmp_path: Path) -> None:
     """Others may read keys there: said, and not fatal."""
-    tmp_path.chmod(0o755)
+    folder = tmp_path / "sandbox"
+    folder.mkdir()
+    folder.chmod(0o755)
     ran = run("doctor", "--data-dir", str(tmp_path), SOPHIA_PORT="0")
     assert ran.code == 0, ran.out
     assert "! data folder" in ran.out

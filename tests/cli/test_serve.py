@@ -4,7 +4,9 @@ import json
 import re
 import signal
 import socket
+import stat
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +19,11 @@ QUICK = {"SOPHIA_SANDBOX_SPEED": "0", "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start on a free port; give the process, and what it said until it served."""
     process = subprocess.Popen(
         [*SOPHIA, "serve", "--port", "0", "--data-dir", str(folder)],
-        env=clean_environment() | QUICK,
+        env=clean_environment() | QUICK | more,
         cwd=folder.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -56,7 +58,7 @@ def test_a_taken_port_leaves_the_first_start_to_the_next_one(
     assert "key" not in ran.out and not (data / "admin.key").exists()
     with started(data) as (_, said):
         pass
-    assert "Your first key, shown this once: " in said and (data / "admin.key").exists()
+    assert "Your first key, shown this once: " in said and (data / "sandbox" / "admin.key").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
@@ -66,8 +68,7 @@ def test_whoever_stops_it_loses_nothing_that_was_learned(
     """What is open is written before the process ends, whichever signal ends it."""
     data = tmp_path / "data"
     with started(data) as (process, said):
-        found = re.search(r"serves (\S+)/v1 ", said), re.search(r"once: (\S+)", said)
-        base, key = (one[1] for one in found if one is not None)
+        base, key = find_address_and_key(said)
         asked = {"model": "sophia/auto", "messages": [{"role": "user", "content": "Say hello."}]}
         decision = post(f"{base}/v1/chat/completions", key, asked)["sophia"]["decision_id"]
         post(f"{base}/v1/feedback", key, {"decision_id": decision, "score": 1.0})
@@ -75,6 +76,52 @@ def test_whoever_stops_it_loses_nothing_that_was_learned(
         assert process.wait(20) == 0
     steps = json.loads(run("policy", "history", "--json", "--data-dir", str(data)).out)
     assert [(one["reason"], one["lessons"]) for one in steps][-1] == ("stopped", 1)
+
+
+@contextmanager
+def openrouter() -> Iterator[str]:
+    """Run a double of OpenRouter on a free port; give its address."""
+    command = [sys.executable, "-m", "sophia.sandbox", "--port", "0", "--speed", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().removeprefix("listening on ").strip()
+        process.terminate()
+
+
+def test_nothing_of_the_sandbox_is_left_once_there_is_a_key(run: Run, tmp_path: Path) -> None:
+    """Keys, spending and lessons of simulated answers never mix with those of real ones."""
+    data = tmp_path / "data"
+    said, decisions = {}, {}
+    with openrouter() as url:
+        environments = ({}, {"OPENROUTER_API_KEY": "k", "OPENROUTER_BASE_URL": url})
+        for name, environment in zip(("sandbox", "real"), environments, strict=True):
+            with started(data, **environment) as (process, said[name]):
+                base, key = find_address_and_key(said[name])
+                asked = {"model": "sophia/auto", "messages": [{"role": "user", "content": "Hi."}]}
+                answer = post(f"{base}/v1/chat/completions", key, asked)
+                decisions[name] = answer["sophia"]["decision_id"]
+                post(f"{base}/v1/feedback", key, {"decision_id": decisions[name], "score": 1.0})
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+    assert "answers come from the sandbox" in said["sandbox"]
+    assert f"stays apart in {data / 'sandbox'}" in said["real"]
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    # The operator's shell has no key: it reads the real traffic, and the sandbox's where asked to.
+    for name, folder in (("real", data), ("sandbox", data / "sandbox")):
+        report = json.loads(run("usage", "--json", "--data-dir", str(folder)).out)
+        assert sum(row["requests"] for row in report["rows"]) == 1
+        ran = run("decisions", "show", decisions[name], "--data-dir", str(folder))
+        assert ran.code == 0, ran.err
+        steps = json.loads(run("policy", "history", "--json", "--data-dir", str(folder)).out)
+        assert steps[-1]["lessons"] == 1
+    other = run("decisions", "show", decisions["sandbox"], "--data-dir", str(data))
+    assert other.code != 0
+
+
+def find_address_and_key(said: str) -> tuple[str, str]:
+    found = re.search(r"serves (\S+)/v1 ", said), re.search(r"once: (\S+)", said)
+    base, key = (one[1] for one in found if one is not None)
+    return base, key
 
 
 def post(url: str, key: str, body: object) -> dict:

@@ -338,6 +338,11 @@ async def test_a_missing_or_wrong_key(
     await refused(sophia, answer, 401, None, "authentication")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert "sk-sph-" in answer.error["message"]
+    # An unset variable is no reason to make another key.
+    is_empty = (
+        headers.get("Authorization", "").strip() == "Bearer" or headers.get("x-api-key") == ""
+    )
+    assert ("is empty" in answer.error["message"]) == is_empty
 
 
 @pytest.mark.parametrize("twice", [("Authorization", "x-api-key"), ("x-api-key", "x-api-KEY")])

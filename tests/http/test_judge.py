@@ -320,7 +320,7 @@ async def test_a_kill_in_mid_judgement_loses_no_bill(start: Start, up: Any, serv
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "sophia.cli.main",
+        "sophia",
         "serve",
         "--port",
         "0",

@@ -13,7 +13,14 @@ from typing import Any
 import msgspec
 import yaml
 
-from sophia.config import Settings, UpstreamModelSettings, UpstreamSettings
+from sophia.config import (
+    LEDGER_FILE,
+    SANDBOX_FOLDER,
+    Settings,
+    UpstreamModelSettings,
+    UpstreamSettings,
+    is_sandbox_used,
+)
 from sophia.core.errors import ConfigError
 
 _PATH_STEP = re.compile(r"([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
@@ -58,9 +65,16 @@ def find_settings_file(path: Path | None) -> Path | None:
 
 
 def load_command_settings(
-    config: Path | None, data_dir: str | None, host: str | None = None, port: int | None = None
+    config: Path | None,
+    data_dir: str | None,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    serving: bool = False,
 ) -> Settings:
     """Return the effective settings of a command with these options; None for one not given.
+
+    `serving` is for the command that fills the data folder.
 
     Raises:
         ConfigError: the file is missing, or a setting in it or a variable is wrong.
@@ -76,7 +90,21 @@ def load_command_settings(
     for path, value in options.items():
         if value is not None:
             _set_value(tree, path, value)
-    return _convert(tree, lambda path: f"option for {path}")
+    return _separate_sandbox(_convert(tree, lambda path: f"option for {path}"), serving=serving)
+
+
+def _separate_sandbox(settings: Settings, *, serving: bool) -> Settings:
+    """Keep what the sandbox leaves, below the data folder, apart from real traffic.
+
+    Without OpenRouter's key, other commands than the server's read the real traffic where there
+    is any: the key is in the server's environment, not always in the operator's.
+    """
+    data = Path(settings.data_dir)
+    if not is_sandbox_used(settings, os.environ) or data.name == SANDBOX_FOLDER:
+        return settings
+    if not serving and not settings.sandbox.enabled and (data / LEDGER_FILE).exists():
+        return settings
+    return msgspec.structs.replace(settings, data_dir=str(data / SANDBOX_FOLDER))
 
 
 def _read_file(path: Path) -> Settings:

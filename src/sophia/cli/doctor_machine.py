@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sophia.compose.offline import inspect, ledger_path, report
-from sophia.compose.upstreams import is_sandbox_used
-from sophia.config import Settings
+from sophia.config import Settings, is_sandbox_used
 from sophia.sandbox.text.local_model import find_model_file
 
 Status = Literal["ok", "warning", "error"]
@@ -45,7 +44,7 @@ def _check_data_folder(data: Path) -> DoctorFinding:
     fix = "choose another with --data-dir or SOPHIA_DATA_DIR"
     if not data.exists():
         parent = next(folder for folder in data.absolute().parents if folder.exists())
-        if os.access(parent, os.W_OK):
+        if parent.is_dir() and os.access(parent, os.W_OK):
             return DoctorFinding(
                 "ok", "data folder", f"{shown} is created when Sophia first serves"
             )

@@ -9,13 +9,8 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
 
 from sophia.cli.doctor_machine import DoctorFinding
-from sophia.compose.upstreams import (
-    build_connection_pool,
-    describe_proxy,
-    find_default_upstream,
-    is_sandbox_used,
-)
-from sophia.config import Settings, UpstreamSettings
+from sophia.compose.upstreams import build_connection_pool, describe_proxy, find_default_upstream
+from sophia.config import Settings, UpstreamSettings, is_sandbox_used
 from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError
 from sophia.core.failures import FailureKind, UpstreamFailure

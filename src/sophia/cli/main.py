@@ -82,7 +82,3 @@ def sophia(
     ] = False,
 ) -> None:
     """A self-hosted model router: one base_url, the right model for each request."""
-
-
-if __name__ == "__main__":
-    app()

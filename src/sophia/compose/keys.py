@@ -15,7 +15,9 @@ def ensure_data_folder(settings: Settings) -> Path:
     """Return the data folder, made if need be. Raises ConfigError when it cannot be."""
     path = Path(settings.data_dir)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `mode` does not apply to parents, and the sandbox's folder has one that holds keys too.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"`data_dir`: {path} cannot be made: {error.strerror}") from None
     return path

@@ -19,7 +19,7 @@ from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.local import build_local_model
 from sophia.compose.keys import ensure_data_folder
 from sophia.compose.upstreams import Connections, open_connections
-from sophia.config import Settings
+from sophia.config import LEDGER_FILE, Settings
 from sophia.core.calls import Deadlines
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
@@ -86,7 +86,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 def ledger_path(data: Path) -> Path:
     """Return the path of the ledger's file in a data folder."""
-    return data / "sophia.db"
+    return data / LEDGER_FILE
 
 
 def build_catalogue(settings: Settings) -> Catalogue:

@@ -13,7 +13,7 @@ from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.adapters.upstreams.http1.proxy import find_proxy
 from sophia.adapters.upstreams.http_upstream import HttpUpstream
 from sophia.adapters.webhook import Webhook
-from sophia.config import CascadeSettings, Settings, UpstreamSettings
+from sophia.config import CascadeSettings, Settings, UpstreamSettings, is_sandbox_used
 from sophia.core.errors import ConfigError
 from sophia.sandbox.process import SandboxProcess
 from sophia.serving.attempts.dispatch import UpstreamsByModel
@@ -52,13 +52,6 @@ async def open_connections(
     }
     default = next(each.name for each in all_settings if not each.models)
     return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)
-
-
-def is_sandbox_used(settings: Settings, environ: Mapping[str, str]) -> bool:
-    """Return whether the sandbox replaces OpenRouter: no key, and no upstream for the catalogue."""
-    if settings.sandbox.enabled is not None:
-        return settings.sandbox.enabled
-    return not environ.get("OPENROUTER_API_KEY") and all(each.models for each in settings.upstreams)
 
 
 def resolve_upstreams(

@@ -96,7 +96,11 @@ def _parse_bearer_key(incoming: HttpRequest) -> bytes:
         scheme, _, token = token.partition(b" ")
         if scheme.lower() != b"bearer":
             raise Unauthenticated
-    return token.strip()
+    if not (token := token.strip()):
+        raise Unauthenticated(
+            "The key is empty: send the one that begins with sk-sph-. Is SOPHIA_API_KEY set?"
+        )
+    return token
 
 
 async def run_handler(

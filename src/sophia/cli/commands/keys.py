@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from sophia.cli.options import ConfigFile, DataDir, Json, wrap_async_command
 from sophia.cli.terminal import build_console, build_table, exit_with_error, print_json
 from sophia.compose.keys import create_key, ensure_data_folder
 from sophia.compose.offline import open_store
+from sophia.config import SANDBOX_FOLDER
 from sophia.core.money import format_usd, nano_from_usd, nano_to_usd
 from sophia.core.rows import KeyRow
 from sophia.tenants.budget import day_window
@@ -54,6 +56,8 @@ async def create_api_key(
         print_json({"id": row.id, "name": name, "key": token})
     else:
         typer.echo(f"{token}\nStore it now: it is not shown again. Its id is {row.id}.")
+        if Path(settings.data_dir).name == SANDBOX_FOLDER:
+            typer.echo("It is a key of the sandbox. For real models, set OPENROUTER_API_KEY first.")
 
 
 @keys.command("list")

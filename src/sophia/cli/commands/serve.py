@@ -11,7 +11,7 @@ from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir
 from sophia.compose.keys import create_key, write_secret
 from sophia.compose.root import Sophia, compose, freeze_startup_objects, setup_logging
-from sophia.config import Settings
+from sophia.config import SANDBOX_FOLDER, Settings
 from sophia.core.errors import ConfigError
 from sophia.http.server import Server
 
@@ -28,7 +28,7 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Serve the API until a signal comes."""
-    settings = load_command_settings(config, data_dir, host, port)
+    settings = load_command_settings(config, data_dir, host, port, serving=True)
     setup_logging(settings)
     try:
         import uvloop
@@ -86,13 +86,16 @@ async def _print_welcome(
     lines = [f"Sophia serves {base}   (model: sophia/auto)"]
     if sophia.connections.sandbox is not None:
         lines.append(
-            "No OPENROUTER_API_KEY is set: answers come from the sandbox, no real model is asked."
+            "No OPENROUTER_API_KEY is set: answers come from the sandbox, no real model is asked. "
+            f"Its keys, ledger and lessons stay in {settings.data_dir}."
         )
     if first_key is not None:
         lines += [
             f"Your first key, shown this once: {first_key}",
             f"The admin key is in {Path(settings.data_dir) / 'admin.key'}",
         ]
+        if (left := Path(settings.data_dir) / SANDBOX_FOLDER).exists():
+            lines.append(f"What the sandbox left stays apart in {left}; its keys do not work here.")
     # Double quotes, so that the shell fills the variable in.
     key = first_key or "$SOPHIA_API_KEY"
     lines += [
