@@ -32,7 +32,7 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     daily_usd: Dollars | None = 100.0
     """Budget of a key per day (UTC)."""
-    per_request_usd: Dollars | None = 0.10
+    per_request_usd: Dollars | None = None
     """Maximum cost of a single request."""
     price_headroom_percent: Annotated[int, Meta(ge=0, le=900)] = 25
     """Price margin in percent that a provider may charge above its list price; included in

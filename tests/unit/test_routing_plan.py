@@ -72,7 +72,7 @@ def order(decided: Plan) -> list[str]:
         ("general", 0.29, 10, MINI),
         ("general", 0.30, 10, FLASH),
         ("general", 0.59, 10, FLASH),
-        ("general", 0.60, 10, NEMO),
+        ("general", 0.60, 10, SONNET),
     ],
 )
 def test_the_table_of_the_plan(task: TaskType, complexity: float, chars: int, model: str) -> None:
@@ -87,7 +87,7 @@ def test_the_table_of_the_plan(task: TaskType, complexity: float, chars: int, mo
 @pytest.mark.parametrize(
     ("hints", "chars", "chain"),
     [
-        (Hints(task_type="analysis", complexity=0.9), 10, [SONNET, NEMO, FLASH, MINI]),
+        (Hints(task_type="analysis", complexity=0.9), 10, [SONNET, DEEPSEEK, FLASH, MINI]),
         (Hints(task_type="coding", complexity=0.9), 10, [DEEPSEEK, QWEN, SONNET, MINI]),
         (Hints(task_type="analysis", complexity=0.1), 60_000, [KIMI, SONNET, FLASH, MINI]),
     ],
@@ -309,7 +309,31 @@ def test_a_named_model_is_served_as_asked() -> None:
     decided = named(BY_ID[SONNET], asked(), KeyLimits())
     assert order(decided) == [SONNET]
     assert decided.policy == "named"
-    assert decided.attempts[0].held_nano <= 100_000_000
+
+
+def test_by_default_no_prompt_that_fits_a_model_is_too_expensive_for_it() -> None:
+    """Coding agents send 60 kB and more; the daily budget protects, not a limit per request."""
+    long = asked("x" * 200_000)
+    assert named(BY_ID[SONNET], long, KeyLimits()).attempts[0].max_tokens is None
+    assert SONNET in {one.model for one in build_plan(ask(long)).candidates}
+
+
+@pytest.mark.parametrize(
+    ("limits", "source", "option"),
+    [
+        (KeyLimits(per_request_nano=10**6), "the per-request limit ($0.001)", "--per-request-usd"),
+        (KeyLimits(budget_left_nano=10**6), "left of the budget ($0.001)", "--daily-budget-usd"),
+    ],
+)
+def test_a_refusal_for_money_names_both_amounts_and_the_remedy(
+    limits: KeyLimits, source: str, option: str
+) -> None:
+    """30,024 tokens at most, at the $3.75 of a cache write, and 16 tokens at $15 a million."""
+    with pytest.raises(BudgetExceeded) as caught:
+        named(BY_ID[SONNET], asked("x" * 30_000), limits)
+    message = str(caught.value)
+    assert "Even a minimal answer may cost $0.11283, more than" in message
+    assert source in message and f"`sophia keys update ID {option} N`" in message
 
 
 def test_named_substitutes_follow_in_order_without_repeats() -> None:

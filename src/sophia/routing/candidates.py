@@ -84,8 +84,10 @@ class Candidates:
                 if quoted.held_nano is not None:
                     self.quotes[model.id] = quoted
                     continue
-                amount = format_usd(limit.limit_nano or 0)
-                cause = f"Not even a minimal answer fits into {limit.source} ({amount})."
+                cause = (
+                    f"Even a minimal answer may cost {format_usd(quoted.minimal_nano)}, more than "
+                    f"{limit.source} ({format_usd(limit.limit_nano or 0)})."
+                )
                 exclusion = ExcludedModel(model.id, cause, "too_expensive")
             self.excluded[model.id] = exclusion
 

@@ -8,7 +8,7 @@ from sophia.routing.types import Features
 LONG_CONTEXT_CHARS = 50_000
 
 FALLBACK_ROLES: Mapping[str, tuple[str, ...]] = {
-    "complex reasoning": ("european", "fast", "fallback"),
+    "complex reasoning": ("code", "fast", "fallback"),
     "code": ("code specialist", "complex reasoning", "fallback"),
     "long context": ("complex reasoning", "fast", "fallback"),
 }
@@ -37,7 +37,7 @@ def choose_model_role(features: Features) -> tuple[str, str]:  # noqa: PLR0911 -
         return "fallback", f"A simple question {level} goes to the small model."
     if complexity < 0.6:
         return "fast", f"An ordinary question {level} goes to the fast model."
-    return "european", f"A demanding general question {level} goes to the European model."
+    return "complex reasoning", f"A demanding question {level} goes to the best reasoner."
 
 
 def order_quotes(

@@ -9,8 +9,9 @@ from sophia.routing.pool import UNKNOWN_QUALITY, PoolModel
 from sophia.routing.types import Features, Hints, Prompt
 
 DEFAULT_MIN_QUALITY = 0.8
-DEFAULT_PER_REQUEST_NANO = 100_000_000
 MIN_ANSWER_TOKENS = 16
+PER_REQUEST_SOURCE = "the per-request limit"
+BUDGET_SOURCE = "what is left of the budget"
 MAX_COST_SOURCE = "the request's max_cost_usd"
 _PERCENT_PRICE_UNIT = 100 * TOKENS_PER_PRICE_UNIT
 
@@ -27,7 +28,7 @@ class Quote(Struct, frozen=True, kw_only=True):
 
     Attributes:
         held_nano: worst case, once the answer is clamped; None when the limit does not cover even
-            a minimal answer.
+            a minimal answer, which costs up to `minimal_nano`.
         max_tokens: the clamp; None when none is needed.
         covers_expected: whether the limit covers an answer of the expected length.
         expected_tokens: expected tokens of all choices.
@@ -42,15 +43,16 @@ class Quote(Struct, frozen=True, kw_only=True):
     covers_expected: bool = True
     expected_tokens: int = 0
     completion_price: int = 0
+    minimal_nano: int = 0
 
 
 def build_spend_limit(
     per_request_nano: int | None, budget_left_nano: int | None, max_cost_nano: int | None
 ) -> SpendLimit:
     """Return the tightest of the limits in nano-dollars; None means no limit."""
-    limit, source = per_request_nano, "the per-request limit"
+    limit, source = per_request_nano, PER_REQUEST_SOURCE
     if budget_left_nano is not None and (limit is None or budget_left_nano < limit):
-        limit, source = budget_left_nano, "what is left of the budget"
+        limit, source = budget_left_nano, BUDGET_SOURCE
     if max_cost_nano is not None and (limit is None or max_cost_nano < limit):
         limit, source = max_cost_nano, MAX_COST_SOURCE
     return SpendLimit(limit if limit is None or limit > 0 else 0, source)
@@ -89,12 +91,14 @@ def quote_model(
         # Below `cap`, since an answer of that length is over the limit.
         max_tokens = room // outbound if room >= 0 else 0
         if max_tokens < MIN_ANSWER_TOKENS:
+            shortest = max_tokens_in * inbound + min(MIN_ANSWER_TOKENS, cap) * outbound
             return Quote(
                 pool_model=pool_model,
                 quality=quality,
                 expected_nano=expected,
                 held_nano=None,
                 covers_expected=False,
+                minimal_nano=fixed - (-shortest // _PERCENT_PRICE_UNIT),
             )
         held = fixed - (-(max_tokens_in * inbound + max_tokens * outbound) // _PERCENT_PRICE_UNIT)
         if max_tokens < answer:

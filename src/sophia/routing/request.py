@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from sophia.routing.pool import NO_MODELS, ModelPool, PoolModel
-from sophia.routing.quotes import DEFAULT_PER_REQUEST_NANO
 from sophia.routing.rank import LearnedPolicy, RoutingContext
 from sophia.routing.rules.model import Rule
 from sophia.routing.types import Features, Hints, Prompt
@@ -20,7 +19,7 @@ class KeyLimits(Struct, frozen=True, kw_only=True):
         price_margin: percentage added to list prices for reservations.
     """
 
-    per_request_nano: int | None = DEFAULT_PER_REQUEST_NANO
+    per_request_nano: int | None = None
     budget_left_nano: int | None = None
     max_attempts: int = 3
     price_margin: int = 0

@@ -11,10 +11,20 @@ from sophia.core.errors import (
     NoCandidate,
     SophiaError,
 )
-from sophia.routing.quotes import MAX_COST_SOURCE, SpendLimit
+from sophia.routing.quotes import BUDGET_SOURCE, MAX_COST_SOURCE, PER_REQUEST_SOURCE, SpendLimit
 from sophia.routing.types import ExcludedModel
 
 _INCAPABLE = frozenset({"wrong_kind", "expired"})
+_BUDGET_REMEDIES = {
+    PER_REQUEST_SOURCE: (
+        "Raise it with `sophia keys update ID --per-request-usd N`, or shorten the prompt."
+    ),
+    BUDGET_SOURCE: (
+        "Raise it with `sophia keys update ID --daily-budget-usd N`, shorten the prompt, or wait "
+        "for the next day (UTC)."
+    ),
+    MAX_COST_SOURCE: "Raise max_cost_usd, or shorten the prompt.",
+}
 
 
 def build_exclusion_error(exclusion: ExcludedModel, limit: SpendLimit) -> SophiaError:
@@ -32,10 +42,10 @@ def build_exclusion_error(exclusion: ExcludedModel, limit: SpendLimit) -> Sophia
 
 def build_over_limit_error(limit: SpendLimit, exclusions: Iterable[ExcludedModel]) -> SophiaError:
     """Return the error for a limit that covers no minimal answer of any able model."""
-    message = (
-        f"Not even a minimal answer fits into {limit.source}: raise it, or shorten the prompt."
-    )
-    details: dict[str, object] = {"excluded": [asdict(exclusion) for exclusion in exclusions]}
+    excluded = list(exclusions)
+    first = next(each for each in excluded if each.code == "too_expensive")
+    message = f"{first.model}: {first.cause} {_BUDGET_REMEDIES[limit.source]}"
+    details: dict[str, object] = {"excluded": [asdict(exclusion) for exclusion in excluded]}
     if limit.source == MAX_COST_SOURCE:
         return NoCandidate(message, param="max_cost_usd", details=details)
     return BudgetExceeded(message, details=details)
