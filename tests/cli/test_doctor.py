@@ -104,6 +104,38 @@ def test_an_upstream_that_is_away_is_told(run: Run) -> None:
     assert "hidden" not in ran.out
 
 
+def test_every_upstream_and_its_key_and_models_are_checked(run: Run, tmp_path: Path) -> None:
+    """Nothing is well while an upstream of one's own is away, has no key or lacks a model."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        away = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+    with answering(200, "application/json", b'{"data": [{"id": "served"}]}') as url:
+        (tmp_path / "sophia.yaml").write_text(
+            "upstreams:\n"
+            f"- {{name: gpu, base_url: '{url}', models: [{{id: a/b, served_as: served}}]}}\n"
+            f"- {{name: typo, base_url: '{url}', models: [{{id: a/c, served_as: other}}]}}\n"
+            f"- {{name: team, base_url: '{away}', api_key_env: TEAM_KEY, models: [{{id: a/d}}]}}\n"
+        )
+        file = str(tmp_path / "sophia.yaml")
+        ran = run("doctor", "--json", "--config", file, SOPHIA_PORT="0")
+    assert ran.code == 1
+    found = [
+        (row["subject"], row["status"], row["detail"])
+        for row in json.loads(ran.out)
+        if row["subject"].rpartition(" ")[2] in {"gpu", "typo", "team"}
+    ]
+    assert [row[:2] for row in found] == [
+        ("key of gpu", "ok"),
+        ("upstream gpu", "ok"),
+        ("key of typo", "ok"),
+        ("upstream typo", "ok"),
+        ("upstream typo", "warning"),
+        ("key of team", "error"),
+        ("upstream team", "error"),
+    ]
+    assert found[4][2] == "it does not list other"
+    assert found[5][2] == "TEAM_KEY is not set"
+
+
 def test_programs_get_the_findings_as_json(run: Run, run_process: Run) -> None:
     """The exit code is the same, and every finding has its status and subject."""
     ran = run_process("doctor", "--json", SOPHIA_PORT="0")

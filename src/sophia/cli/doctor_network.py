@@ -4,12 +4,15 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
 
+import msgspec
+from msgspec import Struct
+
 from sophia.cli.doctor_machine import DoctorFinding
-from sophia.compose.upstreams import build_connection_pool, describe_proxy, find_default_upstream
+from sophia.compose.upstreams import build_connection_pool, describe_proxy, resolve_upstreams
 from sophia.config import Settings, UpstreamSettings, is_sandbox_used
 from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError
@@ -17,6 +20,7 @@ from sophia.core.failures import FailureKind, UpstreamFailure
 
 _DEADLINES = Deadlines(connect=5.0, content=10.0, stall=10.0, total=15.0)
 _MAX_SKEW_SECONDS = 30
+_MAX_LISTING_BYTES = 10_000_000
 _FIXES = {
     FailureKind.DNS: "check the network and the name in the base URL",
     FailureKind.TLS: "check the machine's clock and certificates; `ca_file` trusts your own CA",
@@ -24,32 +28,50 @@ _FIXES = {
 _DEFAULT_FIX = "check the firewall; HTTPS_PROXY names a proxy, NO_PROXY exempts from it"
 
 
+class _ListedModel(Struct):
+    id: str
+
+
+class _Listing(Struct):
+    data: list[_ListedModel]
+
+
 async def check_network(settings: Settings, environ: Mapping[str, str]) -> list[DoctorFinding]:
     """Return the findings; spends nothing and shows no key."""
-    findings = [_check_key(settings, environ)]
-    if not is_sandbox_used(settings, environ):
+    findings = []
+    upstreams: Sequence[UpstreamSettings] = resolve_upstreams(settings, environ)
+    if is_sandbox_used(settings, environ):
+        findings.append(_describe_sandbox(settings))
+        upstreams = settings.upstreams
+    for upstream in upstreams:
+        findings.append(_check_key(upstream, environ))
         try:
-            findings += await _check_upstream(find_default_upstream(settings, environ), environ)
+            findings += await _check_upstream(upstream, environ)
         except ConfigError as error:
-            findings.append(DoctorFinding("error", "upstream", str(error), "correct `upstreams`"))
+            subject = f"upstream {upstream.name}"
+            findings.append(DoctorFinding("error", subject, str(error), "correct `upstreams`"))
     findings.append(_check_port(settings.server.host, settings.server.port))
     return findings
 
 
-def _check_key(settings: Settings, environ: Mapping[str, str]) -> DoctorFinding:
-    if is_sandbox_used(settings, environ):
-        detail = "sandbox: no real model is asked, nothing is spent"
-        if settings.sandbox.enabled:
-            return DoctorFinding("ok", "key", detail)
-        return DoctorFinding("ok", "key", f"none, so {detail}", "export OPENROUTER_API_KEY=sk-or-…")
-    upstream = find_default_upstream(settings, environ)
-    variable = upstream.api_key_env
+def _describe_sandbox(settings: Settings) -> DoctorFinding:
+    detail = "sandbox: no real model is asked, nothing is spent"
+    if settings.sandbox.enabled:
+        return DoctorFinding("ok", "key", detail)
+    return DoctorFinding("ok", "key", f"none, so {detail}", "export OPENROUTER_API_KEY=sk-or-…")
+
+
+def _check_key(upstream: UpstreamSettings, environ: Mapping[str, str]) -> DoctorFinding:
+    subject, variable = f"key of {upstream.name}", upstream.api_key_env
     if upstream.api_key or (variable and environ.get(variable)):
-        return DoctorFinding("ok", "key", f"{variable or 'api_key'} is set (not shown)")
+        return DoctorFinding("ok", subject, f"{variable or 'api_key'} is set (not shown)")
+    if variable:
+        page = " (https://openrouter.ai/keys)" if upstream.kind == "openrouter" else ""
+        fix = f"export {variable}=…{page}"
+        return DoctorFinding("error", subject, f"{variable} is not set", fix)
     if upstream.kind == "openrouter":
-        fix = f"export {variable or 'OPENROUTER_API_KEY'}=sk-or-… (https://openrouter.ai/keys)"
-        return DoctorFinding("error", "key", f"no key for {upstream.name}", fix)
-    return DoctorFinding("ok", "key", f"{upstream.name} is used without one")
+        return DoctorFinding("error", subject, "none", "set `api_key_env` of this upstream")
+    return DoctorFinding("ok", subject, "none; it is used without one")
 
 
 async def _check_upstream(
@@ -60,34 +82,48 @@ async def _check_upstream(
     pool = build_connection_pool(settings, environ)
     proxy = describe_proxy(settings, environ)
     way = f" through the proxy {proxy}" if proxy is not None else ""
-    started = time.monotonic()
+    subject, started = f"upstream {settings.name}", time.monotonic()
     try:
         response = await pool.send(b"GET", path, None, _DEADLINES)
         took = time.monotonic() - started
         date = (response.header(b"date") or b"").decode("latin-1")
+        body = await response.body(_MAX_LISTING_BYTES)
         response.close()
     except UpstreamFailure as failure:
         fix = _FIXES.get(failure.kind, _DEFAULT_FIX)
-        return [
-            DoctorFinding("error", "upstream", f"{settings.base_url}{way}: {failure.message}", fix)
-        ]
+        detail = f"{settings.base_url}{way}: {failure.message}"
+        return [DoctorFinding("error", subject, detail, fix)]
     finally:
         await pool.close()
     detail = f"{settings.base_url}{way} answered {response.status} in {took * 1000:.0f} ms"
-    return [_check_status(response.status, detail), *_check_clock(date)]
+    findings = [_check_status(subject, response.status, detail), *_check_clock(date)]
+    if response.status == 200 and settings.models:
+        findings += _check_models(subject, settings, body)
+    return findings
 
 
-def _check_status(status: int, detail: str) -> DoctorFinding:
+def _check_status(subject: str, status: int, detail: str) -> DoctorFinding:
     if status == 200:
-        return DoctorFinding("ok", "upstream", detail)
+        return DoctorFinding("ok", subject, detail)
     if status in (401, 403):
-        return DoctorFinding(
-            "error", "upstream", f"{detail}: the key is refused", "set a valid key"
-        )
+        return DoctorFinding("error", subject, f"{detail}: the key is refused", "set a valid key")
     if status == 404:
-        fix = "check the base URL; OpenRouter's ends in /api/v1"
-        return DoctorFinding("error", "upstream", detail, fix)
-    return DoctorFinding("warning", "upstream", detail, "try again shortly")
+        fix = "check the base URL: it usually ends in /v1, OpenRouter's in /api/v1"
+        return DoctorFinding("error", subject, detail, fix)
+    return DoctorFinding("warning", subject, detail, "try again shortly")
+
+
+def _check_models(subject: str, settings: UpstreamSettings, body: bytes) -> Iterator[DoctorFinding]:
+    """Yield a warning when the upstream does not list a model that it is to serve."""
+    try:
+        listed = {model.id for model in msgspec.json.decode(body, type=_Listing).data}
+    except msgspec.DecodeError:
+        return
+    names = [model.served_as or model.id for model in settings.models]
+    missing = [name for name in names if name not in listed]
+    if missing:
+        detail = f"it does not list {', '.join(missing)}"
+        yield DoctorFinding("warning", subject, detail, "correct `served_as` of the model")
 
 
 def _check_clock(date: str) -> list[DoctorFinding]:

@@ -1,5 +1,6 @@
 """Upstreams and webhooks by the settings and the environment, with their connections."""
 
+import logging
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -17,6 +18,8 @@ from sophia.config import CascadeSettings, Settings, UpstreamSettings, is_sandbo
 from sophia.core.errors import ConfigError
 from sophia.sandbox.process import SandboxProcess
 from sophia.serving.attempts.dispatch import UpstreamsByModel
+
+log = logging.getLogger("sophia.upstreams")
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 
@@ -42,8 +45,11 @@ async def open_connections(
         stack.push_async_callback(sandbox.close)
         url = sandbox.base_url
     all_settings = resolve_upstreams(settings, environ, url)
-    by_name = {each.name: build_upstream(each, environ) for each in all_settings}
-    for upstream in by_name.values():
+    by_name: dict[str, HttpUpstream] = {}
+    for each in all_settings:
+        if (name := each.api_key_env) and not (each.api_key or environ.get(name)):
+            log.warning("%s is not set; %s is called without a key", name, each.name)
+        by_name[each.name] = upstream = build_upstream(each, environ)
         stack.push_async_callback(upstream.close)
     by_model = {
         model.id: (by_name[each.name], model.served_as or model.id)
