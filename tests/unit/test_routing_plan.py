@@ -216,11 +216,20 @@ def test_a_wish_moves_its_candidate_to_the_front(hints: Hints, model: str) -> No
     assert order(decided)[0] == model
 
 
-def test_a_quality_that_nobody_has_goes_to_the_named_fallback() -> None:
-    """With the reason."""
+def test_a_quality_that_no_model_has_goes_to_the_one_that_comes_closest() -> None:
+    """Who asks for more than there is wants the best there is, and is told so."""
     decided = build_plan(ask(hints=Hints(min_quality=0.99)))
-    assert order(decided) == [MINI]
-    assert "fallback" in decided.reason
+    assert order(decided) == [SONNET, DEEPSEEK, QWEN]
+    assert decided.reason.startswith("No model is expected to reach a quality of 0.99; this one")
+    assert decided.notes == ("min_quality",)
+
+
+def test_a_trade_off_comes_before_bundled_rules_and_after_the_operators_own() -> None:
+    """`sophia/auto:cheap` means what it says on a fresh install; an operator's rule is a policy."""
+    for bundled, policy in ((True, "heuristic"), (False, "rule")):
+        rulebook = RuleBook((RULE,), bundled=bundled)
+        assert build_plan(ask(hints=Hints(tradeoff="cheap"), rulebook=rulebook)).policy == policy
+        assert build_plan(ask(rulebook=rulebook)).policy == "rule"
 
 
 def test_models_that_the_caller_lists_are_the_only_ones() -> None:

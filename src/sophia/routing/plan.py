@@ -218,6 +218,8 @@ def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
     affordable = order_quotes(role, candidates.find_quote_by_role, candidates.rank_by_quality())
     ordered, why = order_by_tradeoff(affordable, tradeoff, _min_quality(hints))
     ordered = _with_min_quality(ordered, hints)
+    if not ordered and affordable and hints.min_quality is not None:
+        return _select_closest(affordable, hints.min_quality, policy)
     if not ordered:
         return _select_fallback(candidates, policy, last)
     if why:
@@ -225,6 +227,16 @@ def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
     elif ordered[0] is not candidates.find_quote_by_role(role):
         reason = f"{reason} That one is not able or too expensive, so the next in line answers."
     return _Selection(quotes=ordered, reason=reason, policy=policy, last_resort=last)
+
+
+def _select_closest(quotes: Sequence[Quote], min_quality: float, policy: str) -> _Selection:
+    """Return the models by expected quality, when none is expected to reach the minimum."""
+    ordered = sorted(quotes, key=lambda quote: (-quote.quality, quote.expected_nano))
+    reason = (
+        f"No model is expected to reach a quality of {min_quality:.2f}; "
+        f"this one comes closest ({ordered[0].quality:.2f})."
+    )
+    return _Selection(quotes=ordered, reason=reason, policy=policy, notes=("min_quality",))
 
 
 def _select_fallback(candidates: Candidates, policy: str, last: Quote | None) -> _Selection:

@@ -1,6 +1,6 @@
 """Knowledge of a decision: replaced whole when something is refreshed, never edited."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -85,6 +85,7 @@ def build_knowledge(
     try:
         bundled = files("sophia.routing").joinpath("data/routing-rules.yaml")
         rulebook = read_rules((Path(path) if path else bundled).read_text(), catalogue)
+        rulebook = replace(rulebook, bundled=not path)
     except (RuleBookError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path or 'the bundled rules'}: {error}") from None
     fallbacks = _resolve_ids(catalogue, "FALLBACK_MODELS", settings.fallback_models)

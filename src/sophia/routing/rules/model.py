@@ -62,10 +62,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """Rules in file order; `version` changes with the text they were read from."""
+    """Rules in file order; `version` changes with the text they were read from.
+
+    `bundled` rules came with the package: a caller who wants it cheap or fast does not get them.
+    """
 
     rules: tuple[Rule, ...] = ()
     version: str = ""
+    bundled: bool = False
+
+
+_SAVING = frozenset({"cheap", "fast"})
 
 
 def find_rule(rulebook: RuleBook, hints: Hints, features: Features) -> Rule | None:
@@ -74,7 +81,7 @@ def find_rule(rulebook: RuleBook, hints: Hints, features: Features) -> Rule | No
     None when no rule matches, or a policy is asked for. Raises UnknownModel for an unknown name.
     """
     if hints.rule is None:
-        if hints.policy:
+        if hints.policy or (rulebook.bundled and hints.tradeoff in _SAVING):
             return None
         for rule in rulebook.rules:
             if rule.matches(features):
