@@ -37,17 +37,18 @@ def main(
     try:
         with build_console(stderr=True).status("Fitting …"):
             now_ms = int(time.time() * 1000)
-            saved = refresh(ensure_data_folder(settings), files, build_catalogue(settings), now_ms)
+            folder = ensure_data_folder(settings)
+            saved = refresh(folder, files, build_catalogue(settings), now_ms)
     except InvalidTable as error:
         exit_with_error(f"{strip_control_characters(str(error))}\nNothing was changed.")
     if json:
         result = {"made_ms": saved.created_ms, "seal": saved.sha256, "sources": saved.sources}
         typer.echo(jsonlib.dumps(msgspec.to_builtins(result), indent=2))
     else:
-        _print_priors(saved)
+        _print_priors(saved, folder)
 
 
-def _print_priors(saved: SavedPriors) -> None:
+def _print_priors(saved: SavedPriors, folder: Path) -> None:
     out = build_table("file", "of", "models", "tasks", numeric=("models",))
     for one in saved.sources:
         tasks = ", ".join(one.tasks[:6]) + (" …" if len(one.tasks) > 6 else "")
@@ -64,7 +65,7 @@ def _print_priors(saved: SavedPriors) -> None:
     measured = sum(one.basis == "measured" for one in saved.priors.arms.values())
     output.print(
         f"Priors of {len(saved.priors.arms)} models, {measured} of them measured; "
-        f"{saved.sha256[:16]}. "
+        f"{saved.sha256[:16]}; in {folder}. "
         "A running server uses them for models that it adds from now on; what it learned stays."
     )
 

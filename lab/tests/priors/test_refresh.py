@@ -43,7 +43,9 @@ def test_newer_files_are_used_and_shown_deterministically(run: Run, tmp_path: Pa
     digests = set()
     for _ in range(2):
         result = json.loads(run("lab.priors", "b.json", "--data-dir", "kept", "--json").out)
-        digests.add(json.dumps(json.loads((tmp_path / "kept/priors.json").read_text())["book"]))
+        digests.add(
+            json.dumps(json.loads((tmp_path / "kept/sandbox/priors.json").read_text())["book"])
+        )
         assert result["sources"][0]["arms"] == 3 and len(result["sources"][0]["sha256"]) == 64
     assert len(digests) == 1
 
@@ -53,7 +55,7 @@ def test_a_bad_file_is_named_and_changes_nothing(run: Run, tmp_path: Path) -> No
     ran = run("lab.priors", "bad.json", "--data-dir", "kept")
     assert ran.code == 1
     assert "3 is not from 0 to 1" in ran.err and "Nothing was changed" in ran.err
-    assert not (tmp_path / "kept/priors.json").exists()
+    assert not (tmp_path / "kept/sandbox/priors.json").exists()
 
 
 def refit(folder: Path, *paths: Path) -> SavedPriors:
