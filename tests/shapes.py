@@ -86,3 +86,21 @@ def check_stream(chunks: list[dict[str, Any]], *, chat: bool = True, usage: bool
 def _check_details(message: dict[str, Any]) -> None:
     for detail in message.get("reasoning_details") or ():
         assert detail["type"] in REASONING
+
+
+MODEL_FIELDS = {
+    "id",
+    "canonical_slug",
+    "name",
+    "created",
+    "pricing",
+    "context_length",
+    "architecture",
+    "top_provider",
+    "per_request_limits",
+    "supported_parameters",
+    "default_parameters",
+    "supported_voices",
+    "links",
+}
+"""Fields of a model in OpenRouter's listing."""

@@ -19,14 +19,19 @@ QUICK = {"SOPHIA_SANDBOX_SPEED": "0", "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
 
 
 @contextmanager
-def started(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start on a free port; give the process, and what it said until it served."""
+def started(
+    folder: Path, *, merged: bool = False, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start on a free port; give the process, and what it said until it served.
+
+    `merged` adds the log.
+    """
     process = subprocess.Popen(
         [*SOPHIA, "serve", "--port", "0", "--data-dir", str(folder)],
         env=clean_environment() | QUICK | more,
         cwd=folder.parent,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT if merged else subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
@@ -116,6 +121,17 @@ def test_nothing_of_the_sandbox_is_left_once_there_is_a_key(run: Run, tmp_path: 
         assert steps[-1]["lessons"] == 1
     other = run("decisions", "show", decisions["sandbox"], "--data-dir", str(data))
     assert other.code != 0
+
+
+def test_a_key_that_is_named_but_not_set_is_reported_at_the_start(tmp_path: Path) -> None:
+    """Without it every call of that upstream would be refused, one by one."""
+    file = tmp_path / "sophia.yaml"
+    file.write_text(
+        "upstreams: [{name: team, base_url: 'http://127.0.0.1:1/v1', api_key_env: TEAM_KEY,"
+        " models: [{id: a/b}]}]\n"
+    )
+    with started(tmp_path / "data", merged=True, SOPHIA_CONFIG=str(file)) as (_, said):
+        assert "TEAM_KEY is not set; team is called without a key" in said
 
 
 def find_address_and_key(said: str) -> tuple[str, str]:

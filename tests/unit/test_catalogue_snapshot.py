@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shapes import MODEL_FIELDS
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import UNBOUNDED, Model
 from sophia.catalogue.prices import PriceTier
@@ -15,21 +16,6 @@ from sophia.catalogue.refresh import CatalogueChanges, diff_catalogues, refresh_
 from sophia.catalogue.snapshot import load_bundled_catalogue, parse_models
 
 SCRIPT = Path(__file__).parents[2] / "scripts/build_catalogue.py"
-REQUIRED = {
-    "id",
-    "canonical_slug",
-    "name",
-    "created",
-    "pricing",
-    "context_length",
-    "architecture",
-    "top_provider",
-    "per_request_limits",
-    "supported_parameters",
-    "default_parameters",
-    "supported_voices",
-    "links",
-}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +43,7 @@ def test_the_bundled_models_have_every_field_that_openrouter_requires(catalogue:
     assert len(catalogue.models) > 400
     for model in catalogue.models:
         listing = json.loads(model.listing_json)
-        assert listing.keys() >= REQUIRED
+        assert listing.keys() >= MODEL_FIELDS
         assert listing["id"] == model.id
         assert {"prompt", "completion"} <= listing["pricing"].keys()
 
@@ -288,4 +274,4 @@ def test_the_snapshot_is_built_in_openrouters_shape(tmp_path: Path) -> None:
     document = json.loads(out.read_text())
     assert document["total_count"] == 3 + len(embedders)
     assert document["snapshot"]["partial_parameters"] == ["a/m:free", "a/paid", "a/unpriced"]
-    assert json.loads(models["a/paid"].listing_json).keys() >= REQUIRED
+    assert json.loads(models["a/paid"].listing_json).keys() >= MODEL_FIELDS

@@ -106,6 +106,7 @@ class SnapshotFolder:
                 os.fsync(file.fileno())
             written.replace(target)
         except BaseException:
+            # Whatever interrupts it: half a file must not stay.
             written.unlink(missing_ok=True)
             raise
         # The new file name must be durable too, not only its content.

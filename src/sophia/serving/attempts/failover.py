@@ -60,6 +60,7 @@ async def run_attempts(
             run.abandon(reservation, 499, "client_gone")
             raise
         except BaseException:
+            # Our own mistake: the upstream may bill all the same.
             run.abandon(reservation, 500, "internal")
             raise
     raise _close_with_error(record, build_attempts_error(failed))

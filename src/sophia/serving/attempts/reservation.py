@@ -107,6 +107,7 @@ class Ledger:
                 )
             )
         except BaseException:
+            # A cancelled request included: without an intent nothing was dispatched.
             reservation.release(AttemptResult(failure="not_dispatched"))
             raise
         return reservation

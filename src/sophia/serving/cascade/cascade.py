@@ -77,6 +77,7 @@ class _Cascade:
                 candidate = self._next_candidate(answer, 0.0, any_price=True)
                 attempt = _build_attempt(answer, candidate, "it broke off") if candidate else None
             except BaseException:
+                # Also when the client hangs up: the answer read ahead must still be settled.
                 answer.close()
                 raise
             next_answer = await self._run_attempt(attempt) if attempt else None

@@ -44,6 +44,7 @@ async def _open(
         try:
             secured = await loop.start_tls(transport, connection, tls, server_hostname=origin.host)
         except BaseException:
+            # A cancelled attempt included: nothing else knows this socket yet.
             transport.abort()
             raise
         if secured is None:
@@ -69,6 +70,7 @@ async def _open_tunnel(
             message = f"The proxy refused the tunnel: {status[1].decode()}."
             raise UpstreamFailure(FailureKind.REFUSED, message, sent=False)
     except BaseException:
+        # As above.
         transport.abort()
         raise
     return transport
