@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients test-lab lint bench bench-routing docs lock
+.PHONY: help run test test-clients test-packaging test-lab lint bench bench-routing docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,15 +17,19 @@ run: $(VENV)/.run ## set up what is missing and serve; ARGS="--port 9000" passes
 test: $(VENV)/.dev ## set up what is missing and run the tests; ARGS="tests/unit -x"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-clients: $(VENV)/.dev ## drive real client libraries, Python and Node, against Sophia
+test-clients: $(VENV)/.dev ## drive real client libraries, Python and Node, and run examples/
 	PYTHON=$(BIN)/python tests/clients/run
+	PYTHON=$(BIN)/python tests/examples/run
+
+test-packaging: $(VENV)/.dev ## build the wheel, install it outside the checkout and serve from it
+	$(BIN)/python -m pytest -m packaging tests/packaging $(ARGS)
 
 test-lab: $(VENV)/.dev ## run the tests of lab/ and bench/ that `make test` leaves out
 	$(BIN)/python -m pytest lab/tests $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, import directions and plain words
-	$(BIN)/ruff check src tests scripts bench lab
-	$(BIN)/ruff format --check src tests scripts bench lab
+	$(BIN)/ruff check src tests scripts bench lab examples
+	$(BIN)/ruff format --check src tests scripts bench lab examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_prose.py

@@ -36,7 +36,7 @@ from sophia.compose.root import freeze_startup_objects
 from sophia.core.errors import SophiaError
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_classifier, load_taxonomy
-from sophia.learning.online.tenant_status import HEURISTIC, LoggedLesson
+from sophia.learning.online.tenant_status import LoggedLesson
 from sophia.learning.priors.book import load_shipped_priors
 from sophia.learning.priors.task_quality import build_quality_prior
 from sophia.routing.bandit.policy import Lesson, PolicyContext
@@ -45,7 +45,7 @@ from sophia.routing.features.classify import ClassifiedRequest, TaskClassifier
 from sophia.routing.features.extract import extract_features
 from sophia.routing.plan import build_plan, plan_named
 from sophia.routing.pool import ModelPool
-from sophia.routing.rank import LearnedPolicy, RoutingContext
+from sophia.routing.rank import PRIORS_POLICY, LearnedPolicy, RoutingContext
 from sophia.routing.request import KeyLimits, RouteRequest
 from sophia.routing.rules.model import RuleBook, find_rule
 from sophia.routing.rules.parse import read_rules
@@ -177,7 +177,7 @@ def _learn(models: list[str], classifier: TaskClassifier) -> LearnedPolicy:
         context = round_context(PolicyContext(posterior, float(posterior[-1]), TENANT))
         score = float(random_source.random() < GOOD)
         lesson = Lesson(context, models[number % len(models)], score)
-        policy.learn(LoggedLesson(lesson=lesson, decided_by=HEURISTIC, at_ms=number))
+        policy.learn(LoggedLesson(lesson=lesson, decided_by=PRIORS_POLICY, at_ms=number))
     learned = policy.assign(0.0, TENANT)
     assert learned is not None, "the policy has too few outcomes to choose"
     return learned

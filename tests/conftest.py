@@ -9,9 +9,18 @@ import msgspec
 import pytest
 from hypothesis import settings
 
-from gateway import NO_TIMERS, RECONCILE_DELAYS, Gateway, ServerKind, Start, prepare, running
+from gateway import (
+    KNOWN_POOL,
+    NO_TIMERS,
+    RECONCILE_DELAYS,
+    Gateway,
+    ServerKind,
+    Start,
+    prepare,
+    running,
+)
 from sophia.adapters.store.migrate import migrate
-from sophia.config import Settings
+from sophia.config import RoutingSettings, Settings
 from sophia.sandbox import ScriptedUpstream
 
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -50,7 +59,10 @@ def start(tmp_path: Path, migrated: Path, server: ServerKind, up: ScriptedUpstre
         if not folder.exists():
             prepare(folder, migrated)
         changed = msgspec.structs.replace(
-            Settings(data_dir=str(folder), catalogue=NO_TIMERS), **settings
+            Settings(
+                data_dir=str(folder), catalogue=NO_TIMERS, routing=RoutingSettings(pool=KNOWN_POOL)
+            ),
+            **settings,
         )
         return running(folder, server, changed, up, reconcile_delays=reconcile_delays)
 

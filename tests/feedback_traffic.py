@@ -1,5 +1,6 @@
 """How tests teach a running Sophia, and what they ask of what she learned."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway import Gateway
@@ -15,12 +16,21 @@ QUESTION = "Explain to a child why the leaves of a maple turn red."
 
 
 async def taught(
-    gateway: Gateway, times: int, key: str | None = None, **scores: float
+    gateway: Gateway,
+    times: int,
+    key: str | None = None,
+    among: Sequence[str] | None = None,
+    **scores: float,
 ) -> list[dict[str, Any]]:
-    """Ask and score `times` times; a model's score is that of its name's first word, else `other`."""
-    told = []
+    """Ask and score `times` times; a model's score is that of its name's first word, else `other`.
+
+    With `among` the choice is one of these models.
+    """
+    told, hints = [], {} if among is None else {"models": list(among)}
     for number in range(times):
-        answer = await gateway.client.chat("sophia/auto", text=f"{number} {QUESTION}", key=key)
+        answer = await gateway.client.chat(
+            "sophia/auto", text=f"{number} {QUESTION}", key=key, sophia=hints
+        )
         assert answer.status == 200
         account = answer.json["sophia"]
         maker = account["model"].partition("/")[0].partition("-")[0]

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from sophia.adapters.store.driver import load_sqlite
 from sophia.compose.keys import create_key
 from sophia.compose.root import Sophia, compose
-from sophia.config import CatalogueSettings, DeadlineSettings, Settings
+from sophia.config import CatalogueSettings, DeadlineSettings, PoolSettings, Settings
 from sophia.core.calls import UpstreamCall, Usage
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, DispatchedCall
@@ -39,6 +39,8 @@ NEMO = "mistralai/mistral-nemo"
 CODER = "qwen/qwen3-coder"
 SONNET = "anthropic/claude-sonnet-4.5"
 NO_TIMERS = CatalogueSettings(refresh_hours=0)
+KNOWN_POOL = PoolSettings(follow_successors=False)
+"""The pool that the tests name, whatever models the catalogue holds today."""
 SHORT = DeadlineSettings(
     connect_s=1.0, content_s=0.4, whole_s=0.4, stall_s=0.3, total_s=5.0, request_s=5.0
 )

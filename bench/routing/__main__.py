@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.routing import online
+from bench.routing import as_shipped, online
 from bench.routing.cells import Prediction, PredictionCache, build_cache_key
 from bench.routing.figures import draw
 from bench.routing.online_agent import AGENTS
@@ -153,6 +153,11 @@ def main() -> None:
     cells = PredictionCache(fresh=options.fresh)
     bench = Bench(options.data, options.folds, options.seed, cells, console, options.online)
     names = options.sources.split(",") if options.sources else list_sources(options.data)
+    if options.as_shipped:
+        results = as_shipped.run(options.data, names, options.online, console)
+        if options.json:
+            as_shipped.write(options.json, results)
+        return
     policies = options.policies.split(",") if options.policies else list(POLICIES)
     sources: list[SourceSummary] = []
     rows: list[PolicyRow] = []
@@ -187,6 +192,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--online", type=int, default=2, help="number of seeds of online runs; 0: none"
+    )
+    parser.add_argument(
+        "--as-shipped",
+        action="store_true",
+        help="judge the shipped task model and priors on sources and models left out of the fits",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", dest="fresh", action="store_false", help="the default")

@@ -95,7 +95,7 @@ def build_stream(
         cost,
         expected_cost,
         reference,
-        _expect_by_task(utility, posterior, folds).argmax(axis=1),
+        expect_by_task(utility, posterior, folds).argmax(axis=1),
         fit_projection(texts.embeddings),
     )
 
@@ -129,7 +129,7 @@ def priors_path(folder: Path, name: str) -> Path:
     return folder / "priors" / f"{'mix2024' if name == 'mix' else name}.json"
 
 
-def _expect_by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matrix:
+def expect_by_task(values: Matrix, posterior: Matrix, folds: NDArray[np.intp]) -> Matrix:
     """Return expected values by task posterior from means of the other folds, (N, A)."""
     expected = np.empty_like(values)
     for fold in range(FOLDS):

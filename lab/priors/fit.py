@@ -1,196 +1,270 @@
-"""Quality priors fitted to benchmark tables: one per model, by kind of work."""
+"""Quality priors from ratings and benchmark tables, joined on the scale of the ratings.
 
-from collections.abc import Container, Mapping, Sequence
+In log odds, a score on a task is a line over the arm's rating. The tables that share arms with the
+ratings give the lines; by its line each table then rates its own arms, and an arm's estimates are
+averaged by their precision. A single slope, less steep than most tables', turns ratings into
+expected scores: the next table may measure something else.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-from msgspec import json
+from msgspec import Struct, json
 
-from lab.priors.factor_model import (
-    BenchmarkMatrix,
-    FactorModel,
-    Vector,
-    fit_factors,
-    from_log_odds,
-    to_log_odds,
-)
-from lab.priors.held_out import predict_held_out, variance_inflation
-from sophia.learning.priors.book import (
-    MIN_SD,
-    UNMEASURED_SD_RANGE,
-    ArmPrior,
-    PriorBasis,
-    PriorTable,
-)
+from lab.priors.benchmarks import BenchmarkMatrix, BenchmarkNames
+from lab.priors.ratings import Ratings
+from sophia.learning.priors.book import ArmPrior, PriorBasis, PriorTable
+from sophia.learning.priors.names import ModelName, parse_model_name
+from sophia.routing.bandit.policy import Matrix, Vector
 
-_CARRY_OVER = 0.5
-"""Share of a model's deviation on a task that carries over to other tasks of the kind, and of a
-family's mean to its next model; our judgement."""
+REFERENCE = 1400.0
+"""The rating at which `levels` are expected, about that of a current model of medium size."""
+SLOPE = 0.6
+"""Log odds of a right answer per 100 points of rating.
+
+Of 0.4, 0.6, 0.8 and 1.0 the one with the best first choices on left-out tables; the tables' own
+slopes are 0.2 to 1.8.
+"""
+TABLE_SLOPE, TABLE_SLOPE_WEIGHT = 0.7, 2.0
+"""The slope that a table's own is shrunk to, and the strength, in squared units of 100 points."""
+RATING_SD = 45.0
+"""Standard deviation of an arm's ability on a new kind of traffic around its rating."""
+UNRATED_SD = 120.0
+"""Of all rated models; the starting point of an arm that only tables measure."""
+CATEGORY_SHARE, TABLE_SHARE = 0.25, 0.5
+"""Share of an arm's deviation in a category, or on a table's tasks of a kind, that carries over."""
+LEVEL_RANGE = (0.5, 0.75)
+"""Range of levels; tables of easy questions would make all models alike."""
+KIND_SD = 0.25
+"""Standard deviation of an arm's log odds by kind around its own line."""
+SD_RANGE, RELATED_SD_RANGE = (0.06, 0.15), (0.10, 0.15)
+SUCCESSOR_GAIN, SUCCESSOR_SD = 22.0, 43.0
+"""Median gain of a version over the one before it and its spread, over 116 rated pairs."""
 
 
-def encode_book(book: PriorTable) -> bytes:
-    """Return the book as JSON, the same for the same book."""
-    return json.format(json.encode(book, order="deterministic"), indent=1) + b"\n"
+class _Line(Struct, frozen=True):
+    """A source's lines: the intercept of each task at the reference, (T,), and their slope."""
+
+    intercept: Vector
+    slope: float
+    residual_sd: float
 
 
-def fit_prior_book(  # noqa: PLR0913 # the tables, and the meaning of their names
-    cells: BenchmarkMatrix,
-    kinds: Mapping[str, str],
-    successors: Mapping[str, tuple[str, int]],
-    pairs: Sequence[tuple[str, str]],
-    listed: Container[str],
-    *,
-    folds: int = 30,
-    anchors: Container[str] | None = None,
+class _Estimate:
+    """The precision-weighted mean of an arm's ratings, with its deviations by kind of work."""
+
+    def __init__(self) -> None:
+        self.weighted = self.precision = 0.0
+        self.sources: list[str] = []
+        self.deviations: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, rating: float, sd: float, source: str = "") -> None:
+        self.weighted += rating / sd**2
+        self.precision += 1.0 / sd**2
+        if source:
+            self.sources.append(source)
+
+    @property
+    def rating(self) -> float:
+        return self.weighted / self.precision
+
+    @property
+    def sd(self) -> float:
+        return float(np.hypot(self.precision**-0.5, RATING_SD))
+
+
+SIZE_BANDS = (20.0,)
+"""Upper ends, in billions of parameters, of the bands that give unrated models a prior.
+
+Small models are rated 230 points below the reference, with a spread of about 95 points. Of larger
+ones the size tells less than their year.
+"""
+
+
+def encode_table(table: PriorTable) -> bytes:
+    """Return the priors as JSON, one arm per line, the same for the same priors."""
+    text = json.encode(table, order="deterministic").decode()
+    return text.replace('"arms":{', '"arms":{\n').replace("]},", "]},\n").encode() + b"\n"
+
+
+def fit_priors(
+    ratings: Ratings, cells: BenchmarkMatrix, names: BenchmarkNames, listed: Iterable[str] = ()
 ) -> PriorTable:
-    """Return the priors fitted to benchmark tables.
+    """Return the priors of every rated or measured arm.
 
     Args:
-        cells: the tables.
-        kinds: the kind of each task.
-        successors: by current id a measured predecessor and the number of generations between them;
-            0 for another name of the same model.
-        pairs: older and newer arms of one line that were both measured.
-        listed: the ids of the catalogue; unmeasured models start from the mean ability of those
-            that were measured.
-        folds: the number of cross-validation folds that the spread is calibrated on.
-        anchors: the sources with tasks as hard as requests, so that their levels count; the
-            others only compare models, as an index does. None: all.
+        ratings: Arena's ratings.
+        cells: the mean scores of benchmark tables.
+        names: the meaning of the tables' names.
+        listed: ids of models; those that follow a rated version get its successor's prior.
     """
-    spread = variance_inflation(predict_held_out(cells, folds=folds))
-    builder = _PriorBuilder(cells, fit_factors(cells), kinds, spread, anchors)
-    gain, gain_variance = builder.generation_gain(pairs)
-    arms = {arm: builder.build_measured(at) for at, arm in enumerate(cells.arms)}
-    for arm, (predecessor, generations) in sorted(successors.items()):
-        if arm not in arms and predecessor in cells.arms:
-            at = cells.arms.index(predecessor)
-            same = arms[predecessor] if not generations else None
-            arms[arm] = same or builder.build_successor(
-                at, gain * generations, gain_variance * generations
-            )
-    mean_ability = builder.mean_ability([arm for arm in cells.arms if arm in listed])
-    known = {
-        name: builder.build_unmeasured(name, mean_ability)
-        for name in sorted(builder.factors.family)
+    kinds_of_tasks = [names.find_kind(task) for task in cells.tasks]
+    finder = ratings.build_finder(names.rated_as)
+    measured = [bool(np.isfinite(column).any()) for column in cells.score.T]
+    arms = [arm for arm, known in zip(cells.arms, measured, strict=True) if known]
+    rated_as = {arm: finder.find(arm) for arm in (*arms, *names.rated_as)}
+    rated_as |= {
+        name: name for name in ratings.overall if name not in set(rated_as.values()) - {None}
     }
-    sources = tuple(sorted(set(cells.sources)))
+    estimates = {arm: _Estimate() for arm in rated_as}
+    mean_rating = float(np.mean(list(ratings.overall.values())))
+    for arm, name in rated_as.items():
+        if name is None:
+            estimates[arm].add(mean_rating, UNRATED_SD)
+            continue
+        estimates[arm].add(ratings.overall[name], RATING_SD, "Arena")
+        for kind, category in names.categories.items():
+            value = ratings.by_category[name].get(category, ratings.overall[name])
+            estimates[arm].deviations[kind] += CATEGORY_SHARE * (value - ratings.overall[name])
+    levels = _fit_tables(cells, kinds_of_tasks, estimates, rated_as, ratings)
+    all_levels = {**names.levels, **levels}
+    kinds = tuple(sorted(all_levels))
+    level = np.log(np.array([all_levels[kind] / (1 - all_levels[kind]) for kind in kinds]))
+    priors = {
+        arm: _build_prior(one, kinds, level, _find_basis(one))
+        for arm, one in sorted(estimates.items())
+        if one.sources
+    }
+    successors = _find_successors(listed, priors, estimates)
+    priors |= {id: _build_prior(one, kinds, level, "successor") for id, one in successors.items()}
+    by_size = [
+        (most, _build_prior(one, kinds, level, "size")) for most, one in _rate_sizes(ratings)
+    ]
     return PriorTable(
-        kinds=builder.names,
-        arms=arms,
-        families=known,
-        unknown_family=builder.build_unmeasured("", mean_ability),
-        variance_inflation=spread,
-        sources=sources,
+        kinds=kinds,
+        arms=priors,
+        by_size=tuple(by_size),
+        sources=("Arena 2026-10-05", *sorted(set(cells.sources))),
     )
 
 
-class _PriorBuilder:
-    """Priors of arms from fitted factors."""
+def _rate_sizes(ratings: Ratings) -> list[tuple[float, _Estimate]]:
+    """Return the mean rating of each band of sizes, with the spread of its models."""
+    bands: defaultdict[float, list[float]] = defaultdict(list)
+    for name, rating in ratings.overall.items():
+        size = parse_model_name(name).billions
+        for most in SIZE_BANDS:
+            if size is not None and size <= most:
+                bands[most].append(rating)
+                break
+    rated = []
+    for most, found in sorted(bands.items()):
+        estimate = _Estimate()
+        estimate.add(float(np.mean(found)), float(np.std(found)))
+        rated.append((most, estimate))
+    return rated
 
-    def __init__(
-        self,
-        cells: BenchmarkMatrix,
-        factors: FactorModel,
-        kinds: Mapping[str, str],
-        spread: float,
-        anchors: Container[str] | None,
-    ) -> None:
-        self._cells = cells
-        self.factors = factors
-        self.names = tuple(sorted({kinds[task] for task in cells.tasks}))
-        member = np.array([self.names.index(kinds[task]) for task in cells.tasks])
-        self._of_kind = member == np.arange(len(self.names))[:, None]
-        self._spread = spread
-        # A kind's line is that of its median task, so that small tables do not count more.
-        typical = np.array([anchors is None or source in anchors for source in cells.sources])
-        lines = [rows & typical if np.any(rows & typical) else rows for rows in self._of_kind]
-        self._intercept = np.array([np.median(factors.intercept[rows]) for rows in lines])
-        self._loading = np.array([np.median(factors.loading[rows]) for rows in lines])
 
-    def build_measured(self, at: int) -> ArmPrior:
-        """Return the prior of a measured arm, with its deviation on each kind."""
-        shift, left = self._deviations(at)
-        odds = self._intercept + self._loading * self.factors.ability[at] + shift
-        variance = self._loading**2 * self.factors.ability_variance[at] + left
-        seen = np.isfinite(self._cells.score[:, at])
-        of = {source for source, known in zip(self._cells.sources, seen, strict=True) if known}
-        return self._build_arm_prior(odds, variance, "measured", tuple(sorted(of)))
-
-    def build_successor(self, at: int, gain: float, gain_variance: float) -> ArmPrior:
-        """Return the prior of a measured arm's successor, which keeps its deviations."""
-        shift, left = self._deviations(at)
-        odds = self._intercept + self._loading * (self.factors.ability[at] + gain) + shift
-        variance = self._loading**2 * (self.factors.ability_variance[at] + gain_variance) + left
-        return self._build_arm_prior(
-            odds, variance, "successor", (self._cells.arms[at],), UNMEASURED_SD_RANGE
-        )
-
-    def build_unmeasured(self, family: str, mean_ability: float) -> ArmPrior:
-        """Return the wide prior of an arm without a benchmark, at the mean of current arms."""
-        family_mean, family_variance = self.factors.family.get(family, (0.0, 0.0))
-        variance = (
-            self._loading**2 * (family_variance + self.factors.within_family_variance)
-            + self._deviation_variance()
-        )
-        # Tables lag behind: current arms give the level, the family only the deviation from it.
-        odds = self._intercept + self._loading * (mean_ability + _CARRY_OVER * family_mean)
-        return self._build_arm_prior(odds, variance, "unmeasured", (), UNMEASURED_SD_RANGE)
-
-    def mean_ability(self, arms: Sequence[str]) -> float:
-        """Return the mean ability of `arms`."""
-        places = [at for at, arm in enumerate(self._cells.arms) if arm in set(arms)]
-        return float(self.factors.ability[places].mean()) if places else 0.0
-
-    def generation_gain(self, pairs: Sequence[tuple[str, str]]) -> tuple[float, float]:
-        """Return the mean gain in ability per generation, and its variance between lines."""
-        place = {arm: at for at, arm in enumerate(self._cells.arms)}
-        gains = [
-            float(self.factors.ability[place[new]] - self.factors.ability[place[old]])
-            for old, new in pairs
-            if old in place and new in place
-        ]
-        if len(gains) < 2:
-            return 0.0, 0.25
-        return float(np.mean(gains)), float(np.var(gains, ddof=1))
-
-    def _deviation_variance(self) -> Vector:
-        """Return the variance of an arm's scores on tasks of a kind, given its ability."""
-        return np.asarray(
-            self._loading**2 * self.factors.source_variance + self.factors.task_variance
-        )
-
-    def _deviations(self, at: int) -> tuple[Vector, Vector]:
-        cells, factors = self._cells, self.factors
-        seen = np.isfinite(cells.score[:, at])
-        score = np.where(seen, cells.score[:, at], 0.5)
-        odds, sampling = to_log_odds(score, np.where(seen, cells.error[:, at], 1.0))
-        residual = odds - factors.intercept - factors.loading * factors.ability[at]
-        shared_variance, task_variance = (
-            _CARRY_OVER * self._deviation_variance(),
-            (1 - _CARRY_OVER) * self._deviation_variance(),
-        )
-        shift, left = np.zeros(len(self.names)), shared_variance + task_variance
-        for kind, rows in enumerate(self._of_kind & seen):
-            if not rows.any():
+def _fit_tables(
+    cells: BenchmarkMatrix,
+    kinds: list[str],
+    estimates: Mapping[str, _Estimate],
+    rated_as: Mapping[str, str | None],
+    ratings: Ratings,
+) -> dict[str, float]:
+    """Add every table's ratings of its arms to `estimates`, and return the levels by kind."""
+    names = [rated_as.get(arm) for arm in cells.arms]
+    rating = np.array([np.nan if name is None else ratings.overall[name] for name in names])
+    inside = np.clip(cells.score, 0.005, 0.995)
+    odds = np.log(inside / (1 - inside))
+    intercepts: defaultdict[str, list[float]] = defaultdict(list)
+    for source in sorted(set(cells.sources)):
+        rows = [at for at, one in enumerate(cells.sources) if one == source]
+        line = _fit_line(odds[rows], (rating - REFERENCE) / 100)
+        if line is None:
+            continue
+        residual = odds[rows] - line.intercept[:, None]
+        for at, row in enumerate(rows):
+            if np.isfinite(line.intercept[at]):
+                intercepts[kinds[row]].append(float(line.intercept[at]))
+        sd = max(RATING_SD, 100 * line.residual_sd / line.slope)
+        for column, arm in enumerate(cells.arms):
+            seen = np.isfinite(residual[:, column])
+            if not seen.any():
                 continue
-            weight = 1 / (sampling[rows] + factors.task_variance)
-            error = 1 / weight.sum() + task_variance[kind]
-            keep = shared_variance[kind] / (shared_variance[kind] + error)
-            shift[kind] = keep * float(weight @ residual[rows]) / float(weight.sum())
-            left[kind] = shared_variance[kind] * (1 - keep) + task_variance[kind]
-        return shift, left
-
-    def _build_arm_prior(
-        self,
-        odds: Vector,
-        variance: Vector,
-        basis: PriorBasis,
-        of: tuple[str, ...],
-        limits: tuple[float, float] = (MIN_SD, UNMEASURED_SD_RANGE[1]),
-    ) -> ArmPrior:
-        mean = from_log_odds(odds)
-        sd = np.clip(np.sqrt(variance * self._spread) * mean * (1 - mean), *limits)
-        return ArmPrior(_rounded(mean), _rounded(sd), basis, of)
+            mean = float(residual[seen, column].mean())
+            estimates[arm].add(REFERENCE + 100 * mean / line.slope, sd, source)
+            own = [kinds[row] for row, known in zip(rows, seen, strict=True) if known]
+            for kind in set(own):
+                of_kind = residual[seen, column][[one == kind for one in own]]
+                share = TABLE_SHARE * len(of_kind) / (len(of_kind) + 1)
+                deviation = 100 * (float(of_kind.mean()) - mean) / SLOPE
+                estimates[arm].deviations[kind] += share * deviation
+    return {
+        kind: float(np.clip(1 / (1 + np.exp(-np.median(some))), *LEVEL_RANGE))
+        for kind, some in intercepts.items()
+    }
 
 
-def _rounded(values: Vector) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)
+def _fit_line(odds: Matrix, rating: Vector) -> _Line | None:
+    """Fit the lines of one source's tasks, (T, A), over the arms' ratings, (A,)."""
+    seen = np.isfinite(odds) & np.isfinite(rating)
+    if not seen.any():
+        return None
+    products = squares = 0.0
+    for task, known in enumerate(seen):
+        if known.sum() > 1:
+            x = rating[known] - rating[known].mean()
+            squares += float(x @ x) / len(odds)
+            products += float(x @ odds[task, known]) / len(odds)
+    slope = (products + TABLE_SLOPE_WEIGHT * TABLE_SLOPE) / (squares + TABLE_SLOPE_WEIGHT)
+    # An arm or a task without any entry has no mean.
+    apart = np.where(seen, odds - slope * rating, np.nan)
+    counts = np.maximum(seen.sum(axis=1), 1)
+    intercept = np.where(seen.any(axis=1), np.nansum(apart, axis=1) / counts, np.nan)
+    means = np.nansum(apart - intercept[:, None], axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return _Line(intercept, slope, float(means[seen.any(axis=0)].std()))
+
+
+def _find_basis(estimate: _Estimate) -> PriorBasis:
+    return "rated" if estimate.sources == ["Arena"] else "measured"
+
+
+def _build_prior(
+    estimate: _Estimate, kinds: tuple[str, ...], level: Vector, basis: PriorBasis
+) -> ArmPrior:
+    shift = np.array([estimate.deviations.get(kind, 0.0) for kind in kinds])
+    odds = level + SLOPE * (estimate.rating + shift - REFERENCE) / 100
+    mean = 1 / (1 + np.exp(-odds))
+    limits = RELATED_SD_RANGE if basis in ("successor", "size") else SD_RANGE
+    sd = np.clip(np.hypot(SLOPE * estimate.sd / 100, KIND_SD) * mean * (1 - mean), *limits)
+    return ArmPrior(
+        mean=tuple(round(float(value), 3) for value in mean),
+        sd=tuple(round(float(value), 3) for value in sd),
+        basis=basis,
+        derived_from=tuple(estimate.sources),
+    )
+
+
+def _find_successors(
+    listed: Iterable[str], priors: Mapping[str, ArmPrior], estimates: Mapping[str, _Estimate]
+) -> dict[str, _Estimate]:
+    """Return the estimates of listed models that follow, or precede, a version with a prior."""
+    parsed = [(name, parse_model_name(name)) for name in priors]
+    found = {}
+    for id in sorted(listed):
+        wanted = parse_model_name(id)
+        if any(one.similarity(wanted) >= 0 for _, one in parsed):
+            continue
+        relatives = [
+            (one, name)
+            for name, one in parsed
+            if one.line[0] == wanted.line[0] and one.line[1] and one.sizes == wanted.sizes
+        ]
+        if not relatives or not wanted.line[1]:
+            continue
+        older = [pair for pair in relatives if _version(pair[0]) <= _version(wanted)]
+        by_version = sorted(older or relatives, key=lambda pair: (_version(pair[0]), pair[1]))
+        name = by_version[-1 if older else 0][1]
+        gain = SUCCESSOR_GAIN if older else -SUCCESSOR_GAIN
+        estimate = _Estimate()
+        sd = float(np.hypot(estimates[name].precision ** -0.5, SUCCESSOR_SD))
+        estimate.add(estimates[name].rating + gain, sd, name)
+        estimate.deviations.update(estimates[name].deviations)
+        found[id] = estimate
+    return found
+
+
+def _version(name: ModelName) -> tuple[int, ...]:
+    return tuple(int(number) for number in name.line[1])

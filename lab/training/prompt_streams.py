@@ -16,7 +16,7 @@ from sophia.routing.bandit.policy import Vector
 
 STREAM_LENGTH = 60
 STREAM_COUNT = 100
-MIN_TEXTS = 20
+MIN_TEXTS = 8
 MIN_PROBABILITY = 1e-4
 """Lower bound of probabilities in the loss, which keeps it finite."""
 

@@ -11,6 +11,7 @@ from lab.evaluation.tables import Matrix, OutcomeTable, Question
 from lab.training.task_training import EncodedTexts, predict_posteriors, train_task_model
 from sophia.routing.bandit.context.embedding import load_embedding_model, truncate_middle
 from sophia.routing.bandit.context.surface import build_feature_vector
+from sophia.routing.bandit.context.task_model import hash_text
 from sophia.routing.bandit.policy import PolicyContext, Vector
 from sophia.routing.features.extract import extract_features
 from sophia.routing.types import Hints, Prompt
@@ -76,15 +77,16 @@ def encode_questions(
         files("sophia.routing").joinpath("data/embedding.npz").read_bytes()
     )
     hints = Hints()
-    ids, vectors, features = [], [], []
+    buckets, vectors, features = [], [], []
     for number, question in enumerate(questions):
         prompt = build_prompt(question)
         text = truncate_middle(prompt.text)
-        ids.append(static.tokenize(text))
-        vectors.append(static.embed(ids[-1]))
+        ids = static.tokenize(text)
+        buckets.append(hash_text(ids, text))
+        vectors.append(static.embed(ids))
         features.append(build_feature_vector(prompt, extract_features(prompt, hints), text))
         report_progress((number + 1) / len(questions))
-    return EncodedTexts(ids, np.array(vectors), np.array(features))
+    return EncodedTexts(buckets, np.array(vectors), np.array(features))
 
 
 def build_prompt(question: Question) -> Prompt:

@@ -19,6 +19,7 @@ import yaml
 
 from lab.evaluation.measures import ece
 from lab.evaluation.tables import Question, assign_fold, is_table, read_table
+from lab.training.far_texts import make_far_texts
 from lab.training.prompt_streams import (
     STREAM_LENGTH,
     LabelledTexts,
@@ -27,27 +28,30 @@ from lab.training.prompt_streams import (
 )
 from lab.training.table_contexts import encode_questions
 from lab.training.task_training import (
+    TEMPERATURES,
     EncodedTexts,
     TrainingConfig,
     dump_task_model,
     predict_posteriors,
     train_task_model,
 )
-from sophia.routing.bandit.context.task_model import TaskModel
+from sophia.routing.bandit.context.task_model import UNKNOWN_TASK, TaskModel, load_task_model
 from sophia.routing.bandit.context.taxonomy import TaskClass
 
 Taxonomy = Mapping[str, "LabelledClass"]
 
 DATA = Path(__file__).parents[2] / "src" / "sophia" / "routing" / "data"
 SHIPPABLE = ("zeroeval", "mmlu_pro", "routellm", "paretobandit", "lineage_2025h1")
-MAX_TEXTS_PER_CLASS = 300
-"""Limit of texts per class and source; more would only raise the class's base rate."""
-EXAMPLE_COPIES = 20
-WRITTEN = "written"
+MAX_TEXTS_PER_CLASS = 60
+"""Limit of texts per class and source; more would only make requests look like benchmark tasks."""
+FAR_TEXTS = 1500
+WRITTEN, FAR = "written", "far"
+PROMPTS = Path(__file__).parent / "data"
+"""Prompts written for training, by language, and those of another author to test."""
 TOOL_TASK = "tool-calling"
 TOOLS = 4
 """Largest number of tools of a tool-calling example; one copy of the others has half of it."""
-CODE = ("code-writing", "code-reasoning", "debugging", "code-review", "computer-science")
+CODE = ("code-writing", "debugging", "code-review", "software-issues")
 HELD_OUT_SOURCES = {
     "bfcl": {"*": (TOOL_TASK,)},
     "routerbench_lite": {
@@ -58,17 +62,13 @@ HELD_OUT_SOURCES = {
     "swebench_verified": {"*": CODE},
 }
 """Held-out sources, with the classes that count as right for their tasks."""
-TRAINING_CONFIGS = (
-    TrainingConfig(inverse_penalty=0.3, max_iterations=60, use_words=False, balance_classes=True),
-)
-"""Without words and with balanced classes; otherwise requests are classified as benchmark tasks."""
+TRAINING_CONFIGS = (TrainingConfig(inverse_penalty=1.0, max_iterations=150, balance_classes=True),)
 
 
 class LabelledClass(TaskClass, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A class of the taxonomy with patterns of its tasks in tables, and written examples."""
+    """A class of the taxonomy with patterns of its tasks in tables."""
 
     table_tasks: tuple[str, ...] = ()
-    example_requests: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=DATA / "tasks.npz")
     parser.add_argument("--report", type=Path)
+    parser.add_argument("--figure", type=Path, help="file for the confusion matrix, SVG")
     options = parser.parse_args()
     taxonomy = read_taxonomy()
     found = [
@@ -86,20 +87,27 @@ def main() -> None:
                 options.data, taxonomy, MAX_TEXTS_PER_CLASS
             ).items()
         ),
-        *build_examples(taxonomy),
+        *read_written_prompts(taxonomy),
+        *make_far_questions(),
     ]
     texts = encode_questions(found)
     names = list(taxonomy)
-    labels = np.array([names.index(question.task) for question in found])
+    labels = np.array([_label(names, question.task) for question in found])
     counts = Counter(question.task for question in found)
     report = {"texts": dict(counts), **evaluate_held_out(texts, labels, names, found)}
-    model = train_task_model(texts, labels, names, TRAINING_CONFIGS)
+    model, error = calibrate(train_task_model(texts, labels, names, TRAINING_CONFIGS))
     report["elsewhere"] = {
         source: evaluate_source(model, options.data / source, tasks)
         for source, tasks in HELD_OUT_SOURCES.items()
         if is_table(options.data / source)
     }
     options.out.write_bytes(dump_task_model(model))
+    report["test"] = {
+        **evaluate_test_prompts(load_task_model(options.out.read_bytes())),
+        "ece": round(error, 4),
+    }
+    if options.figure:
+        draw_confusion(options.figure, model)
     text = json.dumps(report, indent=1)
     if options.report:
         options.report.write_text(text + "\n")
@@ -136,20 +144,138 @@ def read_labelled_texts(data: Path, taxonomy: Taxonomy, limit: int) -> dict[str,
     return found
 
 
-def build_examples(taxonomy: Taxonomy) -> list[Question]:
-    """Return the written examples, repeated because they are few."""
+def read_written_prompts(taxonomy: Taxonomy) -> list[Question]:
+    """Return the prompts written for training.
+
+    Half of those that need a tool declare some, as do a few of the others.
+    """
+    found = []
+    for path in sorted((PROMPTS / "prompts").glob("*.yaml")):
+        prompts = yaml.safe_load(path.read_text())
+        for name in taxonomy:
+            for at, text in enumerate(prompts.get(name, ())):
+                tools = 1 + at % TOOLS if name == TOOL_TASK and at % 2 else 0
+                tools = TOOLS // 2 if name != TOOL_TASK and at % 15 == 0 else tools
+                found.append(Question(WRITTEN, text, name, tools=tools))
+    return found
+
+
+def make_far_questions() -> list[Question]:
+    """Return texts that are no request, for the class `unknown`."""
+    english = yaml.safe_load((PROMPTS / "prompts/en.yaml").read_text())
+    words = sorted({word for some in english.values() for text in some for word in text.split()})
+    return [Question(FAR, text, UNKNOWN_TASK) for text in make_far_texts(FAR_TEXTS, words)]
+
+
+def _label(names: list[str], task: str) -> int:
+    return names.index(task) if task != UNKNOWN_TASK else len(names)
+
+
+def read_test_prompts() -> tuple[dict[str, list[Question]], list[Question]]:
+    """Return the prompts of another author by language, and the far texts."""
+    prompts = yaml.safe_load((PROMPTS / "task_test_prompts.yaml").read_text())
+    by_language = {
+        code: [Question(WRITTEN, text, name) for name, some in classes.items() for text in some]
+        for code, classes in {"en": prompts["english"], **prompts["other"]}.items()
+    }
+    return by_language, [Question(FAR, text, UNKNOWN_TASK) for text in prompts["far"]]
+
+
+def calibrate(model: TaskModel) -> tuple[TaskModel, float]:
+    """Return the model with a calibrated temperature, and its calibration error on test prompts.
+
+    Prompts written for training are harder than requests: their temperature would be too high. So
+    each half of the test prompts gives a temperature, the error is measured on the half that did
+    not give it, and the model gets the mean of both.
+    """
+    by_language, _ = read_test_prompts()
+    questions = [one for some in by_language.values() for one in some]
+    labels = np.array([model.known_tasks.index(one.task) for one in questions])
+    texts, halves = encode_questions(questions), np.arange(len(questions)) % 2
+    found, sure, right = [], np.empty(len(labels)), np.empty(len(labels))
+    for half in range(2):
+        fitted, judged = halves == half, halves != half
+        errors = []
+        for temperature in TEMPERATURES.tolist():
+            hot = msgspec.structs.replace(model, temperature=temperature)
+            posteriors = predict_posteriors(hot, texts.select(fitted))
+            hits = (posteriors.argmax(axis=1) == labels[fitted]).astype(np.float64)
+            errors.append((ece(posteriors.max(axis=1), hits), hot))
+        found.append(min(errors, key=lambda pair: pair[0])[1])
+        posteriors = predict_posteriors(found[-1], texts.select(judged))
+        sure[judged] = posteriors.max(axis=1)
+        right[judged] = posteriors.argmax(axis=1) == labels[judged]
+    mean = float(np.sqrt(found[0].temperature * found[1].temperature))
+    return msgspec.structs.replace(model, temperature=mean), ece(sure, right)
+
+
+def evaluate_test_prompts(model: TaskModel) -> dict[str, object]:
+    """Return the results on the prompts that another author wrote: none was trained on."""
+    questions, far_questions = read_test_prompts()
+    by_language = {code: _judge_prompts(model, some) for code, some in questions.items()}
+    english = by_language.pop("en")
+    others = [row for rows in by_language.values() for row in rows]
+    far = predict_posteriors(model, encode_questions(far_questions))
+    confusion: Counter[str] = Counter(
+        f"{expected} -> {found}" for expected, found, _ in (*english, *others) if expected != found
+    )
+    return {
+        "english": _accuracy(english),
+        "other_languages": _accuracy(others),
+        "by_language": {code: _accuracy(rows) for code, rows in by_language.items()},
+        "far": len(far_questions),
+        "far_unknown": round(float(far[:, -1].mean()), 4),
+        "by_class": {
+            name: _accuracy([row for row in (*english, *others) if row[0] == name])
+            for name in model.known_tasks
+        },
+        "confused": dict(confusion.most_common(30)),
+    }
+
+
+def draw_confusion(path: Path, model: TaskModel) -> None:
+    """Draw which classes the test prompts were taken for, by their own class, in percent."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "sophia"
+    from matplotlib import pyplot
+
+    by_language, far = read_test_prompts()
+    rows = [row for some in by_language.values() for row in _judge_prompts(model, some)]
+    rows += _judge_prompts(model, far)
+    place = {name: at for at, name in enumerate(model.classes)}
+    counts = np.zeros((len(place), len(place)))
+    for expected, found, _ in rows:
+        counts[place[expected], place[found]] += 1
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = pyplot.subplots(figsize=(10, 9), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(place)), place, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(place)), place, fontsize=7)
+    axes.set(xlabel="taken for", ylabel="class of the test prompt")
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 5:
+            color = "white" if share > 50 else "0.2"
+            axes.text(
+                column, row, f"{share:.0f}", ha="center", va="center", fontsize=5, color=color
+            )
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _judge_prompts(model: TaskModel, questions: list[Question]) -> list[tuple[str, str, float]]:
+    """Return the right class of each prompt, the one found, and its probability."""
+    posteriors = predict_posteriors(model, encode_questions(questions))
     return [
-        Question(WRITTEN, seed, name, tools=_tools(name, copy))
-        for name, kind in taxonomy.items()
-        for seed in kind.example_requests
-        for copy in range(EXAMPLE_COPIES)
+        (question.task, model.classes[int(row.argmax())], float(row.max()))
+        for question, row in zip(questions, posteriors, strict=True)
     ]
 
 
-def _tools(name: str, copy: int) -> int:
-    if name == TOOL_TASK:
-        return 1 + copy % TOOLS
-    return TOOLS // 2 if copy == 0 else 0
+def _accuracy(rows: list[tuple[str, str, float]]) -> dict[str, float]:
+    right = sum(expected == found for expected, found, _ in rows)
+    return {"prompts": len(rows), "correct": round(right / max(len(rows), 1), 4)}
 
 
 def evaluate_held_out(
@@ -159,9 +285,9 @@ def evaluate_held_out(
     held = np.array([assign_fold(question.text, 5, seed=1) == 0 for question in questions])
     model = train_task_model(texts.select(~held), labels[~held], names, TRAINING_CONFIGS)
     posteriors = predict_posteriors(model, texts.select(held))
-    best = posteriors[:, :-1].argmax(axis=1)
+    best = posteriors.argmax(axis=1)
     right = best == labels[held]
-    sure = posteriors[:, :-1].max(axis=1)
+    sure = posteriors.max(axis=1)
     written = np.array([question.id == WRITTEN for question in questions])[held]
     by_class = {
         name: round(float(right[labels[held] == at].mean()), 3)
@@ -186,8 +312,8 @@ def evaluate_streams(
     posteriors: np.ndarray, labels: np.ndarray, questions: list[Question]
 ) -> dict[str, object]:
     """Return accuracy and loss under one system prompt, without and with its history."""
-    tables = np.array([question.id != WRITTEN for question in questions])
-    places = [question.id for question in questions if question.id != WRITTEN]
+    tables = np.array([question.id not in (WRITTEN, FAR) for question in questions])
+    places = [question.id for question in questions if question.id not in (WRITTEN, FAR)]
     sources = [place.partition(":")[0] for place in places]
     found = measure_history_gain(LabelledTexts(posteriors[tables], labels[tables], places, sources))
     return {

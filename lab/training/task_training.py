@@ -17,7 +17,6 @@ from sophia.routing.bandit.context.task_model import (
     HASH_BUCKETS,
     TOKEN_SCALE,
     TaskModel,
-    hash_tokens,
     split_weights,
 )
 from sophia.routing.bandit.policy import Vector
@@ -31,9 +30,9 @@ TEMPERATURES = np.geomspace(0.5, 3.0, 40)
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Inputs of the task model: token ids, embeddings (N, D) and features (N, F)."""
+    """Inputs of the task model: hashed buckets, embeddings (N, D) and features (N, F)."""
 
-    ids: Sequence[TokenIds]
+    buckets: Sequence[TokenIds]
     embeddings: Matrix
     features: Matrix
 
@@ -41,7 +40,7 @@ class EncodedTexts:
         """Return the texts in `rows`, a mask or positions."""
         where = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return EncodedTexts(
-            [self.ids[row] for row in where], self.embeddings[rows], self.features[rows]
+            [self.buckets[row] for row in where], self.embeddings[rows], self.features[rows]
         )
 
 
@@ -65,7 +64,7 @@ def train_task_model(
     names: Sequence[str],
     configs: Sequence[TrainingConfig] = TRAINING_CONFIGS,
 ) -> TaskModel:
-    """Return a model of `labels`, (N,), which are positions in `names`.
+    """Return a model of `labels`, (N,), which are positions in `names`, or K for `unknown`.
 
     A fifth of the texts is held out to choose among `configs` and to fit the temperature; equal
     texts are on the same side. A class without texts gets zero weights and no centroid, so that
@@ -94,7 +93,7 @@ def dump_task_model(model: TaskModel) -> bytes:
     np.savez_compressed(
         target,
         names=np.frombuffer("\n".join(model.known_tasks).encode(), np.uint8),
-        weights=np.hstack([model.dense_weights, model.token_weights]).astype(np.float16),
+        weights=np.hstack([model.dense_weights, model.hash_weights.T]).astype(np.float16),
         bias=model.bias,
         centre=model.feature_mean,
         spread=model.feature_scale,
@@ -106,7 +105,7 @@ def dump_task_model(model: TaskModel) -> bytes:
 
 def _select_held_out(texts: EncodedTexts, labels: Codes) -> NDArray[np.bool_]:
     """Return the mask of held-out texts, which never covers all texts of a class."""
-    held = np.array([crc32(np.array(ids).tobytes()) % HELD_OUT_EVERY == 0 for ids in texts.ids])
+    held = np.array([crc32(np.array(one).tobytes()) % HELD_OUT_EVERY == 0 for one in texts.buckets])
     if held.all() or not held.any():
         held = np.arange(len(labels)) % HELD_OUT_EVERY == 0
     return held & np.isin(labels, labels[~held])
@@ -116,21 +115,21 @@ def predict_posteriors(model: TaskModel, texts: EncodedTexts) -> Matrix:
     """Return the posterior of each text, (N, K + 1)."""
     return np.array(
         [
-            model.posterior(ids, vector, features)
-            for ids, vector, features in zip(
-                texts.ids, texts.embeddings, texts.features, strict=True
+            model.posterior(buckets, vector, features)
+            for buckets, vector, features in zip(
+                texts.buckets, texts.embeddings, texts.features, strict=True
             )
         ]
     )
 
 
 def predict_scores(model: TaskModel, texts: EncodedTexts) -> Matrix:
-    """Return the logits of each text, (N, K)."""
+    """Return the logits of each text, (N, K + 1)."""
     return np.array(
         [
-            model.logits(ids, vector, features)
-            for ids, vector, features in zip(
-                texts.ids, texts.embeddings, texts.features, strict=True
+            model.logits(buckets, vector, features)
+            for buckets, vector, features in zip(
+                texts.buckets, texts.embeddings, texts.features, strict=True
             )
         ]
     )
@@ -149,10 +148,10 @@ def _fit_task_model(
     )
     parts = [sparse.csr_matrix(np.hstack([EMBEDDING_SCALE * texts.embeddings, standard]))]
     if training.use_words:
-        parts.append(_build_bag_of_words(texts.ids))
+        parts.append(_build_bags(texts.buckets))
     size = texts.embeddings.shape[1] + texts.features.shape[1]
-    weights = np.zeros((len(names), size + HASH_BUCKETS), np.float32)
-    bias: Vector = np.full(len(names), -30.0)
+    weights = np.zeros((len(names) + 1, size + HASH_BUCKETS), np.float32)
+    bias: Vector = np.full(len(names) + 1, -30.0)
     present = np.unique(labels)
     if len(present) == 1:
         bias[present] = 0.0
@@ -170,14 +169,14 @@ def _fit_task_model(
         weights[present, : found.shape[1]] = found
         bias[present] = start
     centroids = np.zeros((len(names), texts.embeddings.shape[1]))
-    for label in present:
+    for label in present[present < len(names)]:
         mean = texts.embeddings[labels == label].mean(axis=0)
         centroids[label] = mean / max(float(np.sqrt(mean @ mean)), 1e-9)
-    dense_weights, token_weights = split_weights(weights)
+    dense_weights, hash_weights = split_weights(weights)
     return TaskModel(
         known_tasks=tuple(names),
         dense_weights=dense_weights,
-        token_weights=token_weights,
+        hash_weights=hash_weights,
         bias=bias,
         feature_mean=centre,
         feature_scale=spread,
@@ -199,15 +198,14 @@ def _fit_without_warnings(fitted: object, design: object, labels: Codes) -> None
         fitted.fit(design, labels)  # type: ignore[attr-defined] # sklearn has no types
 
 
-def _build_bag_of_words(ids: Sequence[TokenIds]) -> object:
+def _build_bags(places: Sequence[TokenIds]) -> object:
     from scipy import sparse
 
-    places = [np.flatnonzero(hash_tokens(one)) for one in ids]
     sizes = np.array([len(one) for one in places])
     values = np.repeat(TOKEN_SCALE / np.sqrt(np.maximum(sizes, 1)), sizes)
     columns = np.concatenate(places) if places else np.empty(0, np.intp)
     edges = np.concatenate([[0], np.cumsum(sizes)])
-    return sparse.csr_matrix((values, columns, edges), shape=(len(ids), HASH_BUCKETS))
+    return sparse.csr_matrix((values, columns, edges), shape=(len(places), HASH_BUCKETS))
 
 
 def _fit_temperature(scores: Matrix, labels: Codes) -> tuple[float, float]:

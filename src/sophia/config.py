@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]
 LEDGER_FILE = "sophia.db"
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
 SANDBOX_FOLDER = "sandbox"
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -39,14 +41,51 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reservations."""
 
 
+class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Providers that OpenRouter may use. Requests can narrow them with `provider`, never widen."""
+
+    zdr: bool = False
+    """Only providers with zero data retention."""
+    no_training: bool = False
+    """Only providers that do not train on requests."""
+    only: tuple[str, ...] = ()
+    """The only providers allowed, by OpenRouter's names."""
+    ignore: tuple[str, ...] = ()
+    """Providers that are never used."""
+
+
+class PoolSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The models that Sophia chooses among. Patterns are ids with `*` and `?`."""
+
+    roles: tuple[str, ...] = ("*",)
+    """Roles whose models are in the pool, as patterns; `sophia models list` shows them."""
+    models: tuple[str, ...] = ()
+    """Further models, as names or patterns. One that is new to the learned policy gets a trial on
+    some of the requests whose budget covers it."""
+    deny: tuple[str, ...] = ()
+    """Models that are never chosen, as patterns."""
+    max_prompt_usd_per_mtok: Dollars | None = None
+    """Highest price of a model in US dollars per million prompt tokens."""
+    max_completion_usd_per_mtok: Dollars | None = None
+    """Highest price of a model in US dollars per million answer tokens."""
+    follow_successors: bool = True
+    """Let a newer model take a role over when its rating is better and its price no higher."""
+
+
 class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The choice of models."""
 
     rules: str | None = None
     """File with routing rules; unset: the bundled ones. Reloaded when it changes."""
-    models: tuple[str, ...] = ()
-    """Models to choose from besides those with a profile. One that is new to the learned policy
-    gets a trial on some of the requests whose budget covers it."""
+    pool: PoolSettings = PoolSettings()
+    """The models to choose from."""
+    provider: ProviderSettings = ProviderSettings()
+    """Providers that OpenRouter may use, for every request."""
+    compare_with: str | None = None
+    """Model that `sophia usage` compares the cost with; unset: the best-rated one of the pool."""
+    aliases: dict[str, str] = {}
+    """Names that callers may use, or patterns of them, and the model or `sophia/` name that each
+    stands for."""
     fallback_models: tuple[str, ...] = ()
     """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3
@@ -119,6 +158,9 @@ class CatalogueSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     refresh_hours: Annotated[float, Meta(ge=0, le=720)] = 6.0
     """Hours between two reads of the upstream's list of models; 0 turns the refresh off."""
+    own_models_only: bool | None = None
+    """Offer only the models of `upstreams` and never call OpenRouter; unset: when each of them has
+    models and there is neither OpenRouter's key nor the sandbox."""
 
 
 class DeadlineSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -181,14 +223,45 @@ class UpstreamModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Kind of its output."""
 
 
+Preset = Literal[
+    "anthropic",
+    "deepseek",
+    "google",
+    "groq",
+    "llama.cpp",
+    "lmstudio",
+    "mistral",
+    "ollama",
+    "openai",
+    "together",
+    "vllm",
+]
+PRESETS: Mapping[str, tuple[str, str | None]] = {
+    "anthropic": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "deepseek": ("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "google": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "llama.cpp": ("http://127.0.0.1:8080/v1", None),
+    "lmstudio": ("http://127.0.0.1:1234/v1", None),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "ollama": ("http://127.0.0.1:11434/v1", None),
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "together": ("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    "vllm": ("http://127.0.0.1:8000/v1", None),
+}
+"""Base URL and key variable of each preset."""
+
+
 class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A server of OpenAI-shaped calls; the first one without `models` serves the catalogue."""
 
-    name: Name
-    """Name in logs and metrics."""
+    preset: Preset | None = None
+    """Fills in `name`, `base_url` and `api_key_env` of a well-known server where they are unset."""
+    name: str = ""
+    """Name in logs and metrics; unset: the preset's."""
     kind: Literal["openrouter", "openai_compatible"] = "openai_compatible"
     """Whether it supports OpenRouter's extensions or only OpenAI's API."""
-    base_url: Name = "https://openrouter.ai/api/v1"
+    base_url: Name = OPENROUTER_URL
     """Base URL of its API, usually ending in /v1."""
     api_key: str | None = None
     """API key; prefer `api_key_env`."""
@@ -200,6 +273,18 @@ class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Maximum number of connections at a time."""
     models: tuple[UpstreamModelSettings, ...] = ()
     """Models that it serves; without any it serves the catalogue."""
+
+    def with_preset(self) -> "UpstreamSettings":
+        """Return the settings with what the preset fills in."""
+        if self.preset is None:
+            return self
+        base_url, variable = PRESETS[self.preset]
+        return replace(
+            self,
+            name=self.name or self.preset,
+            base_url=base_url if self.base_url == OPENROUTER_URL else self.base_url,
+            api_key_env=variable if self.api_key_env is None else self.api_key_env,
+        )
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -220,8 +305,43 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Upstreams instead of OpenRouter, or in addition to it."""
 
 
+def are_own_models_enough(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Return whether only the upstreams' own models are offered, and OpenRouter is never called."""
+    if settings.catalogue.own_models_only is not None:
+        return settings.catalogue.own_models_only
+    own = bool(settings.upstreams) and all(each.models for each in settings.upstreams)
+    return own and not environ.get("OPENROUTER_API_KEY") and not settings.sandbox.enabled
+
+
 def is_sandbox_used(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Return whether the sandbox replaces OpenRouter: no key, and no upstream for the catalogue."""
+    if settings.catalogue.own_models_only:
+        return False
     if settings.sandbox.enabled is not None:
         return settings.sandbox.enabled
     return not environ.get("OPENROUTER_API_KEY") and all(each.models for each in settings.upstreams)
+
+
+def resolve_upstreams(
+    settings: Settings, environ: Mapping[str, str], sandbox_url: str | None = None
+) -> tuple[UpstreamSettings, ...]:
+    """Return the settings of every upstream, those of the default one filled in."""
+    if sandbox_url is not None:
+        own = UpstreamSettings(
+            name="sandbox", kind="openrouter", base_url=sandbox_url, api_key="sandbox"
+        )
+    elif settings.catalogue.own_models_only or not all(each.models for each in settings.upstreams):
+        return settings.upstreams
+    else:
+        own = UpstreamSettings(
+            name="openrouter",
+            kind="openrouter",
+            base_url=environ.get("OPENROUTER_BASE_URL") or OPENROUTER_URL,
+            api_key_env="OPENROUTER_API_KEY",
+        )
+    return (own, *(each for each in settings.upstreams if each.models))
+
+
+def find_default_upstream(settings: Settings, environ: Mapping[str, str]) -> UpstreamSettings:
+    """Return the upstream of the catalogue, never the sandbox."""
+    return next(each for each in resolve_upstreams(settings, environ) if not each.models)

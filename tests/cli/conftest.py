@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for line in process.stdout:
             if line.startswith("Sophia serves"):
                 base_url = line.split()[2].replace("localhost", "127.0.0.1")
-            if line.startswith("Your first key"):
+            if "sk-sph-" in line:
                 key = line.split()[-1]
                 break
         yield Served(base_url, key, data)

@@ -7,13 +7,19 @@ import pytest
 from terminal import Run, Served
 
 
-@pytest.fixture(scope="session")
-def decision(served: Served, run_session: Run) -> str:
-    """The id of a decision that the server has made."""
-    ran = run_session("chat", "Say hello.", "--base-url", served.base_url, "--key", served.key)
+def decide(served: Served, run: Run, model: str) -> str:
+    """Ask for an answer and return the id of the decision."""
+    where = ("--base-url", served.base_url, "--key", served.key)
+    ran = run("chat", "Say hello.", "--model", model, *where)
     found = re.search(r"dec-[0-9a-f]{16}", ran.err)
     assert found is not None, ran.err
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def decision(served: Served, run_session: Run) -> str:
+    """The id of a decision that the server has made."""
+    return decide(served, run_session, "sophia/auto")
 
 
 def test_a_decision_is_shown_as_route_explains_it(
@@ -48,21 +54,28 @@ def test_a_decision_that_is_none_is_refused(served: Served, run: Run, command: s
 
 
 def test_decisions_are_verified(served: Served, run: Run, run_process: Run, decision: str) -> None:
-    """One that no learned policy made has nothing to differ in."""
-    for id in ((), (decision,)):
-        ran = run("decisions", "verify", *id, "--json", "--data-dir", str(served.data))
+    """One by the priors comes out the same; one that was not rated has nothing to differ in."""
+    data = ("--data-dir", str(served.data))
+    unrated = decide(served, run, "sophia/heuristic")
+    for id, same, unlearned in ((decision, 1, 0), (unrated, 0, 1)):
+        ran = run("decisions", "verify", id, "--json", *data)
         assert ran.code == 0, ran.err
         told = json.loads(ran.out)
-        assert told["different"] == [] and told["unlearned"] >= 1
-    assert "0 differ" in run_process("decisions", "verify", "--data-dir", str(served.data)).out
+        assert told["different"] == []
+        assert (told["same"], told["unlearned"]) == (same, unlearned)
+    told = json.loads(run("decisions", "verify", "--json", *data).out)
+    assert told["different"] == [] and told["same"] >= 1 and told["unlearned"] >= 1
+    assert "0 differ" in run_process("decisions", "verify", *data).out
 
 
 def test_a_model_is_shown_with_what_was_learned_of_it(served: Served, run: Run) -> None:
     data = ("--data-dir", str(served.data))
     told = json.loads(run("models", "show", "gpt-4o-mini", "--json", *data).out)
     assert told["id"] == "openai/gpt-4o-mini" and "tools" in told["parameters"]
-    assert [arm["arm"] for arm in told["arms"]][:1] == ["openai/gpt-4o-mini"]
-    ran = run("models", "show", "openai/gpt-4o-mini", *data, COLUMNS="80")
+    (fast,) = json.loads(run("models", "list", "--json", "--role", "fast", *data).out)
+    told = json.loads(run("models", "show", fast["id"], "--json", *data).out)
+    assert [arm["arm"] for arm in told["arms"]][:1] == [fast["id"]]
+    ran = run("models", "show", fast["id"], *data, COLUMNS="80")
     assert ran.code == 0 and "context length" in ran.out and "±" in ran.out
 
 

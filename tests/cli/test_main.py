@@ -71,7 +71,7 @@ def test_the_shell_completes_commands_and_options(typed: str, offered: str) -> N
         ("learn --rollback=3f2a", "sophia policy rollback"),
         ("learn --probe a/model --against b/model", "sophia models probe"),
         ("learn --channels", "sophia feedback sources"),
-        ("learn --priors x.json", "python -m lab.priors"),
+        ("learn --priors x.json", "sophia policy retrain"),
         ("learn --help", "sophia policy retrain"),
         ("replay", "sophia decisions verify"),
         ("replay dec-0000000000000000 --days 3", "sophia decisions verify"),

@@ -63,7 +63,7 @@ def test_a_taken_port_leaves_the_first_start_to_the_next_one(
     assert "key" not in ran.out and not (data / "admin.key").exists()
     with started(data) as (_, said):
         pass
-    assert "Your first key, shown this once: " in said and (data / "sandbox" / "admin.key").exists()
+    assert "Your first key, shown this once:" in said and (data / "sandbox" / "admin.key").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
@@ -135,7 +135,7 @@ def test_a_key_that_is_named_but_not_set_is_reported_at_the_start(tmp_path: Path
 
 
 def find_address_and_key(said: str) -> tuple[str, str]:
-    found = re.search(r"serves (\S+)/v1 ", said), re.search(r"once: (\S+)", said)
+    found = re.search(r"serves (\S+)/v1 ", said), re.search(r"once:\s+(\S+)", said)
     base, key = (one[1] for one in found if one is not None)
     return base, key
 

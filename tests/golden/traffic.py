@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_traffic import replayed
-from gateway import CODER, MINI, NEMO, NO_TIMERS, Gateway, chat, running
+from gateway import CODER, KNOWN_POOL, MINI, NEMO, NO_TIMERS, Gateway, chat, running
 from sophia.config import LearningSettings, RoutingSettings, Settings
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 from sophia.testing.clock import ManualClock
@@ -64,7 +64,10 @@ BODIES: tuple[dict[str, Any], ...] = (
 async def observe(folder: Path, up: ScriptedUpstream) -> dict[str, Any]:
     """Serve the fixed traffic and return what can be seen of it, by kind."""
     settings = Settings(
-        data_dir=str(folder), catalogue=NO_TIMERS, learning=LEARNING, routing=RoutingSettings()
+        data_dir=str(folder),
+        catalogue=NO_TIMERS,
+        learning=LEARNING,
+        routing=RoutingSettings(pool=KNOWN_POOL),
     )
     clock = ManualClock(1_795_600_000.0)
     seen: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import FLASH, MINI, NEMO, SONNET, Answer, Gateway, Start
+from gateway import FLASH, KNOWN_POOL, MINI, NEMO, SONNET, Answer, Gateway, Start
 from sophia.config import BudgetSettings, CascadeSettings, DeadlineSettings, RoutingSettings
 from sophia.sandbox import ScriptStep
 
@@ -203,7 +203,7 @@ async def test_the_last_answer_is_given_when_none_passes(sophia: Gateway) -> Non
 
 
 async def test_sophia_checks_its_own_choices_when_it_is_told_to(start: Start) -> None:
-    async with start(routing=RoutingSettings(cascade="auto")) as gateway:
+    async with start(routing=RoutingSettings(pool=KNOWN_POOL, cascade="auto")) as gateway:
         gateway.up.script("*", SORRY, times=1)
         answer = await gateway.client.chat("sophia/auto")
         assert answer.headers["x-sophia-attempts"] == "2" and "sorry" not in answer.text
@@ -308,7 +308,9 @@ async def test_what_is_held_for_the_first_answer_is_free_for_the_second(sophia: 
 
 
 async def test_no_more_models_are_asked_than_the_settings_allow(start: Start) -> None:
-    async with start(routing=RoutingSettings(cascade="auto", max_attempts=1)) as gateway:
+    async with start(
+        routing=RoutingSettings(pool=KNOWN_POOL, cascade="auto", max_attempts=1)
+    ) as gateway:
         gateway.up.script("*", SORRY, times=None)
         answer = await gateway.client.chat("sophia/auto")
         assert answer.status == 200 and len(gateway.up.requests) == 1

@@ -163,12 +163,12 @@ async def test_good_answers_named_models_and_a_switch_leave_no_sign(start: Start
 
 
 async def test_signs_are_no_outcomes_that_the_learned_policy_waits_for(start: Start) -> None:
-    """However many signs there are, a key that never said a word stays with the table."""
+    """However many signs there are, a key that never said a word stays with the priors."""
     async with start(learning=LearningSettings(after=5)) as gateway:
         gateway.up.script(MINI, ScriptStep(finish_reason="length"), times=None)
         for number in range(12):
             answer = await ask(gateway, f"{number}?")
-            assert answer.json["sophia"]["policy"] == "heuristic"
+            assert answer.json["sophia"]["policy"] == "priors"
         assert len(await signs(gateway)) == 12 == len(await gateway.rows("lessons"))
 
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from feedback_traffic import SOON, read_history, taught
-from gateway import Gateway, ServerKind, Start
+from gateway import KNOWN_POOL, Gateway, ServerKind, Start
 from sophia.adapters.store.report import read_request_costs
 from sophia.compose.offline import load_knowledge, open_data_folder
-from sophia.config import JudgeSettings, Settings
+from sophia.config import JudgeSettings, RoutingSettings, Settings
 from sophia.core.ids import JUDGE_ATTEMPT, decode_id
 from sophia.learning.evaluation.compare import CounterfactualReport, NothingLogged
 from sophia.learning.evaluation.logged import read_decisions
@@ -35,7 +35,8 @@ TEXTS = (
 
 
 def settings_of(gateway: Gateway) -> Settings:
-    return Settings(data_dir=str(gateway.folder), learning=SOON)
+    routing = RoutingSettings(pool=KNOWN_POOL)
+    return Settings(data_dir=str(gateway.folder), learning=SOON, routing=routing)
 
 
 async def what_if_of(gateway: Gateway, *policies: str, since_ms: int = 0) -> CounterfactualReport:
@@ -127,7 +128,10 @@ async def test_a_snapshot_that_nothing_came_after_is_told_to_be_so(start: Start)
 
 async def test_days_without_learned_decisions_tell_nothing(start: Start) -> None:
     async with start(learning=SOON) as gateway:
-        await taught(gateway, 5, other=0.9)
+        for _ in range(5):
+            account = (await gateway.client.chat("sophia/heuristic")).json["sophia"]
+            verdict = {"decision_id": account["decision_id"], "score": 0.9}
+            assert (await gateway.client.post("/v1/feedback", verdict)).json["stored"]
         with pytest.raises(NothingLogged, match="5 were made by the heuristic"):
             await what_if_of(gateway, "learned")
         with pytest.raises(NothingLogged):

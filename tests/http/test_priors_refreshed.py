@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from feedback_traffic import SOON, qualities, replayed, taught
 from gateway import Gateway, ServerKind, Start
-from sophia.config import RoutingSettings
+from sophia.config import PoolSettings, RoutingSettings
 from sophia.core.errors import ConfigError
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_task_names
@@ -33,7 +33,7 @@ def server() -> ServerKind:
 
 def refreshed(gateway: Gateway, score: float) -> None:
     """Write priors into the data folder that measured the new model at this score."""
-    book = load_shipped_priors()
+    book = load_shipped_priors().table
     kinds = len(book.kinds)
     measured = ArmPrior((score,) * kinds, (0.03,) * kinds, "measured", ("a table",))
     made = replace(book, arms={**book.arms, NEW: measured})
@@ -52,7 +52,7 @@ def refreshed(gateway: Gateway, score: float) -> None:
 
 async def expected(start: Start, **settings: Any) -> float:
     """Return what is expected of the new model once it was met."""
-    routing = RoutingSettings(models=(NEW,))
+    routing = RoutingSettings(pool=PoolSettings(models=(NEW,), follow_successors=False))
     async with start(learning=SOON, routing=routing, **settings) as gateway:
         return (await qualities(gateway))[NEW]
 

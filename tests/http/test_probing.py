@@ -12,7 +12,7 @@ from gateway import MINI, NEMO, ServerKind, Start
 from probe_answers import Knows, sitting
 from sophia.cli.commands.models_probe import probe_new_model
 from sophia.compose.offline import open_offline_runtime
-from sophia.config import RoutingSettings, Settings
+from sophia.config import PoolSettings, RoutingSettings, Settings
 from sophia.learning.online.packaged import load_probes
 from sophia.serving.judging.probe_model import (
     ProbeNotAllowed,
@@ -38,7 +38,11 @@ def knowing(new: bool | None) -> Knows:
 
 
 def settings(folder: Path) -> Settings:
-    return Settings(data_dir=str(folder), learning=SOON, routing=RoutingSettings(models=(NEW,)))
+    return Settings(
+        data_dir=str(folder),
+        learning=SOON,
+        routing=RoutingSettings(pool=PoolSettings(models=(NEW,), follow_successors=False)),
+    )
 
 
 async def probed(folder: Path, knows: Knows, limit: int = DOLLAR) -> tuple[ProbeReport, list[Any]]:
@@ -53,7 +57,10 @@ async def asked(folder: Path, request: ProbeRequest, environ: dict[str, str]) ->
 
 
 def begun(start: Start) -> Any:
-    return start(learning=SOON, routing=RoutingSettings(models=(NEW,)))
+    return start(
+        learning=SOON,
+        routing=RoutingSettings(pool=PoolSettings(models=(NEW,), follow_successors=False)),
+    )
 
 
 async def test_who_answers_well_is_believed_to_be_better_than_who_does_not(start: Start) -> None:
@@ -73,7 +80,8 @@ async def test_a_running_server_takes_it_up_and_its_decisions_still_come_out_the
     start: Start,
 ) -> None:
     async with begun(start) as gateway:
-        await taught(gateway, 25, other=0.8)
+        # Whoever has outcomes is not probed, so nobody asks the new model before.
+        await taught(gateway, 25, among=KNOWN, other=0.8)
         before = await qualities(gateway)
         found, _ = await probed(gateway.folder, knowing(True))
         await gateway.sophia.learning.snapshots()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import FLASH, MINI, NEMO, SONNET, Gateway, Start, chat
+from gateway import FLASH, KNOWN_POOL, MINI, NEMO, SONNET, Gateway, Start, chat
 from shapes import MODEL_FIELDS, check_stream, check_usage, check_whole
 from sophia.config import RoutingSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptedUpstream, ScriptStep
@@ -200,7 +200,8 @@ async def test_a_generation_of_another_key_does_not_exist(sophia: Gateway) -> No
 
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
 async def test_a_route_is_explained_without_a_call(sophia: Gateway, prefix: str) -> None:
-    answer = await sophia.client.post(f"{prefix}/route", chat("sophia/auto"))
+    body = chat("sophia/auto", sophia={"explore": False})
+    answer = await sophia.client.post(f"{prefix}/route", body)
     decision = answer.json
     assert decision["object"] == "sophia.route" and decision["requested_model"] == "sophia/auto"
     assert (
@@ -211,8 +212,25 @@ async def test_a_route_is_explained_without_a_call(sophia: Gateway, prefix: str)
     assert len(decision["candidates"]) >= 5 and decision["features"]["task_type"]
     assert all("expected_usd" in candidate for candidate in decision["candidates"])
     assert await sophia.untouched()
-    served = (await sophia.client.chat("sophia/auto")).json["sophia"]["model"]
+    served = (await sophia.client.post(f"{prefix}/chat/completions", body)).json["sophia"]["model"]
     assert served == decision["model"]
+
+
+async def test_a_first_decision_says_that_it_is_by_priors(sophia: Gateway) -> None:
+    """Nobody should take public ratings for what was learned of their own requests."""
+    body = chat("sophia/auto", sophia={"explore": False})
+    decision = (await sophia.client.post("/v1/route", body)).json
+    reason = "Best quality for its price by public ratings and benchmarks: expected quality "
+    assert decision["policy"] == "priors" and decision["reason"].startswith(reason)
+    assert reason in decision["sentence"]
+    answer = await sophia.client.post("/v1/chat/completions", body)
+    account = answer.json["sophia"]
+    assert (account["policy"], account["reason"]) == (decision["policy"], decision["reason"])
+    assert answer.headers["x-sophia-policy"] == "priors"
+    kept = (await sophia.client.get(f"/v1/decisions/{account['decision_id']}")).json
+    assert (kept["policy"], kept["reason"]) == (decision["policy"], decision["reason"])
+    chosen = next(one for one in kept["candidates"] if one["model"] == account["model"])
+    assert f"{chosen['quality']:.2f} ± {chosen['sd']:.2f}" in kept["reason"]
 
 
 async def test_a_route_names_the_excluded_models_and_causes(sophia: Gateway) -> None:
@@ -314,20 +332,51 @@ async def test_the_openapi_document_names_every_route(sophia: Gateway) -> None:
     assert (await sophia.client.get("/", headers={})).json["base_url"] == "/v1"
 
 
-@pytest.mark.parametrize("by", ["body", "header"])
-async def test_hints_steer_the_choice(sophia: Gateway, by: str) -> None:
-    hints = {"task_type": "coding", "complexity": 0.9, "cost_sensitive": False}
-    headers = {"Authorization": f"Bearer {sophia.client.key}"}
+async def ask_with_hints(gateway: Gateway, by: str, hints: dict[str, Any]) -> dict[str, Any]:
+    """Ask with hints in the body or in headers, and return the account of the answer."""
+    headers = {"Authorization": f"Bearer {gateway.client.key}"}
     body = chat("sophia/auto")
     if by == "body":
         body["sophia"] = hints
     else:
         headers |= {f"X-Sophia-{k.replace('_', '-')}": str(v).lower() for k, v in hints.items()}
-    answer = await sophia.client.post("/v1/chat/completions", body, headers)
-    assert answer.json["sophia"]["policy"] == "code-generation"
-    assert answer.json["sophia"]["model"] == "deepseek/deepseek-v3.2"
-    row = (await sophia.client.get(f"/v1/decisions/{answer.json['sophia']['decision_id']}")).json
+    answer = await gateway.client.post("/v1/chat/completions", body, headers)
+    account: dict[str, Any] = answer.json["sophia"]
+    return account
+
+
+@pytest.mark.parametrize("by", ["body", "header"])
+async def test_hints_steer_the_choice(sophia: Gateway, by: str) -> None:
+    hints = {"task_type": "coding", "complexity": 0.9, "explore": False}
+    best, cheap = [
+        await ask_with_hints(sophia, by, {**hints, "quality_bias": bias}) for bias in (10, 0)
+    ]
+    assert best["policy"] == cheap["policy"] == "priors"
+    assert (best["model"], cheap["model"]) == (SONNET, "deepseek/deepseek-v3.2")
+    row = (await sophia.client.get(f"/v1/decisions/{best['decision_id']}")).json
     assert row["features"]["task_declared"] and row["features"]["complexity"] == 0.9
+
+
+@pytest.mark.parametrize("by", ["body", "header"])
+async def test_hints_meet_the_conditions_of_the_operators_own_rules_alone(
+    start: Start, tmp_path: Path, by: str
+) -> None:
+    """The bundled rules apply only where they are asked for by name."""
+    hints = {"task_type": "coding", "complexity": 0.9, "cost_sensitive": False}
+    async with start() as gateway:
+        assert (await ask_with_hints(gateway, by, hints))["policy"] == "priors"
+        named = (await gateway.client.chat("sophia/code-generation")).json["sophia"]
+        assert named["policy"] == "code-generation"
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        'rules:\n  - name: mine\n    conditions: {task_type: coding, complexity: ">0.7"}\n'
+        f"    preferred_models: [{NEMO}]\n"
+    )
+    async with start(routing=RoutingSettings(pool=KNOWN_POOL, rules=str(rules))) as gateway:
+        account = await ask_with_hints(gateway, by, hints)
+        assert (account["policy"], account["model"]) == ("mine", NEMO)
+        other = await ask_with_hints(gateway, by, hints | {"complexity": 0.7})
+        assert other["policy"] == "priors"
 
 
 async def test_a_list_of_models_bounds_the_choice(sophia: Gateway) -> None:
@@ -341,7 +390,8 @@ async def test_a_list_of_models_bounds_the_choice(sophia: Gateway) -> None:
 @pytest.mark.parametrize(
     ("name", "check"),
     [
-        ("sophia/auto:best", lambda answer: "highest expected quality" in answer["reason"]),
+        ("sophia/auto:best", lambda answer: answer["model"] == SONNET),
+        ("sophia/best", lambda answer: "highest expected quality" in answer["reason"]),
         ("sophia/auto:fast", lambda answer: answer["model"] == FLASH),
         ("sophia/auto:cheap", lambda answer: answer["cost_usd"] < 0.0001),
         ("sophia/heuristic", lambda answer: answer["policy"] == "heuristic"),
@@ -354,7 +404,7 @@ async def test_a_list_of_models_bounds_the_choice(sophia: Gateway) -> None:
     ],
 )
 async def test_sophias_names_choose_as_they_say(sophia: Gateway, name: str, check: Any) -> None:
-    annotation = (await sophia.client.chat(name)).json["sophia"]
+    annotation = (await sophia.client.chat(name, sophia={"explore": False})).json["sophia"]
     assert check(annotation), annotation
 
 
@@ -363,7 +413,7 @@ async def test_no_model_at_all_means_sophia_chooses(sophia: Gateway, stream: boo
     body = chat(stream=stream)
     del body["model"]
     answer = await sophia.client.post("/v1/chat/completions", body)
-    assert answer.headers["x-sophia-policy"] == "heuristic"
+    assert answer.headers["x-sophia-policy"] == "priors"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -400,7 +450,7 @@ async def test_a_configured_rule_is_a_model_name(start: Start, tmp_path: Path) -
         "rules:\n  - name: mine\n    conditions: {language: de}\n"
         f"    preferred_models: [{NEMO}]\n    fallback: {MINI}\n"
     )
-    async with start(routing=RoutingSettings(rules=str(rules))) as gateway:
+    async with start(routing=RoutingSettings(pool=KNOWN_POOL, rules=str(rules))) as gateway:
         assert (await gateway.client.chat("sophia/mine")).json["sophia"]["model"] == NEMO
         ids = [row["id"] for row in (await gateway.client.get("/v1/models")).json["data"]]
         assert "sophia/mine" in ids and "sophia/code-generation" not in ids

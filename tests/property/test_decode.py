@@ -74,8 +74,12 @@ FIELD = st.sampled_from(
         "provider",
     ]
 )
+ALIASES = {"usual": "acme/one", "acme/two": "sophia/auto"}
+NAME = st.sampled_from([*ALIASES, *ALIASES.values(), "acme/three"])
+NAMES = st.fixed_dictionaries({}, optional={"model": NAME, "models": st.lists(NAME, max_size=3)})
 BODY = st.builds(
-    lambda fields, messages, hints: fields | {"messages": messages} | hints,
+    lambda names, fields, messages, hints: names | fields | {"messages": messages} | hints,
+    NAMES,
     st.dictionaries(FIELD, JSON, max_size=3),
     st.lists(MESSAGE, max_size=3) | JSON,
     st.just({}) | HINTS.map(lambda hints: {"sophia": hints}),
@@ -90,7 +94,9 @@ PRINCIPAL = Principal(
 
 def parse(endpoint: Endpoint, body: bytes, headers: Headers) -> Request:
     incoming = HttpRequest(method=b"POST", path="/", query=b"", headers=headers, body=body)
-    return decode.parse_request(endpoint, incoming, 1, PRINCIPAL, 0.0)
+    return decode.parse_request(
+        endpoint, incoming, 1, PRINCIPAL, 0.0, lambda name: ALIASES.get(name, name)
+    )
 
 
 def check_parsed_or_refused(endpoint: Endpoint, body: bytes, headers: Headers) -> None:
@@ -100,6 +106,8 @@ def check_parsed_or_refused(endpoint: Endpoint, body: bytes, headers: Headers) -
         assert error.message and error.status in (400, 404, 413)
         return
     assert request.model and isinstance(request.stream, bool)
+    assert not ALIASES.keys() & {request.model, *request.fallback_models}
+    assert request.model not in request.fallback_models
     assert request.prompt.chars >= 0 and request.prompt.utf8_bytes >= 0
     assert len(request.prompt.text) <= decode.MAX_TEXT_CHARS
     assert not {"model", "models", "route", "stream", "sophia"} & set(request.fields)

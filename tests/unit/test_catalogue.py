@@ -6,6 +6,7 @@ import pytest
 
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import Model
+from sophia.catalogue.prices import Prices, PriceTier
 from sophia.catalogue.profiles import CatalogueError, ModelProfiles, parse_profiles
 from sophia.catalogue.snapshot import load_bundled_catalogue, load_bundled_profiles, parse_models
 
@@ -50,7 +51,7 @@ def test_the_nine_profiles_are_listed_and_stand_in_file_order(catalogue: Catalog
     assert [
         model.profile.role for model in catalogue.profiled_models if model.profile
     ] == PLAN_ROLES
-    assert catalogue.warnings == ()
+    assert not [warning for warning in catalogue.warnings if "is not listed" in warning]
     assert all(model.prices.known for model in catalogue.profiled_models)
 
 
@@ -209,9 +210,38 @@ def test_a_profile_whose_model_vanished_goes_to_its_first_listed_successor(
     coder, fallback = by_role(left, "code specialist"), by_role(left, "fallback")
     assert coder is not None and coder.id == "qwen/qwen3-coder-next"
     assert fallback is not None and fallback.id == "openai/gpt-5.4-nano"
-    assert len(left.warnings) == 2
+    assert len([warning for warning in left.warnings if "is not listed" in warning]) == 2
     resolved = left.resolve("qwen/qwen3-coder")
     assert resolved is not None and resolved.warning is not None
+
+
+@pytest.mark.parametrize(
+    ("pricing", "plausible"),
+    [
+        ({"prompt": "0.000001", "completion": "0.000016"}, True),
+        ({"prompt": "0.000001", "completion": "0.000017"}, False),
+        ({"prompt": "0", "completion": "0.000001"}, True),
+        ({"prompt": "0", "completion": "0"}, True),
+    ],
+)
+def test_a_model_whose_prices_cannot_be_right_is_named_in_a_warning(
+    pricing: dict[str, str], plausible: bool
+) -> None:
+    """Where answer tokens cost far more than prompt tokens, a listing has mixed up its units."""
+    small = listed("a/b", pricing=pricing)
+    (model,) = small.models
+    assert model.prices.plausible is plausible
+    assert small.warnings == ()
+    assert small.doubtful_prices == (() if plausible else ("a/b",))
+
+
+def test_prices_must_be_right_at_every_length_of_prompt() -> None:
+    right, wrong = (
+        PriceTier(min_prompt_tokens=start, prompt=10, completion=completion)
+        for start, completion in ((0, 20), (200_000, 200))
+    )
+    assert Prices((right,)).plausible
+    assert not Prices((right, wrong)).plausible
 
 
 def test_a_profile_without_any_model_is_dropped_with_a_warning(catalogue: Catalogue) -> None:

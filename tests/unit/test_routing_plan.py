@@ -224,12 +224,13 @@ def test_a_quality_that_no_model_has_goes_to_the_one_that_comes_closest() -> Non
     assert decided.notes == ("min_quality",)
 
 
-def test_a_trade_off_comes_before_bundled_rules_and_after_the_operators_own() -> None:
-    """`sophia/auto:cheap` means what it says on a fresh install; an operator's rule is a policy."""
+def test_bundled_rules_apply_by_name_alone_and_the_operators_own_by_their_conditions() -> None:
+    """A fresh install chooses by itself; a rule that somebody wrote is a policy."""
     for bundled, policy in ((True, "heuristic"), (False, "rule")):
         rulebook = RuleBook((RULE,), bundled=bundled)
-        assert build_plan(ask(hints=Hints(tradeoff="cheap"), rulebook=rulebook)).policy == policy
-        assert build_plan(ask(rulebook=rulebook)).policy == "rule"
+        for hints in (Hints(), Hints(tradeoff="cheap"), Hints(tradeoff="best")):
+            assert build_plan(ask(hints=hints, rulebook=rulebook)).policy == policy
+        assert build_plan(ask(hints=Hints(rule="mine"), rulebook=rulebook)).rule == "mine"
 
 
 def test_models_that_the_caller_lists_are_the_only_ones() -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from msgspec import Struct
+import pytest
+from msgspec import Struct, structs
 from routing_world import BY_ID, DEEPSEEK, FLASH, SONNET, quality_prior
 
 from sophia.routing.bandit.performance.forecast import AnswerMeasurement
@@ -34,6 +35,7 @@ def ranked(
     hints: Hints | None = None,
     current_model: str | None = None,
     performance: PerformanceModel | None = None,
+    outcomes: int | None = None,
 ) -> RankedQuotes | None:
     """Rank models that differ in nothing but their ratings."""
     quotes = [
@@ -49,6 +51,7 @@ def ranked(
     ]
     learned = LearnedPolicy(
         policy=Rated(known),
+        outcomes=outcomes,
         exploration=NO_EXPLORATION,
         performance=performance or PerformanceModel(TASKS),
     )
@@ -80,6 +83,26 @@ def test_a_conversation_stays_on_its_model_unless_another_is_clearly_better() ->
     assert order(ranked(close))[0] == SONNET
     assert order(ranked(close, current_model=FLASH))[0] == FLASH
     assert order(ranked(clear, current_model=FLASH))[0] == SONNET
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "source"),
+    [(None, "public ratings and benchmarks"), (0, "0 outcomes"), (1234, "1,234 outcomes")],
+)
+def test_the_reason_tells_whether_outcomes_decided(outcomes: int | None, source: str) -> None:
+    decided = ranked({SONNET: (0.9, 0.05)}, outcomes=outcomes)
+    assert decided is not None
+    expected = f"Best quality for its price by {source}: expected quality 0.90 ± 0.05."
+    assert decided.reason == expected
+
+
+def test_a_policy_without_outcomes_has_the_name_of_the_priors() -> None:
+    learned = LearnedPolicy(
+        policy=Rated({}), exploration=NO_EXPLORATION, performance=PerformanceModel(TASKS)
+    )
+    assert learned.name == "priors"
+    assert structs.replace(learned, outcomes=0).name == "rated"
+    assert structs.replace(learned, outcomes=0).without_exploration().name == "rated"
 
 
 def test_no_expected_cost_is_above_what_the_quote_reserves() -> None:

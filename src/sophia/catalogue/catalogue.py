@@ -29,7 +29,7 @@ class Catalogue:
 
     `date` is the day of the listing (YYYY-MM-DD), `source` its origin. `profiled_models` are in
     the order of the profiles; `warnings` name the profiles that went to a successor or were
-    dropped.
+    dropped; `doubtful_prices` the models whose prices look wrong.
     """
 
     def __init__(
@@ -41,6 +41,9 @@ class Catalogue:
         by_id = {model.id: replace(model, profile=None) for model in models}
         self.profiled_models, self.warnings = _assign_profiles(by_id, profiles)
         by_id |= {model.id: model for model in self.profiled_models}
+        self.doubtful_prices = tuple(
+            model.id for model in by_id.values() if not model.prices.plausible
+        )
         self.models: tuple[Model, ...] = tuple(by_id.values())
         self._by_name = _index_names(self.models)
 
@@ -74,6 +77,10 @@ class Catalogue:
     def with_models(self, models: Iterable[Model], date: str, source: str) -> "Catalogue":
         """Return a catalogue of other models with the same profiles."""
         return Catalogue(models, self._profiles, date, source)
+
+    def with_profiles(self, profiles: ModelProfiles) -> "Catalogue":
+        """Return a catalogue of the same models with other profiles."""
+        return Catalogue(self.models, profiles, self.date, self.source)
 
     def _resolve_listed(self, name: str) -> ResolvedModel | None:
         model = self._by_name.get(name) or self._by_name.get(name.lower())

@@ -15,7 +15,9 @@ class ModelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Role and expected speed of a model, used until its answers have been measured.
 
     `latency_ms` is the time to the first token, `tokens_per_second` the speed after it. When `id`
-    is no longer listed, the first listed one of `successors` takes the profile over.
+    is no longer listed, the first listed one of `successors` takes the profile over. A model that
+    is better at the kinds of work in `skills` and costs no more may take it over, if its id matches
+    one of the patterns in `candidates` and its context is long enough.
     """
 
     id: str
@@ -23,6 +25,9 @@ class ModelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     latency_ms: Annotated[int, Meta(ge=1)]
     tokens_per_second: Annotated[int, Meta(ge=1)]
     successors: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ("*",)
+    min_context: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from sophia.core.money import TOKENS_PER_PRICE_UNIT
 
+MAX_PRICE_RATIO = 16
+"""Answer tokens cost 1 to 14 times as much as prompt tokens in listings that agree."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTier:
@@ -27,6 +30,13 @@ class Prices:
     tiers: tuple[PriceTier, ...]
     per_request: int = 0
     known: bool = True
+
+    @property
+    def plausible(self) -> bool:
+        """Whether no answer token costs far more than a prompt token, as in a faulty listing."""
+        return all(
+            tier.completion <= MAX_PRICE_RATIO * tier.prompt for tier in self.tiers if tier.prompt
+        )
 
     @classmethod
     def unknown(cls) -> "Prices":

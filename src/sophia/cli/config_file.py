@@ -19,6 +19,7 @@ from sophia.config import (
     Settings,
     UpstreamModelSettings,
     UpstreamSettings,
+    are_own_models_enough,
     is_sandbox_used,
 )
 from sophia.core.errors import ConfigError
@@ -90,7 +91,20 @@ def load_command_settings(
     for path, value in options.items():
         if value is not None:
             _set_value(tree, path, value)
-    return _separate_sandbox(_convert(tree, lambda path: f"option for {path}"), serving=serving)
+    settings = _convert(tree, lambda path: f"option for {path}")
+    upstreams = tuple(each.with_preset() for each in settings.upstreams)
+    for each in upstreams:
+        if not each.name:
+            raise ConfigError("`upstreams`: one has neither a `name` nor a `preset`")
+        if each.preset and not each.models:
+            raise ConfigError(f"upstream {each.name!r}: list the `models` to use of it")
+    settings = msgspec.structs.replace(settings, upstreams=upstreams)
+    own = are_own_models_enough(settings, os.environ)
+    if own and not all(each.models for each in settings.upstreams or [UpstreamSettings(name="-")]):
+        raise ConfigError("`catalogue.own_models_only` needs `upstreams`, each with `models`")
+    catalogue = msgspec.structs.replace(settings.catalogue, own_models_only=own)
+    settings = msgspec.structs.replace(settings, catalogue=catalogue)
+    return _separate_sandbox(settings, serving=serving)
 
 
 def _separate_sandbox(settings: Settings, *, serving: bool) -> Settings:

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from sophia.cli.doctor_machine import DoctorFinding
-from sophia.compose.upstreams import build_connection_pool, describe_proxy, resolve_upstreams
-from sophia.config import Settings, UpstreamSettings, is_sandbox_used
+from sophia.compose.upstreams import build_connection_pool, describe_proxy
+from sophia.config import Settings, UpstreamSettings, is_sandbox_used, resolve_upstreams
 from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError
 from sophia.core.failures import FailureKind, UpstreamFailure

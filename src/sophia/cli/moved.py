@@ -14,7 +14,6 @@ MOVED_COMMANDS: dict[str, dict[str, str]] = {
         "--list": "sophia policy history",
         "--rollback": "sophia policy rollback",
         "--channels": "sophia feedback sources",
-        "--priors": "python -m lab.priors",
         "": "sophia policy retrain",
     },
     "replay": {

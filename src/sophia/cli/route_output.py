@@ -6,7 +6,6 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from sophia.catalogue.snapshot import load_bundled_profiles
 from sophia.cli.terminal import (
     build_console,
     build_table,
@@ -67,14 +66,23 @@ def _format_features(decision: _Decision) -> str:
         + (" (declared)" if features["complexity_declared"] else ""),
         f"about {tokens_in} tokens in, {tokens_out} out",
         features["language"],
-        f"first token within {_seconds(features['max_latency_ms'])}",
-        "cost counts" if features["cost_sensitive"] else "cost does not count",
+        *_format_wishes(features),
         f"by the rule {decision.rule}" if decision.rule else f"by the {decision.policy} policy",
     ]
     if decision.learned is not None:
         source = _format_task_source(decision.learned.get("task_source"))
         parts.insert(-1, f"looks like {_format_top_tasks(decision.learned['tasks'])}{source}")
     return " · ".join(parts)
+
+
+def _format_wishes(features: _Row) -> list[str]:
+    """Return what the caller asked for; defaults are no wishes."""
+    wishes = []
+    if features.get("latency_declared"):
+        wishes.append(f"first token within {_seconds(features['max_latency_ms'])}")
+    if not features["cost_sensitive"]:
+        wishes.append("cost does not count")
+    return wishes
 
 
 def _format_task_source(source: _Row | None) -> str:
@@ -102,14 +110,11 @@ def _format_top_tasks(tasks: dict[str, float]) -> str:
 def _print_candidates(console: Console, decision: _Decision) -> None:
     chosen = decision.attempts[0]
     own = next((each for each in decision.candidates if each["model"] == chosen["model"]), None)
-    roles = {profile.id: profile.role for profile in load_bundled_profiles().profiles}
     wide = is_wide_terminal(console)
-    numbers = ["quality", "latency", "expected"]
+    numbers = ["quality", *(["latency"] if wide else []), "expected"]
     if wide and any("failure_range" in each for each in decision.candidates):
         numbers.append("fails")
-    out = build_table(
-        "candidate", *(["role"] if wide else []), *numbers, "instead", numeric=numbers
-    )
+    out = build_table("candidate", *numbers, "instead", numeric=numbers)
     for candidate in sorted(
         decision.candidates, key=lambda each: (each is not own, each["expected_usd"])
     ):
@@ -117,10 +122,9 @@ def _print_candidates(console: Console, decision: _Decision) -> None:
         instead = "chosen" if candidate is own else _compare_with_chosen(candidate, chosen, own)
         out.add_row(
             Text(candidate["model"]),
-            *([roles.get(candidate["model"], "")] if wide else []),
             f"{candidate['quality']:.2f}{sd}",
-            _format_latency(candidate),
-            _format_cost(candidate),
+            *([_format_latency(candidate)] if wide else []),
+            _format_cost(candidate, with_sd=wide),
             *([_format_failure_rate(candidate)] if "fails" in numbers else []),
             instead + _format_propensity(candidate),
             style="green" if candidate is own else None,
@@ -139,9 +143,9 @@ def _format_latency(candidate: _Row) -> str:
     return f"{low}-{high} s"
 
 
-def _format_cost(candidate: _Row) -> str:
+def _format_cost(candidate: _Row, *, with_sd: bool) -> str:
     sd = candidate.get("cost_sd_usd")
-    if not sd:
+    if not sd or not with_sd:
         return format_money(candidate["expected_usd"])
     cost = candidate["cost_usd"]
     return f"{format_money(cost)} ± {sd / max(cost, sd):.0%}"

@@ -17,6 +17,7 @@ from sophia.adapters.store.sqlite import SqliteStore
 from sophia.catalogue import refresh
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.local import build_local_model
+from sophia.catalogue.profiles import ModelProfiles
 from sophia.compose.keys import ensure_data_folder
 from sophia.compose.upstreams import Connections, open_connections
 from sophia.config import LEDGER_FILE, Settings
@@ -35,6 +36,7 @@ from sophia.routing.types import NO_EXPLORATION
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 from sophia.serving.knowledge import Knowledge, build_knowledge
+from sophia.serving.roles import RoleFollower
 from sophia.serving.runtime import Runtime
 from sophia.tenants.budget import day_window
 
@@ -92,17 +94,30 @@ def ledger_path(data: Path) -> Path:
 def build_catalogue(settings: Settings) -> Catalogue:
     """Return every model that can be asked for: those of the listing, and the upstreams' own."""
     local = [build_local_model(model) for each in settings.upstreams for model in each.models]
+    if settings.catalogue.own_models_only:
+        return Catalogue(local, ModelProfiles(), "", "own")
     catalogue = refresh.load_catalogue(Path(settings.data_dir), local)
     for warning in catalogue.warnings:
         log.warning("catalogue: %s", warning)
     return catalogue
 
 
+def build_role_follower(settings: Settings) -> RoleFollower:
+    """Return the follower of the pool's roles, by the priors of the data folder."""
+    return RoleFollower(settings.routing, build_priors_reader(Path(settings.data_dir)))
+
+
 def load_knowledge(settings: Settings) -> Knowledge:
     """Return catalogue, pool and rules. Raises ConfigError."""
     priors = build_priors_reader(Path(settings.data_dir))
     quality_prior = build_quality_prior(priors, load_taxonomy())
-    return build_knowledge(build_catalogue(settings), settings.routing, quality_prior)
+    follow_roles = build_role_follower(settings).follow_and_log
+    own = [one.id for each in settings.upstreams for one in each.models if one.kind == "chat"]
+    pool = msgspec.structs.replace(
+        settings.routing.pool, models=(*settings.routing.pool.models, *own)
+    )
+    routing = msgspec.structs.replace(settings.routing, pool=pool)
+    return build_knowledge(build_catalogue(settings), routing, quality_prior, follow_roles)
 
 
 def build_policy_archive(

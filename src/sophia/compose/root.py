@@ -180,7 +180,7 @@ def _build_learning(
     archive = build_policy_archive(settings, runtime.speed_prior)
     policy, lock = archive.new_policy(), asyncio.Lock()
     # Read the priors: an unusable file must stop the start, not the first new model.
-    policy.shipped_prior("")
+    policy.unprobed_prior("")
     checkpoint = PolicyCheckpoint(
         policy=policy,
         archive=archive,
@@ -314,7 +314,8 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
         calibration = partial(calibrate_channels, policy, sophia.store, clock)
         yield _Job(86_400.0, "calibrating feedback channels", calibration, first=60.0)
     interval = settings.catalogue.refresh_hours * 3600
-    if interval and sophia.connections.sandbox is None:
+    offline = sophia.connections.sandbox is not None or settings.catalogue.own_models_only
+    if interval and not offline:
         data = Path(settings.data_dir)
         wait = max(interval - listing_age(data, time.time()), 2.0)
         refresh = partial(reload_catalogue, runtime, data)

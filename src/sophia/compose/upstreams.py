@@ -8,20 +8,26 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sophia.adapters.upstreams import dialects
+from sophia.adapters.upstreams.dialects import encode_openai_compatible
 from sophia.adapters.upstreams.http1.heads import is_request_target
 from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
 from sophia.adapters.upstreams.http1.pool import ConnectionPool
 from sophia.adapters.upstreams.http1.proxy import find_proxy
 from sophia.adapters.upstreams.http_upstream import HttpUpstream
 from sophia.adapters.webhook import Webhook
-from sophia.config import CascadeSettings, Settings, UpstreamSettings, is_sandbox_used
+from sophia.config import (
+    CascadeSettings,
+    ProviderSettings,
+    Settings,
+    UpstreamSettings,
+    is_sandbox_used,
+    resolve_upstreams,
+)
 from sophia.core.errors import ConfigError
 from sophia.sandbox.process import SandboxProcess
 from sophia.serving.attempts.dispatch import UpstreamsByModel
 
 log = logging.getLogger("sophia.upstreams")
-
-OPENROUTER_URL = "https://openrouter.ai/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +55,17 @@ async def open_connections(
     for each in all_settings:
         if (name := each.api_key_env) and not (each.api_key or environ.get(name)):
             log.warning("%s is not set; %s is called without a key", name, each.name)
-        by_name[each.name] = upstream = build_upstream(each, environ)
+        upstream = build_upstream(each, environ, settings.routing.provider)
+        by_name[each.name] = upstream
         stack.push_async_callback(upstream.close)
     by_model = {
         model.id: (by_name[each.name], model.served_as or model.id)
         for each in all_settings
         for model in each.models
     }
-    default = next(each.name for each in all_settings if not each.models)
+    # Without OpenRouter every model that can be asked for has an upstream of its own.
+    default = next((each.name for each in all_settings if not each.models), all_settings[0].name)
     return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)
-
-
-def resolve_upstreams(
-    settings: Settings, environ: Mapping[str, str], sandbox_url: str | None = None
-) -> tuple[UpstreamSettings, ...]:
-    """Return the settings of every upstream, those of the default one filled in."""
-    if sandbox_url is not None:
-        own = UpstreamSettings(
-            name="sandbox", kind="openrouter", base_url=sandbox_url, api_key="sandbox"
-        )
-    elif not all(each.models for each in settings.upstreams):
-        return settings.upstreams
-    else:
-        own = UpstreamSettings(
-            name="openrouter",
-            kind="openrouter",
-            base_url=environ.get("OPENROUTER_BASE_URL") or OPENROUTER_URL,
-            api_key_env="OPENROUTER_API_KEY",
-        )
-    return (own, *(each for each in settings.upstreams if each.models))
-
-
-def find_default_upstream(settings: Settings, environ: Mapping[str, str]) -> UpstreamSettings:
-    """Return the upstream of the catalogue, never the sandbox."""
-    return next(each for each in resolve_upstreams(settings, environ) if not each.models)
 
 
 def build_connection_pool(upstream: UpstreamSettings, environ: Mapping[str, str]) -> ConnectionPool:
@@ -114,14 +97,16 @@ def describe_proxy(upstream: UpstreamSettings, environ: Mapping[str, str]) -> st
     return None if proxy is None else f"{proxy.host}:{proxy.port}"
 
 
-def build_upstream(settings: UpstreamSettings, environ: Mapping[str, str]) -> HttpUpstream:
+def build_upstream(
+    settings: UpstreamSettings, environ: Mapping[str, str], allowed: ProviderSettings
+) -> HttpUpstream:
     """Return an upstream; must run inside a loop. Raises ConfigError."""
     is_openrouter = settings.kind == "openrouter"
     return HttpUpstream(
         settings.name,
         "OpenRouter" if is_openrouter else settings.name,
         build_connection_pool(settings, environ),
-        dialects.encode_openrouter if is_openrouter else dialects.encode_openai_compatible,
+        dialects.build_openrouter_dialect(allowed) if is_openrouter else encode_openai_compatible,
         billed_by_generation=is_openrouter,
     )
 

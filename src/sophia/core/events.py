@@ -8,7 +8,8 @@ from sophia.core.rows import AttemptOutcome
 class Settled(Struct, frozen=True, kw_only=True, gc=False):
     """One finished request. `duration_s` and `first_content_s` are seconds from its arrival.
 
-    `expected_tokens` is the estimate for all choices together; `mode` is the call mode.
+    `expected_tokens` is the estimate for all choices together; `mode` is the call mode; `user` and
+    `metadata` are the caller's own fields, as JSON.
     """
 
     request_id: int
@@ -31,3 +32,6 @@ class Settled(Struct, frozen=True, kw_only=True, gc=False):
     attempts: tuple[AttemptOutcome, ...] = ()
     expected_tokens: int = 0
     mode: str = ""
+    key_id: str = ""
+    user: object = None
+    metadata: object = None

@@ -5,10 +5,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from sophia.catalogue.profiles import CatalogueError
 from sophia.catalogue.refresh import diff_catalogues, refresh_catalogue, save_listing
 from sophia.core.failures import UpstreamFailure
-from sophia.routing.pool import build_pool
+from sophia.learning.priors.book import load_shipped_priors, write_saved_priors
+from sophia.learning.priors.refresh import refresh_priors
 from sophia.routing.rules.parse import RuleBookError, read_rules
 from sophia.serving.runtime import Runtime
 
@@ -16,7 +19,10 @@ log = logging.getLogger("sophia.reload")
 
 
 async def reload_catalogue(runtime: Runtime, data: Path) -> None:
-    """Fetch the catalogue, put it in force and keep it in `data`; a failure changes nothing."""
+    """Fetch the catalogue and benchmarks, put them in force and keep them in `data`.
+
+    A failure changes nothing.
+    """
     current = runtime.knowledge
     try:
         body = await runtime.upstreams.default.get("/models")
@@ -26,13 +32,7 @@ async def reload_catalogue(runtime: Runtime, data: Path) -> None:
     except (UpstreamFailure, CatalogueError) as error:
         log.warning("the catalogue of %s stays in force: %s", current.catalogue.date, error)
         return
-    runtime.knowledge = replace(
-        current,
-        catalogue=catalogue,
-        pool=build_pool(catalogue, current.extra_models, current.quality_prior),
-        resolved={},
-        pool_models={},
-    )
+    runtime.knowledge = current.with_catalogue(catalogue)
     save_listing(data, body)
     log.info(
         "catalogue refreshed: %d models, %d added, %d removed, %d repriced",
@@ -41,6 +41,27 @@ async def reload_catalogue(runtime: Runtime, data: Path) -> None:
     )
     for warning in catalogue.warnings:
         log.warning("catalogue: %s", warning)
+    if runtime.upstreams.default.can_fetch_usage:
+        await _reload_priors(runtime, data)
+
+
+async def _reload_priors(runtime: Runtime, data: Path) -> None:
+    """Fetch newer benchmarks and keep the priors of models that only they cover in `data`.
+
+    A failure changes nothing; models that are known already keep what was learned.
+    """
+    try:
+        body = await runtime.upstreams.default.get("/benchmarks?source=artificial-analysis")
+        now_ms = int(runtime.ledger.clock.wall() * 1000)
+        saved = refresh_priors(load_shipped_priors(), body, now_ms)
+    except (UpstreamFailure, msgspec.DecodeError) as error:
+        log.info("no newer benchmarks: %s", error)
+        return
+    if saved is not None:
+        write_saved_priors(data, saved)
+        (source,) = saved.sources
+        added = len(saved.priors.arms) - len(load_shipped_priors().table.arms)
+        log.info("priors of %d more models (%s)", added, source.credit)
 
 
 class RulesReload:

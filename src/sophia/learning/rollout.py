@@ -1,9 +1,9 @@
-"""Rollout of the learned policy beside the heuristic: it serves, is compared, and may be retired.
+"""Rollout of what was learned beside the priors: it serves, is compared, and may be retired.
 
     champion ── enough scores, never worse ──► settled
         └────── shown to be worse ───────────► retired
 
-While it is champion, a share of the traffic stays with the heuristic. The intervals of both mean
+While it is champion, a share of the traffic stays with the priors. The intervals of both mean
 scores hold at every look, so that frequent looks retire no policy by chance: Robbins' normal
 mixture for scores from 0 to 1 (H. Robbins, "Statistical methods related to the law of the iterated
 logarithm", 1970).
@@ -16,11 +16,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 RolloutStage = Literal["champion", "settled", "retired"]
-RolloutSide = Literal["learned", "heuristic"]
+RolloutSide = Literal["learned", "priors"]
 
 ALPHA = 0.05
 """Upper bound on the probability that a policy which is no worse is ever retired."""
-HOLDBACK_SHARE = 0.05  # of the traffic, which the heuristic keeps until the policy is settled
+HOLDBACK_SHARE = 0.05  # of the traffic, which the priors keep until the policy is settled
 MAX_SCORES = 5000  # of the learned policy, after which it is settled
 
 # A quarter each was tuned for two intervals in two stages; kept, so that old rollouts replay.
@@ -48,7 +48,7 @@ class RolloutIntervals(Struct, frozen=True, tag="Standing"):
     """Anytime-valid intervals of both mean scores."""
 
     learned: AnytimeInterval = field(name="challenger")
-    heuristic: AnytimeInterval = field(name="incumbent")
+    priors: AnytimeInterval = field(name="incumbent")
 
 
 class RolloutStageChange(Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     stage: RolloutStage = "champion"
     retirements: int = field(default=0, name="defeats")
     learned_scores: ScoreTally = field(default=ScoreTally(), name="ours")
-    heuristic_scores: ScoreTally = field(default=ScoreTally(), name="theirs")
+    prior_scores: ScoreTally = field(default=ScoreTally(), name="theirs")
     history: tuple[RolloutStageChange, ...] = ()
 
 
@@ -83,13 +83,13 @@ def record_rollout_score(rollout: Rollout, side: RolloutSide, score: float, at_m
     if side == "learned":
         rollout = replace(rollout, learned_scores=_add_score(rollout.learned_scores, score))
     else:
-        rollout = replace(rollout, heuristic_scores=_add_score(rollout.heuristic_scores, score))
+        rollout = replace(rollout, prior_scores=_add_score(rollout.prior_scores, score))
     intervals = RolloutIntervals(
-        anytime_interval(rollout.learned_scores), anytime_interval(rollout.heuristic_scores)
+        anytime_interval(rollout.learned_scores), anytime_interval(rollout.prior_scores)
     )
     after: RolloutStage
-    if intervals.learned.high < intervals.heuristic.low:
-        after, reason = "retired", "worse than the heuristic"
+    if intervals.learned.high < intervals.priors.low:
+        after, reason = "retired", "worse than the priors"
     elif side == "learned" and rollout.learned_scores.count >= MAX_SCORES:
         after, reason = "settled", "as good as promised"
     else:

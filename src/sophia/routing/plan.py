@@ -202,7 +202,7 @@ def _select_by_learned_policy(candidates: Candidates) -> _Selection | None:
     return _Selection(
         quotes=ranking.quotes,
         reason=ranking.reason,
-        policy=request.learned_policy.policy.name,
+        policy=request.learned_policy.name,
         last_resort=_find_last_resort(candidates),
         propensity=ranking.propensity,
         trace=ranking.trace,

@@ -1,14 +1,16 @@
 """Pool: the models that a request may be routed to, with their precomputed facts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import PriceTier
-from sophia.core.money import MAX_NANO
+from sophia.config import PoolSettings
+from sophia.core.money import MAX_NANO, nano_from_usd
 from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
 from sophia.routing.types import TASK_TYPES, TaskType
 
@@ -105,11 +107,61 @@ NO_MODELS = ModelPool((), {}, {}, dict.fromkeys(TASK_TYPES, ()))
 
 
 def build_pool(
-    catalogue: Catalogue, extra_models: Iterable[str], quality_prior: QualityPrior
+    catalogue: Catalogue, settings: PoolSettings, quality_prior: QualityPrior
 ) -> ModelPool:
-    """Return the models to choose from: those with a profile, and the extra ones still listed."""
-    extra = [found.model for name in extra_models if (found := catalogue.resolve(name)) is not None]
-    return ModelPool.from_models((*catalogue.profiled_models, *extra), quality_prior)
+    """Return the models to choose from, as the settings describe them.
+
+    Variants with limits of their own, such as `:free`, are in it only where they are named, and
+    models without a plausible price never by a pattern.
+    """
+    roles = [
+        model
+        for model in catalogue.profiled_models
+        if model.profile is not None
+        and _matches(model.profile.role, settings.roles)
+        and not is_limited_variant(model.id)
+    ]
+    kept = [
+        model
+        for model in (*roles, *_list_extra_models(catalogue, settings.models))
+        if not _matches(model.id, settings.deny) and _is_affordable(model, settings)
+    ]
+    return ModelPool.from_models(kept, quality_prior)
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name in the settings stands for all ids that match it."""
+    return "*" in name or "?" in name
+
+
+def is_limited_variant(id: str) -> bool:
+    """Return whether an id is of a variant with limits of its own: free, or in batches."""
+    return id.endswith((":free", ":batch"))
+
+
+def _list_extra_models(catalogue: Catalogue, names: Iterable[str]) -> Iterator[Model]:
+    for name in names:
+        if is_pattern(name):
+            for model in catalogue.models:
+                priced = model.prices.known and model.prices.plausible
+                plain = model.kind == "chat" and priced and model.alias_of is None
+                if plain and fnmatchcase(model.id, name) and not is_limited_variant(model.id):
+                    yield model
+        elif (found := catalogue.resolve(name)) is not None:
+            yield found.model
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_affordable(model: Model, settings: PoolSettings) -> bool:
+    prices = model.prices.tiers[0]
+    pairs = (
+        (settings.max_prompt_usd_per_mtok, prices.prompt),
+        (settings.max_completion_usd_per_mtok, prices.completion),
+    )
+    return all(most is None or price <= nano_from_usd(most) for most, price in pairs)
 
 
 def _quality_sort_key(entry: PoolModel, task: TaskType) -> tuple[float, int, str]:

@@ -15,13 +15,14 @@ from sophia.routing.bandit.choose import (
     choose_arm,
     compute_utilities,
     cost_weight,
+    expect_best_cost,
 )
 from sophia.routing.bandit.context.prompt_history import HistoryLookup
 from sophia.routing.bandit.performance.forecast import Forecast
 from sophia.routing.bandit.performance.model import PerformanceModel
 from sophia.routing.bandit.performance.summary import pack_summaries
 from sophia.routing.bandit.policy import ArmRatings, Policy, PolicyContext, Vector
-from sophia.routing.bandit.trials import MAX_COST_MULTIPLE, ArmTrial, compute_trial_probability
+from sophia.routing.bandit.trials import ArmTrial, compute_trial_probability
 from sophia.routing.explain.trace import build_rated_arms, pack_context
 from sophia.routing.quotes import Quote, resolve_tradeoff
 from sophia.routing.types import (
@@ -33,6 +34,7 @@ from sophia.routing.types import (
     UtilityWeights,
 )
 
+PRIORS_POLICY = "priors"
 SWITCHING_PENALTY = 0.02
 DECLARED_LATENESS_PENALTY = 0.3
 FAST_LATENESS_PENALTY = 0.6
@@ -45,14 +47,21 @@ FAILURE_PENALTY = 0.25
 class LearnedPolicy(Struct, frozen=True, kw_only=True):
     """A learned policy as it stands now.
 
+    `outcomes` is the number of outcomes that it may use, None when the priors decide alone;
     `task_shares`, (T,), is the distribution of requests over the tasks.
     """
 
     policy: Policy
+    outcomes: int | None = None
     exploration: Exploration
     performance: PerformanceModel
     trials: tuple[ArmTrial, ...] = ()
     task_shares: Vector | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the policy in decisions."""
+        return PRIORS_POLICY if self.outcomes is None else self.policy.name
 
     def without_exploration(self) -> "LearnedPolicy":
         """Return the same policy without exploration and without trials."""
@@ -134,9 +143,7 @@ def rank_quotes(
         stream=context.stream,
     )
     cost, completion_cost = _estimate_costs(quotes, tokens, forecast)
-    # The reference is the cost of the arm with the best quality.
-    reference_cost = max(float(cost[int(ratings.quality.argmax())]), 1.0)
-    weights = _build_utility_weights(hints, context, reference_cost)
+    weights = _build_utility_weights(hints, context, expect_best_cost(ratings, cost))
     options = ChoiceSet(
         ratings=ratings,
         cost=cost,
@@ -148,11 +155,7 @@ def rank_quotes(
         ),
     )
     best = int(compute_utilities(options, weights).argmax())
-    options = replace(
-        options,
-        explorable=cost <= MAX_COST_MULTIPLE * max(float(cost[best]), 1.0),
-        trial=_find_trial(learned, context, models, cost, best),
-    )
+    options = replace(options, trial=_find_trial(learned, context, models, cost, best))
     choice = choose_arm(options, weights, learned.exploration, context.uniform)
     order = np.argsort(-choice.utility).tolist()
     order.remove(choice.arm)
@@ -166,7 +169,7 @@ def rank_quotes(
         trial=options.trial,
         performance=pack_summaries(forecast, completion_cost),
     )
-    reason = _format_reason(options, choice, models)
+    reason = _format_reason(options, choice, models, learned.outcomes)
     return RankedQuotes([quotes[at] for at in order], reason, choice.propensity, trace)
 
 
@@ -252,7 +255,9 @@ def _find_trial(
     return None
 
 
-def _format_reason(options: ChoiceSet, choice: ArmChoice, models: list[str]) -> str:
+def _format_reason(
+    options: ChoiceSet, choice: ArmChoice, models: list[str], outcomes: int | None
+) -> str:
     at, quality, sd = choice.arm, options.ratings.quality, options.ratings.sd
     expected = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f}"
     if options.trial is not None and options.trial[0] == at and at != choice.best:
@@ -262,4 +267,5 @@ def _format_reason(options: ChoiceSet, choice: ArmChoice, models: list[str]) -> 
             f"Explored with probability {choice.propensity:.2f} instead of "
             f"{models[choice.best]}: {expected}."
         )
-    return f"Best quality for its price by the learned policy: {expected}."
+    source = "public ratings and benchmarks" if outcomes is None else f"{outcomes:,} outcomes"
+    return f"Best quality for its price by {source}: {expected}."

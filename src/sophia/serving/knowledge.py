@@ -1,26 +1,34 @@
 """Knowledge of a decision: replaced whole when something is refreshed, never edited."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 
 from sophia.catalogue.catalogue import Catalogue, ResolvedModel
 from sophia.catalogue.model import Model
-from sophia.config import RoutingSettings
+from sophia.config import PoolSettings, RoutingSettings
 from sophia.core.calls import PriceCeiling
 from sophia.core.errors import ConfigError
 from sophia.learning.online.packaged import load_classifier
 from sophia.routing.features.classify import TaskClassifier
-from sophia.routing.pool import ModelPool, PoolModel, QualityPrior, build_pool
+from sophia.routing.model_name import is_route_name
+from sophia.routing.pool import ModelPool, PoolModel, QualityPrior, build_pool, is_pattern
 from sophia.routing.rules.model import RuleBook
 from sophia.routing.rules.parse import RuleBookError, read_rules
+
+
+def _keep_roles(catalogue: Catalogue) -> Catalogue:
+    return catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
     """Catalogue, pool of models, rules and classifier.
 
-    The pool holds the models with a profile, and `extra_models`.
+    `follow_roles` returns a catalogue with each role at its present model; `aliases` are the names
+    and patterns that callers may use for another name.
     """
 
     catalogue: Catalogue
@@ -29,7 +37,9 @@ class Knowledge:
     classifier: TaskClassifier
     quality_prior: QualityPrior
     fallbacks: tuple[str, ...] = ()
-    extra_models: tuple[str, ...] = ()
+    pool_settings: PoolSettings = field(default_factory=PoolSettings)
+    follow_roles: Callable[[Catalogue], Catalogue] = _keep_roles
+    aliases: Mapping[str, str] = field(default_factory=dict)
     cache_size: int = 1000
     resolved: dict[str, ResolvedModel | None] = field(default_factory=dict)
     pool_models: dict[str, PoolModel] = field(default_factory=dict)
@@ -45,6 +55,21 @@ class Knowledge:
                 self.resolved.clear()
             self.resolved[name] = resolved
         return resolved
+
+    def resolve_alias(self, name: str) -> str:
+        """Return the name that an alias stands for; any other name stands for itself."""
+        exact = self.aliases.get(name)
+        if exact is not None:
+            return exact
+        return next(
+            (target for alias, target in self.aliases.items() if fnmatchcase(name, alias)), name
+        )
+
+    def with_catalogue(self, catalogue: Catalogue) -> "Knowledge":
+        """Return the same knowledge with another listing of models."""
+        catalogue = self.follow_roles(catalogue)
+        pool = build_pool(catalogue, self.pool_settings, self.quality_prior)
+        return replace(self, catalogue=catalogue, pool=pool, resolved={}, pool_models={})
 
     def find(self, name: str) -> Model | None:
         """Return the model of that name."""
@@ -78,26 +103,46 @@ class Knowledge:
 
 
 def build_knowledge(
-    catalogue: Catalogue, settings: RoutingSettings, quality_prior: QualityPrior
+    catalogue: Catalogue,
+    settings: RoutingSettings,
+    quality_prior: QualityPrior,
+    follow_roles: Callable[[Catalogue], Catalogue] = _keep_roles,
 ) -> Knowledge:
-    """Return the knowledge at start. Raises ConfigError for unusable rules or unknown models."""
+    """Return the knowledge at start.
+
+    Raises:
+        ConfigError: rules are unusable, a model is unknown, or the pool is empty.
+    """
+    catalogue = follow_roles(catalogue)
     path = settings.rules
     try:
         bundled = files("sophia.routing").joinpath("data/routing-rules.yaml")
-        rulebook = read_rules((Path(path) if path else bundled).read_text(), catalogue)
-        rulebook = replace(rulebook, bundled=not path)
+        rulebook = RuleBook()
+        # The bundled rules name models of the bundled list.
+        if path or catalogue.profiled_models:
+            rulebook = read_rules((Path(path) if path else bundled).read_text(), catalogue)
+            rulebook = replace(rulebook, bundled=not path)
     except (RuleBookError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path or 'the bundled rules'}: {error}") from None
     fallbacks = _resolve_ids(catalogue, "FALLBACK_MODELS", settings.fallback_models)
-    extra = _resolve_ids(catalogue, "routing.models", settings.models)
+    named = tuple(name for name in settings.pool.models if not is_pattern(name))
+    _resolve_ids(catalogue, "routing.pool.models", named)
+    for alias, target in settings.aliases.items():
+        if not is_route_name(target):
+            _resolve_ids(catalogue, f"routing.aliases: {alias}", (target,))
+    pool = build_pool(catalogue, settings.pool, quality_prior)
+    if not pool.models:
+        raise ConfigError("`routing.pool` leaves no model to choose from; allow more")
     return Knowledge(
         catalogue=catalogue,
-        pool=build_pool(catalogue, extra, quality_prior),
+        pool=pool,
         quality_prior=quality_prior,
         rulebook=rulebook,
         classifier=load_classifier(),
         fallbacks=fallbacks,
-        extra_models=extra,
+        pool_settings=settings.pool,
+        follow_roles=follow_roles,
+        aliases=settings.aliases,
         cache_size=settings.model_cache_size,
     )
 

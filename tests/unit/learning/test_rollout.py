@@ -14,10 +14,10 @@ from sophia.learning.rollout import (
 )
 
 
-def scored(rollout: Rollout, learned: list[float], heuristic: list[float]) -> Rollout:
-    for n, (ours, theirs) in enumerate(zip(learned, heuristic, strict=True)):
+def scored(rollout: Rollout, learned: list[float], priors: list[float]) -> Rollout:
+    for n, (ours, theirs) in enumerate(zip(learned, priors, strict=True)):
         rollout = record_rollout_score(rollout, "learned", ours, n)
-        rollout = record_rollout_score(rollout, "heuristic", theirs, n)
+        rollout = record_rollout_score(rollout, "priors", theirs, n)
     return rollout
 
 
@@ -37,10 +37,10 @@ def test_a_policy_that_is_worse_is_retired(gap: float, most: int) -> None:
     """After no more scores than the intervals need to part, for every way in which scores vary."""
     draws = np.random.default_rng(3)
     learned = (draws.random(most) < 0.8 - gap).astype(float).tolist()
-    heuristic = (draws.random(most) < 0.8).astype(float).tolist()
-    rollout = scored(Rollout(), learned, heuristic)
+    priors = (draws.random(most) < 0.8).astype(float).tolist()
+    rollout = scored(Rollout(), learned, priors)
     assert (rollout.stage, compute_learned_share(rollout)) == ("retired", 0.0)
-    assert rollout.history[-1].reason == "worse than the heuristic"
+    assert rollout.history[-1].reason == "worse than the priors"
 
 
 def test_a_settled_or_retired_policy_is_no_longer_scored() -> None:

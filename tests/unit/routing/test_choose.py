@@ -13,6 +13,7 @@ from sophia.routing.bandit.choose import (
     choose_arm,
     compute_utilities,
     cost_weight,
+    expect_best_cost,
 )
 from sophia.routing.bandit.policy import ArmRatings
 from sophia.routing.types import Exploration, UtilityWeights
@@ -97,6 +98,35 @@ def test_a_higher_quality_bias_never_takes_a_cheaper_or_worse_arm(
     lavish = choose_arm(plain, UtilityWeights(cost_weight(high)), off, 0.5)
     assert some.cost[lavish.arm] >= some.cost[thrifty.arm] - 1e-9
     assert some.ratings.quality[lavish.arm] >= some.ratings.quality[thrifty.arm] - 1e-9
+
+
+def _expected_cost(*arms: tuple[float, float, float]) -> float:
+    """Return the expected cost of the best of arms with a quality, its sd and a cost."""
+    quality, sd, cost = np.array(arms).T
+    return expect_best_cost(ArmRatings(quality, sd), cost)
+
+
+def test_the_price_of_money_is_what_the_best_arm_is_expected_to_cost() -> None:
+    """An arm that is surely worse says nothing of it, and one that may be as good as much."""
+    best, worse, twin = (0.9, 0.05, 800.0), (0.5, 0.05, 8.0), (0.9, 0.05, 400.0)
+    assert _expected_cost(best) == 800.0
+    assert _expected_cost(best, worse) == pytest.approx(800.0, rel=1e-3)
+    assert _expected_cost(best, twin) == pytest.approx(600.0)
+    between = (0.9 - 0.025, 0.05, 0.0)
+    assert _expected_cost(best, between) == pytest.approx(800.0 / (1.0 + np.exp(-1.0)))
+
+
+def test_no_single_belief_sets_the_price_of_money() -> None:
+    """Two arms that change places by a hair change it by a hair, however sure their ratings are."""
+    for sd in (0.2, 0.05, 0.0):
+        one, other = (
+            _expected_cost((0.8 + change, sd, 1000.0), (0.8, sd, 10.0)) for change in (1e-4, -1e-4)
+        )
+        assert one > other > 0.98 * one
+
+
+def test_the_price_of_money_is_never_zero() -> None:
+    assert _expected_cost((0.8, 0.1, 0.0), (0.7, 0.1, 0.0)) == 1.0
 
 
 def test_arms_are_drawn_as_often_as_their_propensities() -> None:

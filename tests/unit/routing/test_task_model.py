@@ -12,10 +12,12 @@ from sophia.routing.bandit.context.surface import build_feature_vector
 from sophia.routing.bandit.context.task_model import (
     DECLARED_TRUST,
     HASH_BUCKETS,
+    HASHED_HEAD,
+    HASHED_TAIL,
     UNKNOWN_TASK,
     TaskModel,
     combine_evidence,
-    hash_tokens,
+    hash_text,
     load_task_model,
 )
 from sophia.routing.bandit.policy import Vector
@@ -33,12 +35,12 @@ def model() -> TaskModel:
 
 @pytest.fixture(scope="module")
 def asked() -> tuple[TokenIds, Vector, Vector]:
-    """Token ids, embedding and features of a request for code."""
+    """Buckets, embedding and features of a request for code."""
     prompt = Prompt(text=TEXT, chars=len(TEXT), utf8_bytes=len(TEXT))
     embedding = load_embedding_model(DATA.joinpath("embedding.npz").read_bytes())
     ids = embedding.tokenize(TEXT)
     features = build_feature_vector(prompt, extract_features(prompt, Hints()), TEXT)
-    return ids, embedding.embed(ids), features
+    return hash_text(ids, TEXT), embedding.embed(ids), features
 
 
 def test_a_posterior_is_a_distribution_that_names_the_task(
@@ -60,14 +62,32 @@ def test_what_is_unlike_everything_is_unknown(
     assert model.posterior(np.zeros(0, np.intp), -vector, features)[-1] == 1.0
 
 
-def test_buckets_are_few_and_deterministic() -> None:
-    def buckets(*ids: int) -> list[int]:
-        return np.flatnonzero(hash_tokens(np.array(ids, np.intp))).tolist()
+def buckets(text: str, *ids: int) -> list[int]:
+    return hash_text(np.array(ids, np.intp), text).tolist()
 
-    assert len(buckets(5, 6, 7)) == 3 + 2 + 6
-    assert len(hash_tokens(np.array([5], np.intp))) == HASH_BUCKETS
-    assert buckets(5, 6, 7) == buckets(5, 6, 7) != buckets(7, 6, 5)
-    assert buckets() == []
+
+def test_buckets_are_few_and_deterministic() -> None:
+    """They tell which tokens there are and in which order."""
+    tokens = set(buckets("", 5, 6, 7)) - set(buckets(""))
+    assert len(tokens) == 3 + 2 + 6
+    assert buckets("", 5, 6, 7) == buckets("", 5, 6, 7) != buckets("", 7, 6, 5)
+    found = buckets(TEXT, *range(300))
+    assert found == sorted(set(found)) and found[0] >= 0 and found[-1] < HASH_BUCKETS
+
+
+def test_characters_tell_texts_of_every_script_apart_but_not_cases() -> None:
+    """The vocabulary is English; a text without any known token is not without evidence."""
+    assert buckets("Über Ärger") == buckets("über ärger") != buckets("über berge")
+    assert len(buckets("你好吗")) >= 5
+    assert buckets("你好吗") != buckets("吗好你")
+    assert buckets("\ud800")
+
+
+def test_of_a_long_text_the_beginning_and_the_end_count() -> None:
+    head, tail = "a" * HASHED_HEAD, "z" * HASHED_TAIL
+    assert buckets(f"{head}middle{tail}") == buckets(f"{head} another one {tail}")
+    assert buckets(f"{head[1:]}b middle{tail}") != buckets(f"{head} middle{tail}")
+    assert buckets(f"{head}middle{tail[1:]}b") != buckets(f"{head}middle{tail}")
 
 
 def test_evidence_outweighs_an_uncertain_posterior_and_not_a_certain_one() -> None:

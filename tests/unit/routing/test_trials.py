@@ -4,7 +4,6 @@ import numpy as np
 
 from sophia.routing.bandit.trials import (
     CREDIT_REQUESTS,
-    MAX_COST_MULTIPLE,
     MAX_SPEND_SHARE,
     PROBABILITY,
     REQUESTS_PER_TASK,
@@ -76,11 +75,14 @@ def test_a_cheaper_arm_is_tried_without_any_budget_left() -> None:
     assert _probability(broke, 0, cost=0.5) == PROBABILITY
 
 
-def test_an_arm_far_more_expensive_than_the_best_is_not_tried() -> None:
+def test_an_arm_is_tried_however_dear_it_is_while_the_budget_covers_its_answer() -> None:
+    """The budget for trials is the only limit on their cost, and it grows with spending."""
     trial = build_arm_trial("new", 3)
-    above, below = MAX_COST_MULTIPLE + 0.1, MAX_COST_MULTIPLE - 0.1
-    assert _probability(trial, 0, cost=above) == 0.0
-    assert _probability(trial, 0, cost=below) == PROBABILITY
+    covered = 1.0 + MAX_SPEND_SHARE * CREDIT_REQUESTS
+    assert _probability(trial, 0, cost=covered - 0.1) == PROBABILITY
+    assert _probability(trial, 0, cost=covered + 0.1) == 0.0
+    later = count_trial_answer(trial, TASKS[0], "old", CREDIT_REQUESTS, 0.0)
+    assert _probability(later, 0, cost=covered + 0.1) == PROBABILITY
 
 
 def test_an_answer_of_the_new_arm_counts_with_the_cost_that_the_trial_caused() -> None:

@@ -2,12 +2,13 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import TextIO
 
 import msgspec
 
 from sophia.core.events import Settled
-from sophia.core.ids import encode_id
+from sophia.core.ids import encode_id, extract_timestamp_ms
 from sophia.core.money import nano_to_usd
 
 encode = msgspec.json.Encoder().encode
@@ -41,10 +42,21 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         logger.handlers = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
+    if level == "info":
+        # The server announces what Sophia's own start text says better.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _format_time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 class RequestLog:
-    """Writes one JSON line per settled request: model, outcome and cost."""
+    """Writes one JSON line per settled request: who asked, the model, the outcome and the cost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -53,7 +65,12 @@ class RequestLog:
         """Write the line."""
         line = {
             "event": "request",
+            "time": _format_time(extract_timestamp_ms(event.request_id)),
             "request_id": encode_id("req", event.request_id),
+            "decision_id": encode_id("dec", event.request_id),
+            "key_id": event.key_id,
+            "user": event.user,
+            "metadata": event.metadata,
             "endpoint": event.endpoint,
             "requested_model": event.requested_model,
             "model": event.model,
@@ -68,7 +85,8 @@ class RequestLog:
             "cost_usd": nano_to_usd(event.cost_nano),
             "prompt_tokens": event.prompt_tokens,
             "completion_tokens": event.completion_tokens,
-            "duration_ms": round(event.duration_s * 1000, 3),
+            "first_content_ms": _milliseconds(event.first_content_s),
+            "duration_ms": _milliseconds(event.duration_s),
             "attempts": len(event.attempts),
         }
         try:

@@ -5,6 +5,7 @@ Needs the `otel` extra; the standard OTEL_* variables name the exporter's addres
 
 from typing import Any
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -72,11 +73,16 @@ class OtelSink:
                 "gen_ai.usage.output_tokens": event.completion_tokens,
                 "gen_ai.usage.cost": nano_to_usd(event.cost_nano),
                 "sophia.decision_id": encode_id("dec", event.request_id),
+                "sophia.key_id": event.key_id,
                 "sophia.policy": event.policy,
                 "sophia.task_type": event.task_type,
                 "http.response.status_code": event.status,
             },
         )
+        if isinstance(event.user, msgspec.Raw):
+            span.set_attribute("user.id", str(msgspec.json.decode(event.user)))
+        if event.first_content_s is not None:
+            span.set_attribute("sophia.first_content_s", event.first_content_s)
         if event.finish_reason is not None:
             span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
         if event.error_type is not None:

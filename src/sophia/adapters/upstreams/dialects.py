@@ -6,6 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from sophia.adapters.upstreams import shapes
+from sophia.config import ProviderSettings
 from sophia.core.calls import PriceCeiling, UpstreamCall
 
 Dialect = Callable[[UpstreamCall], bytes]
@@ -17,9 +18,22 @@ _CEILING_CACHE_SIZE = 4096
 _OPENROUTER_ONLY = ("provider", "transforms", "plugins", "usage", "session_id", "trace")
 
 
-def encode_openrouter(call: UpstreamCall) -> bytes:
-    """Return the body for OpenRouter: the client's fields and the price ceiling for providers."""
+def build_openrouter_dialect(allowed: ProviderSettings) -> Dialect:
+    """Return the dialect of OpenRouter that restricts every request to `allowed` providers."""
+    if allowed == ProviderSettings():
+        return encode_openrouter
+
+    def encode(call: UpstreamCall) -> bytes:
+        return encode_openrouter(call, allowed)
+
+    return encode
+
+
+def encode_openrouter(call: UpstreamCall, allowed: ProviderSettings | None = None) -> bytes:
+    """Return the body for OpenRouter: the client's fields, with limits on price and providers."""
     fields = _common_fields(call)
+    if allowed is not None:
+        fields["provider"] = _with_allowed(fields.get("provider"), allowed)
     ceiling, provider = call.price_ceiling, fields.get("provider")
     if ceiling is not None:
         fields["provider"] = (
@@ -58,6 +72,30 @@ def _common_fields(call: UpstreamCall) -> dict[str, object]:
                 fields[name] = call.max_tokens
         fields[call.max_tokens_field] = call.max_tokens
     return fields
+
+
+def _with_allowed(provider: object, allowed: ProviderSettings) -> dict[str, object]:
+    """Return the caller's provider preferences, narrowed to what the settings allow."""
+    fields = shapes.coerce_object(provider)
+    if allowed.zdr:
+        fields["zdr"] = True
+    if allowed.no_training:
+        fields["data_collection"] = "deny"
+    if allowed.only:
+        wanted = _parse_names(fields.get("only"))
+        both = [one for one in allowed.only if not wanted or one in wanted]
+        fields["only"] = both or list(allowed.only)
+        if not both:
+            # A request that wants none of the allowed providers gets no answer, not another one.
+            fields["ignore"] = list(allowed.only)
+    if allowed.ignore:
+        ignored = _parse_names(fields.get("ignore"))
+        fields["ignore"] = list(dict.fromkeys([*ignored, *allowed.ignore]))
+    return fields
+
+
+def _parse_names(names: object) -> list[str]:
+    return [one for one in names if isinstance(one, str)] if isinstance(names, list) else []
 
 
 def _with_ceiling(provider: object, ceiling: PriceCeiling) -> dict[str, object]:

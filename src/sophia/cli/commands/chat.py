@@ -1,6 +1,7 @@
 """`sophia chat` and `sophia route`: ask a running Sophia for an answer or for its decision."""
 
 import shlex
+import sys
 from typing import Annotated
 
 import msgspec
@@ -77,7 +78,7 @@ def chat(
 
 
 def route(
-    prompt: Annotated[list[str], typer.Argument(help="What would be asked.")],
+    prompt: Annotated[list[str], typer.Argument(help="What would be asked; - reads a text.")],
     model: Model = "sophia/auto",
     base_url: BaseUrl = DEFAULT_BASE_URL,
     key: Key = None,
@@ -102,7 +103,8 @@ def route(
 
 
 def _build_body(prompt: list[str], model: str) -> dict[str, object]:
-    return {"model": model, "messages": [{"role": "user", "content": " ".join(prompt)}]}
+    text = sys.stdin.read() if prompt == ["-"] else " ".join(prompt)
+    return {"model": model, "messages": [{"role": "user", "content": text}]}
 
 
 def _require_key(key: str | None, data_dir: str | None) -> str:

@@ -66,7 +66,8 @@ async def list_api_keys(
     json: Json = False, data_dir: DataDir = None, config: ConfigFile = None
 ) -> None:
     """List the keys, with what each has spent today."""
-    async with open_store(load_command_settings(config, data_dir)) as store:
+    settings = load_command_settings(config, data_dir)
+    async with open_store(settings) as store:
         spends = await store.spend_by_key(day_window(time.time()))
         rows, spent = await store.keys(), {each.key_id: each.spent_nano for each in spends}
     if json:
@@ -80,8 +81,8 @@ async def list_api_keys(
             row.name,
             row.scope,
             format_usd(spent.get(row.id, 0)),
-            _format_limit(row.daily_budget_nano),
-            _format_limit(row.per_request_nano),
+            _format_limit(row.daily_budget_nano, settings.budget.daily_usd),
+            _format_limit(row.per_request_nano, settings.budget.per_request_usd),
             "yes" if row.explores else "no",
             "active" if row.revoked_ms is None else "revoked",
         )
@@ -132,8 +133,11 @@ def _nano(dollars: float | None) -> int | None:
     return None if dollars is None else nano_from_usd(dollars)
 
 
-def _format_limit(nano: int | None) -> str:
-    return "default" if nano is None else format_usd(nano)
+def _format_limit(nano: int | None, default_usd: float | None) -> str:
+    """Return a key's own limit, else the configured one."""
+    if nano is None:
+        return "none" if default_usd is None else format_usd(nano_from_usd(default_usd))
+    return format_usd(nano)
 
 
 def _key_to_json(row: KeyRow, spent_nano: int) -> dict[str, object]:

@@ -38,9 +38,9 @@ from sophia.cli.terminal import (
     strip_control_characters,
 )
 from sophia.compose.keys import ensure_data_folder
-from sophia.compose.offline import SNAPSHOT_FOLDER, build_catalogue
-from sophia.compose.upstreams import build_upstream, find_default_upstream
-from sophia.config import Settings, UpstreamSettings
+from sophia.compose.offline import SNAPSHOT_FOLDER, build_catalogue, build_role_follower
+from sophia.compose.upstreams import build_upstream
+from sophia.config import ProviderSettings, Settings, UpstreamSettings, find_default_upstream
 from sophia.core.errors import ConfigError
 from sophia.core.failures import UpstreamFailure
 from sophia.core.money import nano_to_usd
@@ -82,7 +82,8 @@ def list_models(
 ) -> None:
     """List models with prices, context and role, those that Sophia chooses among first."""
     settings = load_command_settings(config, data_dir)
-    catalogue = build_catalogue(settings)
+    follower = build_role_follower(settings)
+    catalogue = follower.follow(build_catalogue(settings))
     if role is not None:
         role = role.strip().lower()
         roles = [_role(model) for model in catalogue.profiled_models]
@@ -113,6 +114,12 @@ def list_models(
     out = build_console()
     _print_models(out, [model for model in shown if model.profile is not None], with_role=True)
     _print_models(out, [model for model in shown if model.profile is None], with_role=False)
+    if catalogue.doubtful_prices:
+        text = f"Prices that look wrong: {', '.join(catalogue.doubtful_prices)}"
+        out.print(Text(strip_control_characters(text), style="yellow"))
+    for change in follower.changes:
+        text = f"{change.role}: {change.before} → {change.after}: {change.reason}"
+        out.print(Text(strip_control_characters(text), style="dim"))
     out.print(_footer(catalogue, len(shown), len(found), is_wide_terminal(out)), style="dim")
 
 
@@ -125,7 +132,7 @@ def show_model(
 ) -> None:
     """Show one model: prices, limits, parameters, and what was learned of it."""
     settings = load_command_settings(config, data_dir)
-    catalogue = build_catalogue(settings)
+    catalogue = build_role_follower(settings).follow(build_catalogue(settings))
     resolved = catalogue.resolve(id)
     if resolved is None:
         near = ", ".join(catalogue.similar_ids(id))
@@ -184,7 +191,7 @@ models.command("probe")(probe_new_model)
 
 
 async def _fetch_listing(settings: UpstreamSettings) -> bytes:
-    upstream = build_upstream(settings, os.environ)
+    upstream = build_upstream(settings, os.environ, ProviderSettings())
     try:
         return await upstream.get("/models")
     finally:

@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir
+from sophia.cli.terminal import build_console
 from sophia.compose.keys import create_key, write_secret
 from sophia.compose.root import Sophia, compose, freeze_startup_objects, setup_logging
+from sophia.compose.upstreams import Connections
 from sophia.config import SANDBOX_FOLDER, Settings
 from sophia.core.errors import ConfigError
+from sophia.core.failures import UpstreamFailure
 from sophia.http.server import Server
 
+_KEY_CHECK_S = 3.0
 _LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 _SAMPLE_BODY = (
     '{"model":"sophia/auto","messages":[{"role":"user","content":"Say hello in one sentence."}]}'
@@ -83,26 +89,51 @@ async def _print_welcome(
     port = await server.wait_until_listening()
     host = settings.server.host
     base = f"http://{'localhost' if host in _LOCAL_HOSTS else host}:{port}/v1"
-    lines = [f"Sophia serves {base}   (model: sophia/auto)"]
+    out = build_console()
+    out.print(Text.assemble("Sophia serves ", (base, "bold cyan"), "   (model: sophia/auto)"))
     if sophia.connections.sandbox is not None:
-        lines.append(
-            "No OPENROUTER_API_KEY is set: answers come from the sandbox, no real model is asked. "
-            f"Its keys, ledger and lessons stay in {settings.data_dir}."
-        )
+        cause = "" if settings.sandbox.enabled else "No OPENROUTER_API_KEY is set: "
+        text = f"{cause}answers come from the sandbox, no real model is asked. "
+        text += f"Its keys, ledger and lessons stay in {settings.data_dir}."
+        _print_unwrapped(out, text[0].upper() + text[1:], "yellow")
+    else:
+        _print_unwrapped(out, *await _describe_upstream(sophia.connections))
     if first_key is not None:
-        lines += [
-            f"Your first key, shown this once: {first_key}",
-            f"The admin key is in {Path(settings.data_dir) / 'admin.key'}",
-        ]
+        out.print()
+        shown = Text.assemble("Your first key, shown this once: ", (first_key, "bold green"))
+        out.print(shown, soft_wrap=True)
+        _print_unwrapped(out, f"The admin key is in {Path(settings.data_dir) / 'admin.key'}.")
         if (left := Path(settings.data_dir) / SANDBOX_FOLDER).exists():
-            lines.append(f"What the sandbox left stays apart in {left}; its keys do not work here.")
+            text = f"What the sandbox left stays apart in {left}; its keys do not work here."
+            _print_unwrapped(out, text)
     # Double quotes, so that the shell fills the variable in.
     key = first_key or "$SOPHIA_API_KEY"
-    lines += [
-        "Try it:",
+    curl = (
         f'  curl -s {base}/chat/completions -H "Authorization: Bearer {key}" '
-        f"-H 'Content-Type: application/json' -d '{_SAMPLE_BODY}'",
-    ]
+        f"-H 'Content-Type: application/json' -d '{_SAMPLE_BODY}'"
+    )
+    _print_unwrapped(out, "Try it:")
+    _print_unwrapped(out, curl)
     if first_key is None:
-        lines.append("Another key: sophia keys create --name NAME")
-    typer.echo("\n".join(lines))
+        _print_unwrapped(out, "Keys: sophia keys list; another: sophia keys create --name NAME")
+
+
+def _print_unwrapped(out: Console, text: str, style: str = "") -> None:
+    """Print a line that can be copied, however narrow the terminal is."""
+    out.print(Text(text, style=style), soft_wrap=True)
+
+
+async def _describe_upstream(connections: Connections) -> tuple[str, str]:
+    """Return a line on the catalogue's upstream and whether it takes the key, with its style."""
+    upstream = connections.by_model.default
+    try:
+        async with asyncio.timeout(_KEY_CHECK_S):
+            await upstream.get("/key" if upstream.can_fetch_usage else "/models")
+    except UpstreamFailure as failure:
+        if failure.status in (401, 403):
+            text = f"{upstream.name} refuses the key; `sophia doctor` says more."
+            return text, "bold red"
+        return f"{upstream.name} cannot be reached: {failure}", "yellow"
+    except TimeoutError:
+        return f"{upstream.name} does not answer yet.", "yellow"
+    return f"Models are asked through {upstream.name}, which takes the key.", ""

@@ -23,7 +23,7 @@ from sophia.cli.terminal import (
     print_json,
     strip_control_characters,
 )
-from sophia.compose.offline import ledger_path, report
+from sophia.compose.offline import build_catalogue, build_role_follower, ledger_path, report
 from sophia.config import Settings
 from sophia.core.money import nano_to_usd
 
@@ -39,7 +39,9 @@ def usage(
 ) -> None:
     """Show requests, tokens and cost by model, key or day (UTC)."""
     dates = _dates(days)
-    found = _read_report(require_ledger(load_command_settings(config, data_dir)), by, dates[0])
+    settings = load_command_settings(config, data_dir)
+    found = _read_report(require_ledger(settings), by, dates[0])
+    saving = _compare(settings, found.daily)
     if json:
         body = {
             "since": dates[0],
@@ -47,6 +49,7 @@ def usage(
             "by": by,
             "rows": [_row_to_json(row, found.key_names) for row in found.rows],
             "days": [_row_to_json(row, {}) for row in found.daily],
+            "saving": saving and dataclasses.asdict(saving),
         }
         print_json(body)
     elif not found.rows:
@@ -54,6 +57,38 @@ def usage(
     else:
         _print_table(build_console(), by, found.rows, found.key_names)
         _print_days(build_console(), dates, found.daily)
+        if saving is not None:
+            build_console().print("", Text(saving.sentence))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Saving:
+    """Cost of all tokens, and what they would have cost at another model's list price."""
+
+    compared_with: str
+    spent_usd: float
+    compared_usd: float
+
+    @property
+    def sentence(self) -> str:
+        saved = self.compared_usd - self.spent_usd
+        text = (
+            f"Spent {format_money(self.spent_usd)}; the same tokens at {self.compared_with} would "
+            f"have cost {format_money(self.compared_usd)}"
+        )
+        if saved <= 0.0:
+            return f"{text}."
+        return f"{text}: saved {format_money(saved)} ({saved / self.compared_usd:.0%})."
+
+
+def _compare(settings: Settings, daily: Sequence[report.UsageTotals]) -> _Saving | None:
+    """Return the comparison with `routing.compare_with`; None where that has no price."""
+    model = build_role_follower(settings).find_compared_model(build_catalogue(settings))
+    if model is None or not model.prices.known:
+        return None
+    total = _total(daily)
+    nano = model.prices.cost(total.prompt_tokens, total.completion_tokens)
+    return _Saving(model.id, nano_to_usd(total.cost_nano), nano_to_usd(nano))
 
 
 def require_ledger(settings: Settings) -> Path:

@@ -29,7 +29,14 @@ async def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> R
     """Authenticate and parse a request. Raises SophiaError."""
     arrived_at = app.runtime.ledger.clock.monotonic()
     principal = await app.authenticate(incoming)
-    return parse_request(endpoint, incoming, app.ids.next(), principal, arrived_at)
+    return parse_request(
+        endpoint,
+        incoming,
+        app.ids.next(),
+        principal,
+        arrived_at,
+        app.runtime.knowledge.resolve_alias,
+    )
 
 
 async def _send_whole(answer: Answer, reply: ResponseWriter) -> None:

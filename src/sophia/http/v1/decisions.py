@@ -81,8 +81,6 @@ async def create_feedback(app: App, incoming: HttpRequest, reply: ResponseWriter
         served = find_served_outcome(await store.attempts(decision.attempt_id))
         model = served.model if served is not None else decision.model
         app.record_score(model, feedback.score)
-        if app.runtime.learned_routing is not None:
-            app.runtime.learned_routing.has_feedback = True
         if app.feedback_recorder is not None:
             await app.feedback_recorder.record(decision, feedback, model)
     receipt = {"object": "sophia.feedback", "decision_id": body.decision_id, "stored": stored}

@@ -1,7 +1,7 @@
 """Parse request bodies: the fields that Sophia acts on are checked, all others untouched."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -48,17 +48,25 @@ _DECODERS: Mapping[Endpoint, "msgspec.json.Decoder[RequestBody]"] = {
 _raw_fields_decoder = msgspec.json.Decoder(_RawFields)
 
 
-def parse_request(
-    endpoint: Endpoint, incoming: HttpRequest, id: int, principal: Principal, arrived_at: float
+def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
+    endpoint: Endpoint,
+    incoming: HttpRequest,
+    id: int,
+    principal: Principal,
+    arrived_at: float,
+    resolve_alias: Callable[[str], str],
 ) -> Request:
-    """Return the request in `incoming`. Raises BadRequest."""
+    """Return the request in `incoming`; its model is the one that an alias stands for.
+
+    Raises BadRequest.
+    """
     body = decode_body(_DECODERS[endpoint], incoming.body)
     fields = _raw_fields_decoder.decode(incoming.body)
     for name in _NOT_FORWARDED:
         fields.pop(name, None)
     prompt = _build_prompt(body, fields)
     hints = body.sophia or _parse_hint_headers(incoming.headers)
-    model = body.model or (body.models[0] if body.models else AUTO_MODEL)
+    model = resolve_alias(body.model or (body.models[0] if body.models else AUTO_MODEL))
     longest = body.max_completion_tokens if isinstance(body, ChatBody) else None
     options = None if isinstance(body, EmbeddingBody) else body.stream_options
     return Request(
@@ -67,7 +75,7 @@ def parse_request(
         principal=principal,
         arrived_at=arrived_at,
         model=model,
-        fallback_models=tuple(each for each in body.models if each != model) if body.models else (),
+        fallback_models=_list_fallback_models(body.models, model, resolve_alias),
         stream=bool(body.stream),
         fields=fields,
         prompt=prompt,
@@ -76,6 +84,12 @@ def parse_request(
         annotate=hints is None or hints.annotate is not False,
         include_usage=options is None or options.include_usage is not False,
     )
+
+
+def _list_fallback_models(
+    names: Sequence[str] | None, model: str, resolve_alias: Callable[[str], str]
+) -> tuple[str, ...]:
+    return tuple([each for each in map(resolve_alias, names or ()) if each != model])
 
 
 def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:

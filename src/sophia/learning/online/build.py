@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sophia.learning.online.packaged import load_task_kinds
 from sophia.learning.online.policy import OnlinePolicy, OnlineSettings
-from sophia.learning.priors.book import PriorTable, build_arm_prior, load_shipped_priors
+from sophia.learning.priors.book import PriorBook, load_shipped_priors
 from sophia.routing.bandit.arms import strip_call_mode
 from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
 from sophia.routing.bandit.policy import Prior
@@ -18,7 +18,7 @@ def build_policy(
     settings: OnlineSettings | None = None,
     *,
     shared: bool = False,
-    get_priors: Callable[[], PriorTable] = load_shipped_priors,
+    get_priors: Callable[[], PriorBook] = load_shipped_priors,
     find_speed_prior: Callable[[str], SpeedPrior] = lambda _: DEFAULT_SPEED,
 ) -> OnlinePolicy:
     """Return a policy that has no lessons and no arms; with `shared` all keys learn together.
@@ -27,9 +27,11 @@ def build_policy(
     """
     kinds = load_task_kinds()
 
-    def get_prior(arm: str) -> Prior:
+    def get_prior(arm: str) -> Prior | None:
         model = strip_call_mode(arm)
-        prior = build_arm_prior(get_priors(), model, kinds)
+        prior = get_priors().build_prior(model, kinds)
+        if prior is None:
+            return None
         return Prior(prior.mean, prior.sd * (1.0 if arm == model else _VARIANT_SD_FACTOR))
 
     learner = HierarchicalPolicy(len(kinds))

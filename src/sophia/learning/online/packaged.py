@@ -49,7 +49,7 @@ def load_task_kinds() -> list[tuple[str, ...]]:
 
 def load_task_kind_weights() -> TaskKindWeights:
     """Return the kinds of work of the priors, and how the tasks are spread over them."""
-    names, tasks = load_shipped_priors().kinds, load_task_kinds()
+    names, tasks = load_shipped_priors().table.kinds, load_task_kinds()
     column = {kind: index for index, kind in enumerate(names)}
     weights = np.zeros((len(tasks), len(names)))
     for row, kinds in enumerate(tasks):

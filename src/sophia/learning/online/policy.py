@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 from msgspec import Struct, msgpack
+from msgspec.structs import replace
 
 from sophia.core.bounded import BoundedDict
 from sophia.learning.feedback.source_reliability import PRIOR_RELIABILITY, SourceReliability
@@ -49,13 +50,24 @@ log = logging.getLogger("sophia.learning")
 _PriorLists = tuple[list[float], list[float]]
 
 
+MAX_SHARE_WITHOUT_FEEDBACK = 0.1
+"""Most exploration, as a share of the requests, where no feedback has come that it could serve."""
+
+
 class OnlineSettings(Struct, frozen=True):
-    """Lessons of a tenant before the learned policy serves it, and how choices are explored."""
+    """Lessons of a tenant before its own outcomes count, and how choices are explored."""
 
     min_lessons: int = 100
     exploration: Exploration = Exploration(
-        "thompson", sd_scale=0.25, floor=0.01, max_extra_cost=1.0
+        "thompson", sd_scale=0.25, floor=0.01, max_extra_cost=2.0
     )
+
+    def exploration_after(self, lessons: int) -> Exploration:
+        """Return the exploration after a number of lessons: little before the first one."""
+        if lessons:
+            return self.exploration
+        share = min(self.exploration.max_share, MAX_SHARE_WITHOUT_FEEDBACK)
+        return replace(self.exploration, max_share=share)
 
 
 class _State(
@@ -86,14 +98,14 @@ class _State(
 class OnlinePolicy:
     """A policy that learns while it serves, one lesson at a time.
 
-    `shipped_prior` returns the prior of an arm without probes, `speed_prior` that of a model's
-    speed; with `shared` all keys learn together.
+    `find_prior` returns the prior of an arm, None when nothing is known of it, `speed_prior` that
+    of a model's speed; with `shared` all keys learn together.
     """
 
     def __init__(
         self,
         learner: HierarchicalPolicy,
-        shipped_prior: Callable[[str], Prior],
+        find_prior: Callable[[str], Prior | None],
         settings: OnlineSettings | None = None,
         *,
         shared: bool = False,
@@ -101,7 +113,7 @@ class OnlinePolicy:
     ) -> None:
         self.learner = learner
         self.snapshot_id = ""
-        self.shipped_prior = shipped_prior
+        self._find_prior = find_prior
         self.shared = shared
         self.lesson_count = 0
         self.answer_count = 0
@@ -116,16 +128,12 @@ class OnlinePolicy:
         self._statuses: BoundedDict[str, TenantStatus] = BoundedDict(MAX_TENANTS)
         self._trials: dict[str, ArmTrial] = {}
         self._task_counts = np.zeros(0)
+        self._priors: HierarchicalPolicy | None = None
 
     @property
     def version(self) -> str:
         """Name of the learned state: the snapshot, and the number of the last lesson."""
         return f"{self.snapshot_id[:16]}+{self.lesson_count}"
-
-    @property
-    def has_feedback(self) -> bool:
-        """Whether any feedback was learned from."""
-        return bool(self._statuses)
 
     def reliability(self, key_id: str) -> SourceReliability:
         """Return the reliability of channels and judges for a key's answers."""
@@ -141,21 +149,35 @@ class OnlinePolicy:
         A new snapshot is due when any was unknown, since no lesson records it.
         """
         self.set_speed_priors(models)
-        for arm in self.unknown_arms(models):
+        new = [(arm, self._find_prior(arm)) for arm in self.unknown_arms(models)]
+        # Arms without a prior come last, since theirs is the mean of the others.
+        for arm, _ in sorted(new, key=lambda pair: pair[1] is None):
             prior = self.prior(arm)
             self.learner.add_arm(arm, prior)
             if self.lesson_count:
                 self._trials[arm] = build_arm_trial(arm, len(prior.mean))
         self._arms = frozenset(self.learner.arms)
 
+    @property
+    def priors(self) -> HierarchicalPolicy:
+        """The learner's arms and priors, without any outcome."""
+        if self._priors is None or self._priors.arms != self.learner.arms:
+            self._priors = self.learner.without_outcomes()
+        return self._priors
+
     def prior(self, arm: str) -> Prior:
-        """Return an arm's prior: from its probes if it was probed, else the shipped one."""
+        """Return an arm's prior: from its probes if it was probed, else the one without them."""
         mean, sd = self.probe_priors.get(arm, ([], []))
-        return Prior(np.array(mean), np.array(sd)) if mean else self.shipped_prior(arm)
+        return Prior(np.array(mean), np.array(sd)) if mean else self.unprobed_prior(arm)
+
+    def unprobed_prior(self, arm: str) -> Prior:
+        """Return an arm's prior without probes; without any it is the mean of the known arms."""
+        return self._find_prior(arm) or self.learner.default_prior()
 
     def set_probe_prior(self, arm: str, prior: Prior) -> None:
         """Set an arm's prior from its probes. Raises ValueError when it has outcomes."""
         self.learner.set_prior(arm, prior)
+        self._priors = None
         self.probe_priors[arm] = (prior.mean.tolist(), prior.sd.tolist())
 
     def set_speed_priors(self, models: Collection[str]) -> None:
@@ -178,20 +200,25 @@ class OnlinePolicy:
 
     def assign(
         self, assignment: float, tenant: str = "", *, requested: bool = False
-    ) -> LearnedPolicy | None:
-        """Return the policy for a tenant's request, or None when the heuristic decides it.
+    ) -> LearnedPolicy:
+        """Return the policy for a tenant's request: with its outcomes, or with the priors alone.
 
+        A team's outcomes count from the first on, a single key's from `min_lessons` on; a share of
+        the requests stays with the priors until the outcomes are shown to be no worse.
         `assignment` is a random number in [0, 1); it does not matter when the caller requested the
         learned policy by name.
         """
-        rollout = self.status(tenant).rollout
-        served = 0.0 if rollout is None else compute_learned_share(rollout)
-        if assignment >= served and not requested:
-            return None
+        status = self.status(tenant)
+        if status.rollout is None:
+            use_outcomes = self.shared
+        else:
+            use_outcomes = assignment < compute_learned_share(status.rollout)
+        use_outcomes = use_outcomes or requested
         total = float(self._task_counts.sum())
         return LearnedPolicy(
-            policy=self.learner,
-            exploration=self._settings.exploration,
+            policy=self.learner if use_outcomes else self.priors,
+            outcomes=status.lessons if use_outcomes else None,
+            exploration=self._settings.exploration_after(status.lessons),
             performance=self.performance,
             trials=tuple(self._trials.values()),
             task_shares=self._task_counts / total if total else None,
@@ -275,7 +302,7 @@ class OnlinePolicy:
         )
 
     def _load_state(self, state: _State, learner: HierarchicalPolicy, snapshot_id: str) -> None:
-        self.learner = learner
+        self.learner, self._priors = learner, None
         self._arms = frozenset(learner.arms)
         self.snapshot_id = snapshot_id
         self.lesson_count = state.lessons

@@ -55,7 +55,7 @@ def update_prior_from_probes(
     """
     arms = [format_arm(model, call) for call in CALL_KINDS]
     for arm in arms:
-        policy.learner.set_prior(arm, policy.shipped_prior(arm))
+        policy.learner.set_prior(arm, policy.unprobed_prior(arm))
     prior = _quality_by_kind(policy, model, categories)
     if sum(counts.count for counts in pairs.values()) < MIN_PAIRS:
         for arm in arms:
@@ -64,7 +64,7 @@ def update_prior_from_probes(
     references = [_quality_by_kind(policy, name, categories) for name in reference_models]
     shift = estimate_ability_shift(categories.names, pairs, prior, references)
     for arm in arms:
-        shifted = shift_prior(policy.shipped_prior(arm), shift, categories.weights)
+        shifted = shift_prior(policy.unprobed_prior(arm), shift, categories.weights)
         policy.set_probe_prior(arm, shifted)
     return ProbeResult(prior, _quality_by_kind(policy, model, categories))
 

@@ -12,6 +12,7 @@ from sophia.learning.online.catch_up import catch_up
 from sophia.learning.online.policy import OnlinePolicy
 from sophia.learning.snapshots import BrokenSnapshot
 from sophia.routing.explain.trace import replay_decision
+from sophia.routing.rank import PRIORS_POLICY
 from sophia.routing.types import DecisionTrace, Plan, decode_plan
 
 
@@ -71,7 +72,9 @@ class DecisionReplay:
         try:
             policy = await self._policy_at(trace.state)
             tenant = "" if policy.shared else decision.key_id
-            model, rows = replay_decision(policy.learner, trace, tenant)
+            by_priors = plan.policy == PRIORS_POLICY
+            learner = policy.priors if by_priors else policy.learner
+            model, rows = replay_decision(learner, trace, tenant)
         except (LookupError, ValueError, BrokenSnapshot) as error:
             return str(error)
         changed = [

@@ -6,11 +6,11 @@ from msgspec.structs import replace
 from sophia.learning.rollout import Rollout, RolloutSide, record_rollout_score
 from sophia.routing.bandit.policy import Lesson
 from sophia.routing.bandit.quality.hierarchical import HierarchicalPolicy
+from sophia.routing.rank import PRIORS_POLICY
 
-HEURISTIC = "heuristic"
 RETRY_LESSONS = 500
 """Lessons between a retirement and the next rollout, times the number of retirements."""
-_COMPARED_POLICIES = frozenset({HEURISTIC, HierarchicalPolicy.name})
+_COMPARED_POLICIES = frozenset({PRIORS_POLICY, HierarchicalPolicy.name})
 
 
 class LoggedLesson(Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class LoggedLesson(Struct, frozen=True, kw_only=True):
 
 
 class TenantStatus(Struct, frozen=True, rename={"eligible_at": "waits_until"}):
-    """A tenant's lessons, the count at which the policy may serve it, and its rollout if begun."""
+    """A tenant's lessons, the count at which they may decide, and their rollout if begun."""
 
     eligible_at: int
     lessons: int = 0
@@ -48,7 +48,7 @@ def update_status(status: TenantStatus, logged: LoggedLesson) -> TenantStatus:
         return replace(status, rollout=Rollout(retirements=retirements))
     if not logged.policy_randomized or logged.decided_by not in _COMPARED_POLICIES:
         return status
-    side: RolloutSide = "heuristic" if logged.decided_by == HEURISTIC else "learned"
+    side: RolloutSide = "priors" if logged.decided_by == PRIORS_POLICY else "learned"
     rollout = record_rollout_score(rollout, side, logged.lesson.quality, logged.at_ms)
     eligible_at = status.eligible_at
     if rollout.stage == "retired":

@@ -1,8 +1,8 @@
-"""Prior quality of models by kind of work, read from the fitted benchmark tables.
+"""Prior quality of models by kind of work, from public ratings and benchmark tables.
 
-A measured arm gets its own scores, a successor those of its predecessor, any other arm the mean of
-its family; each with the spread that held-out tables had. `lab/priors` fits these numbers. Price is
-not used: it says little about quality.
+An arm has the prior of the entry whose name means the same model; one without an entry starts at
+the level of its pool. `lab/priors` fits these numbers. Price is not used: it says little about
+quality.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from msgspec import DecodeError, Struct, json
 from msgspec.structs import replace
 
 from sophia.core.errors import ConfigError
-from sophia.learning.feedback.judge_bias import model_families
+from sophia.learning.priors.names import NameIndex, parse_model_name
 from sophia.routing.bandit.policy import Prior
 
 log = logging.getLogger("sophia.learning")
@@ -26,10 +26,10 @@ log = logging.getLogger("sophia.learning")
 PRIORS_FILE = "priors.json"
 _RESET_HINT = "Delete it to return to the shipped priors."
 
-PriorBasis = Literal["measured", "successor", "unmeasured"]
+PriorBasis = Literal["rated", "measured", "successor", "size"]
 
 MIN_SD = 0.03  # A benchmark is not the traffic: no prior is more certain than this.
-UNMEASURED_SD_RANGE = (0.10, 0.15)  # of an arm without a benchmark, by kind
+UNKNOWN_SD = 0.15  # of an arm of which nothing is known
 
 
 class ArmPrior(Struct, frozen=True):
@@ -44,16 +44,54 @@ class ArmPrior(Struct, frozen=True):
 class PriorTable(Struct, frozen=True, kw_only=True):
     """Priors by kind of work; `kinds` has the order of every mean and sd.
 
-    `families` and `unknown_family` are for arms without a prior of their own; the variance was
-    multiplied by `variance_inflation` to fit held-out tables; `sources` names the tables.
+    `by_size` is for arms without an entry whose name tells their parameters, by the most billions
+    of a band; `sources` names the ratings and tables.
     """
 
     kinds: tuple[str, ...]
     arms: dict[str, ArmPrior]
-    families: dict[str, ArmPrior]
-    unknown_family: ArmPrior
-    variance_inflation: float
+    by_size: tuple[tuple[float, ArmPrior], ...]
     sources: tuple[str, ...]
+
+
+class PriorBook:
+    """Priors of arms, found by any spelling of a model's name."""
+
+    def __init__(self, table: PriorTable) -> None:
+        self.table = table
+        # The same spelling may mean several entries: an id comes first, then an earlier release.
+        self._index = NameIndex(sorted(table.arms, key=lambda arm: ("/" not in arm, arm)))
+        self._column = {kind: at for at, kind in enumerate(table.kinds)}
+
+    def find(self, arm: str) -> ArmPrior | None:
+        """Return the prior of an arm; variants such as `:free` have that of the model."""
+        for name in (arm, arm.partition(":")[0]):
+            if name in self.table.arms:
+                return self.table.arms[name]
+        found = self._index.find(arm)
+        if found is not None:
+            return self.table.arms[found]
+        size = parse_model_name(arm).billions
+        if size is None:
+            return None
+        return next((prior for most, prior in self.table.by_size if size <= most), None)
+
+    def build_prior(self, arm: str, classes: Sequence[Sequence[str]]) -> Prior | None:
+        """Return an arm's prior over a taxonomy; None when nothing is known of it.
+
+        `classes` holds the kinds that each class of the taxonomy is like; a class without any gets
+        the mean of all kinds, with more uncertainty.
+        """
+        known = self.find(arm)
+        if known is None:
+            return None
+        mean, variance = np.array(known.mean), np.array(known.sd) ** 2
+        means, variances = [], []
+        for kinds in classes:
+            like = [self._column[kind] for kind in kinds if kind in self._column]
+            means.append(mean[like or slice(None)].mean())
+            variances.append(variance[like].mean() if like else variance.mean() + mean.var())
+        return Prior(np.array(means), np.sqrt(variances))
 
 
 class BenchmarkSource(Struct, frozen=True, kw_only=True):
@@ -68,32 +106,6 @@ class BenchmarkSource(Struct, frozen=True, kw_only=True):
     credit: str
     arms: int
     tasks: tuple[str, ...]
-
-
-def find_arm_prior(book: PriorTable, arm: str) -> ArmPrior:
-    """Return the prior of an arm; variants such as `:free` have that of the model."""
-    for name in (arm, arm.partition(":")[0]):
-        if name in book.arms:
-            return book.arms[name]
-    known = [book.families[name] for name in sorted(model_families(arm)) if name in book.families]
-    return known[0] if known else book.unknown_family
-
-
-def build_arm_prior(book: PriorTable, arm: str, classes: Sequence[Sequence[str]]) -> Prior:
-    """Return an arm's prior over a taxonomy.
-
-    `classes` holds the kinds that each class of the taxonomy is like; a class without any gets the
-    mean of all kinds, with more uncertainty.
-    """
-    known = find_arm_prior(book, arm)
-    mean, variance = np.array(known.mean), np.array(known.sd) ** 2
-    column = {kind: at for at, kind in enumerate(book.kinds)}
-    means, variances = [], []
-    for kinds in classes:
-        like = [column[kind] for kind in kinds if kind in column]
-        means.append(mean[like or slice(None)].mean())
-        variances.append(variance[like].mean() if like else variance.mean() + mean.var())
-    return Prior(np.array(means), np.sqrt(variances))
 
 
 class SavedPriors(
@@ -120,21 +132,21 @@ class SavedPriors(
 
 
 @cache
-def load_shipped_priors() -> PriorTable:
+def load_shipped_priors() -> PriorBook:
     """Return the shipped priors."""
     blob = files("sophia.routing").joinpath("data", PRIORS_FILE).read_bytes()
-    return json.decode(blob, type=PriorTable)
+    return PriorBook(json.decode(blob, type=PriorTable))
 
 
-def build_priors_reader(folder: Path) -> Callable[[], PriorTable]:
+def build_priors_reader(folder: Path) -> Callable[[], PriorBook]:
     """Return a function that returns the current priors: those saved in `folder`, else the shipped.
 
     The function reads a changed file again; one that became unreadable is logged and ignored.
     """
     path = folder / PRIORS_FILE
-    last: tuple[tuple[int, int] | None, PriorTable] | None = None
+    last: tuple[tuple[int, int] | None, PriorBook] | None = None
 
-    def read() -> PriorTable:
+    def read() -> PriorBook:
         nonlocal last
         stat = path.stat() if path.exists() else None
         stamp = None if stat is None else (stat.st_mtime_ns, stat.st_size)
@@ -142,7 +154,7 @@ def build_priors_reader(folder: Path) -> Callable[[], PriorTable]:
             return last[1]
         try:
             saved = read_saved_priors(folder)
-            priors = load_shipped_priors() if saved is None else saved.priors
+            priors = load_shipped_priors() if saved is None else PriorBook(saved.priors)
         except ConfigError as error:
             if last is None:
                 raise
@@ -152,6 +164,13 @@ def build_priors_reader(folder: Path) -> Callable[[], PriorTable]:
         return priors
 
     return read
+
+
+def write_saved_priors(folder: Path, saved: SavedPriors) -> None:
+    """Write priors into a data folder, atomically."""
+    fresh = folder / f"{PRIORS_FILE}.new"
+    fresh.write_bytes(json.format(json.encode(saved), indent=1) + b"\n")
+    fresh.replace(folder / PRIORS_FILE)
 
 
 def read_saved_priors(folder: Path) -> SavedPriors | None:

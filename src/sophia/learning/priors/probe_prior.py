@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-from sophia.learning.priors.book import MIN_SD, UNMEASURED_SD_RANGE
+from sophia.learning.priors.book import MIN_SD, UNKNOWN_SD
 from sophia.routing.bandit.policy import Matrix, Prior, Vector
 
 ProbeScores = Mapping[str, float]
@@ -109,7 +109,7 @@ def shift_prior(prior: Prior, shift: AbilityShift, weights: Matrix) -> Prior:
     # At extreme odds a step in log odds is a small one in score, and the sd shrinks with it.
     slope = shifted * (1.0 - shifted) / (mean * (1.0 - mean))
     sd = prior.sd * np.sqrt(weights @ shift.variance_ratio) * slope
-    largest = np.maximum(prior.sd, UNMEASURED_SD_RANGE[1])
+    largest = np.maximum(prior.sd, UNKNOWN_SD)
     return Prior(shifted, np.clip(sd, np.minimum(prior.sd, MIN_SD), largest))
 
 

@@ -4,13 +4,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sophia.learning.priors.book import PriorTable, build_arm_prior
+from sophia.learning.priors.book import PriorBook
 from sophia.routing.bandit.context.taxonomy import Taxonomy
 from sophia.routing.pool import QualityByTask, QualityPrior
+from sophia.routing.roles import SkillRating
 from sophia.routing.types import TASK_TYPES
 
 
-def build_quality_prior(read_book: Callable[[], PriorTable], taxonomy: Taxonomy) -> QualityPrior:
+def build_skill_rating(read_book: Callable[[], PriorBook]) -> SkillRating:
+    """Return the rating of models over kinds of work; of no model by its size alone."""
+
+    def rate(model: str, skills: tuple[str, ...]) -> float | None:
+        prior = read_book().find(model)
+        if prior is None or prior.basis == "size":
+            return None
+        column = {kind: at for at, kind in enumerate(read_book().table.kinds)}
+        return float(np.mean([prior.mean[column[skill]] for skill in skills]))
+
+    return rate
+
+
+def build_quality_prior(read_book: Callable[[], PriorBook], taxonomy: Taxonomy) -> QualityPrior:
     """Return the quality prior of models: the mean over the classes of each task type."""
     classes = list(taxonomy.values())
     kinds = [task_class.benchmark_kinds for task_class in classes]
@@ -20,7 +34,10 @@ def build_quality_prior(read_book: Callable[[], PriorTable], taxonomy: Taxonomy)
     }
 
     def quality_prior(model: str) -> QualityByTask:
-        mean = build_arm_prior(read_book(), model, kinds).mean
+        prior = read_book().build_prior(model, kinds)
+        if prior is None:
+            return {}
+        mean = prior.mean
         return {task: round(float(np.mean(mean[at])), 4) for task, at in members.items() if at}
 
     return quality_prior

@@ -12,6 +12,7 @@ QUALITY_BIAS_PRESETS: dict[str, float] = {"cheap": 0.0, "balanced": 5.0, "best":
 QUADRATURE_NODES = 64
 QUADRATURE_SDS = 4.0
 MIN_SD = 1e-4
+MIN_PLAUSIBLE_SD = 0.04
 MIN_PROPENSITY = 1e-9
 
 _FLOAT32 = np.float32
@@ -73,6 +74,17 @@ def cost_weight(quality_bias: float) -> float:
     if not 0.0 <= quality_bias <= 10.0:
         raise ValueError(f"the quality bias is a number from 0 to 10, not {quality_bias!r}")
     return float(BALANCED_COST_WEIGHT * 10.0 ** (1.0 - quality_bias / 5.0))
+
+
+def expect_best_cost(ratings: ArmRatings, cost: Vector) -> float:
+    """Return the expected cost of the best arm: the mean cost of the plausible ones.
+
+    An arm weighs less by a factor of e for each half of a standard deviation that it looks worse
+    than the best-looking one, so that no single belief sets the price of money.
+    """
+    width = 0.5 * np.maximum(ratings.sd, MIN_PLAUSIBLE_SD)
+    weights = np.exp((ratings.quality - ratings.quality.max()) / width)
+    return max(float(weights @ cost) / float(weights.sum()), 1.0)
 
 
 def compute_utilities(choice_set: ChoiceSet, weights: UtilityWeights) -> Vector:

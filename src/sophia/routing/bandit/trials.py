@@ -15,8 +15,6 @@ MAX_SPEND_SHARE = 0.0125
 """The most that a trial may cost above the best-looking arms, as a share of spending."""
 CREDIT_REQUESTS = 1000.0
 """Requests whose spending is counted in advance, so that a trial can begin at once."""
-MAX_COST_MULTIPLE = 5.0
-"""The most that an exploring request may cost, as a multiple of the best-looking arm's cost."""
 
 
 class ArmTrial(
@@ -56,8 +54,6 @@ def compute_trial_probability(
         best_cost: the expected cost of the best-looking arm's answer.
     """
     extra = cost - best_cost
-    if cost > MAX_COST_MULTIPLE * best_cost:
-        return 0.0
     budget = MAX_SPEND_SHARE * (trial.total_cost + CREDIT_REQUESTS * best_cost)
     if extra > 0.0 and trial.extra_cost + extra > budget:
         return 0.0

@@ -12,7 +12,12 @@ from msgspec.structs import replace
 from sophia.core.bounded import BoundedDict
 from sophia.routing.bandit.context.embedding import EmbeddingModel, truncate_middle
 from sophia.routing.bandit.context.surface import build_feature_vector
-from sophia.routing.bandit.context.task_model import DECLARED_TRUST, TaskModel, combine_evidence
+from sophia.routing.bandit.context.task_model import (
+    DECLARED_TRUST,
+    TaskModel,
+    combine_evidence,
+    hash_text,
+)
 from sophia.routing.bandit.policy import Vector
 from sophia.routing.features.extract import estimate_output_tokens, extract_features
 from sophia.routing.types import TASK_TYPES, Features, Hints, Prompt, TaskType
@@ -70,7 +75,8 @@ class TaskClassifier:
         text = truncate_middle(prompt.text)
         ids = self._embedding.tokenize(text)
         numbers = build_feature_vector(prompt, features, text)
-        posterior = self._task_model.posterior(ids, self._embedding.embed(ids), numbers)
+        buckets = hash_text(ids, text)
+        posterior = self._task_model.posterior(buckets, self._embedding.embed(ids), numbers)
         if hints.task_type is not None:
             combined = combine_evidence(posterior, self._declared[hints.task_type])
             return ClassifiedRequest(features, combined, posterior)

@@ -1,5 +1,10 @@
 """Features of a request: counts, and cues from a capped excerpt of its text."""
 
+import re
+import unicodedata
+
+import pycld2
+
 from sophia.routing.features.complexity import ComplexityCues, estimate_complexity
 from sophia.routing.features.vocabulary import (
     ANALYSIS,
@@ -10,7 +15,6 @@ from sophia.routing.features.vocabulary import (
     DEMANDING_HARDNESS,
     GENERAL,
     MATHS_MARKERS,
-    UNSPACED_LANGUAGES,
     VOCABULARY,
     VOCABULARY_WORDS,
 )
@@ -21,7 +25,6 @@ TAIL_CHARS = 200
 # Wide strings are several times slower to search, and wide scripts say more in fewer characters.
 WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 240, 100
 SYSTEM_CHARS = 120
-SCRIPT_SAMPLE_CHARS = 24
 MAX_EXCERPT_CHARS = HEAD_CHARS + TAIL_CHARS + SYSTEM_CHARS + 2
 
 IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1000, 6000
@@ -30,6 +33,7 @@ AUDIO_TOKENS, MAX_AUDIO_TOKENS = 500, 10000
 TOOL_TOKENS, MAX_TOOL_OVERHEAD_TOKENS = 90, 1000
 MAX_MESSAGE_OVERHEAD_TOKENS = 8
 
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 _GENERAL_PRIOR = 1.0
 _EXPECTED_OUTPUT_TOKENS: dict[TaskType, int] = {
     "coding": 700,
@@ -148,26 +152,23 @@ def estimate_output_tokens(prompt: Prompt, task: TaskType, complexity: float) ->
 class TextScan:
     """One pass over an excerpt, from which every estimate follows."""
 
-    __slots__ = ("_languages", "_scores", "_script", "cues")
+    __slots__ = ("_scores", "_text", "cues")
 
     def __init__(self, text: str) -> None:
         scores = [0.0, 0.0, 0.0, 0.0]
         easier = harder = 0.0
         demanding = 0
-        languages: dict[str, int] = {}
         # `translate` is fast on ASCII only; elsewhere the commonest marks must do.
         plain = text.isascii()
         flat = text.translate(_PUNCTUATION_TO_SPACES) if plain else _replace_punctuation(text)
         for word in VOCABULARY_WORDS.intersection(flat.split()):
-            task, weight, hardness, language = VOCABULARY[word]
+            task, weight, hardness = VOCABULARY[word]
             scores[task] += weight
             if hardness < 0.0:
                 easier -= hardness
             else:
                 harder += hardness
                 demanding += hardness >= DEMANDING_HARDNESS
-            if language:
-                languages[language] = languages.get(language, 0) + 1
         marks = 0
         for rare, mark in CODE_MARKERS:
             if rare in text and mark in text:
@@ -176,9 +177,9 @@ class TextScan:
         maths = 0.0
         if not plain or "\\" in text or "^" in text or "$$" in text or "x =" in text:
             maths = min(1.0, sum([mark in text for mark in MATHS_MARKERS]) / 2)
-        self._script = "" if plain else _detect_script_language(text)
-        if self._script in UNSPACED_LANGUAGES:
-            for mark, (task, weight, hardness, _) in CJK_MARKERS.items():
+        self._text = text
+        if not plain and _UNSPACED.search(text):
+            for mark, (task, weight, hardness) in CJK_MARKERS.items():
                 if mark in text:
                     scores[task] += weight
                     harder += hardness
@@ -187,7 +188,6 @@ class TextScan:
         scores[ANALYSIS] += 2.0 * maths
         self._scores = scores
         self.cues = ComplexityCues(easier, harder, demanding, code, maths)
-        self._languages = languages
 
     def suggest_task(self) -> tuple[TaskType, float]:
         """Return the task type suggested by the vocabulary, and its margin, 0 to 1."""
@@ -203,13 +203,35 @@ class TextScan:
         return TASK_TYPES[index], round(margin / 2 if index == GENERAL else margin, 3)
 
     def detect_language(self) -> str:
-        """Return an ISO 639-1 guess: by script where that decides, else by stopwords."""
-        if self._script:
-            return self._script
-        if not self._languages:
+        """Return an ISO 639-1 guess by Compact Language Detector 2; English where it has none."""
+        try:
+            reliable, _, found = pycld2.detect(self._text.encode("utf-8", "replace"))
+        except pycld2.error:
+            # Control characters, and halves of characters that an excerpt was cut in.
             return "en"
-        best = max(self._languages, key=lambda code: (self._languages[code], code))
-        return best if self._languages[best] >= 2 else "en"
+        code: str = found[0][1]
+        if self._text.isascii():
+            # Code and a few plain letters look like any language.
+            return code if reliable and code != "un" else "en"
+        return _guess_from_script(self._text) if code == "un" else code.partition("-")[0]
+
+
+_SCRIPT_LANGUAGES = {
+    "ARABIC": "ar",
+    "CJK": "zh",
+    "CYRILLIC": "ru",
+    "DEVANAGARI": "hi",
+    "HANGUL": "ko",
+    "HEBREW": "he",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+}
+
+
+def _guess_from_script(text: str) -> str:
+    """Return the language of the first script that has one, for texts too short to detect."""
+    scripts = (unicodedata.name(char, "").partition(" ")[0] for char in text if char > "\u02ff")
+    return next((_SCRIPT_LANGUAGES[name] for name in scripts if name in _SCRIPT_LANGUAGES), "en")
 
 
 def _replace_punctuation(text: str) -> str:
@@ -217,29 +239,3 @@ def _replace_punctuation(text: str) -> str:
         if mark in text:
             text = text.replace(mark, " ")
     return text
-
-
-_SCRIPT_LANGUAGES = (
-    (0x0400, 0x04FF, "ru"),
-    (0x0590, 0x05FF, "he"),
-    (0x0600, 0x06FF, "ar"),
-    (0x0900, 0x097F, "hi"),
-    (0x3040, 0x30FF, "ja"),
-    (0x4E00, 0x9FFF, "zh"),
-    (0xAC00, 0xD7AF, "ko"),
-)
-
-
-def _detect_script_language(text: str) -> str:
-    found = ""
-    for char in text[:SCRIPT_SAMPLE_CHARS]:
-        if char > "\u03ff":
-            code = ord(char)
-            for low, high, language in _SCRIPT_LANGUAGES:
-                if low <= code <= high:
-                    found = language
-                    break
-            # Kana decides for Japanese, which writes most of its nouns with Chinese characters.
-            if found == "ja":
-                return found
-    return found

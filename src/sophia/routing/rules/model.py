@@ -64,15 +64,12 @@ class Rule:
 class RuleBook:
     """Rules in file order; `version` changes with the text they were read from.
 
-    `bundled` rules came with the package: a caller who wants it cheap or fast does not get them.
+    `bundled` rules came with the package: they apply where they are asked for by name.
     """
 
     rules: tuple[Rule, ...] = ()
     version: str = ""
     bundled: bool = False
-
-
-_SAVING = frozenset({"cheap", "fast"})
 
 
 def find_rule(rulebook: RuleBook, hints: Hints, features: Features) -> Rule | None:
@@ -81,7 +78,7 @@ def find_rule(rulebook: RuleBook, hints: Hints, features: Features) -> Rule | No
     None when no rule matches, or a policy is asked for. Raises UnknownModel for an unknown name.
     """
     if hints.rule is None:
-        if hints.policy or (rulebook.bundled and hints.tradeoff in _SAVING):
+        if hints.policy or rulebook.bundled:
             return None
         for rule in rulebook.rules:
             if rule.matches(features):

@@ -77,6 +77,9 @@ class RequestRecord:
             attempts=tuple(self.outcomes),
             expected_tokens=plan.features.output_tokens * request.prompt.choice_count,
             mode=build_call_mode(request.prompt),
+            key_id=request.principal.key_id,
+            user=request.fields.get("user"),
+            metadata=request.fields.get("metadata"),
         )
         for sink in parts.sinks:
             sink.emit(event)

@@ -138,7 +138,7 @@ def _select_models(
 
 def _most_certain_models(policy: OnlinePolicy, pool: Sequence[str], model: str) -> list[str]:
     """Return the models of the pool with the smallest prior spread."""
-    sd = {name: float(np.mean(policy.shipped_prior(name).sd)) for name in pool if name != model}
+    sd = {name: float(np.mean(policy.unprobed_prior(name).sd)) for name in pool if name != model}
     return sorted(sd, key=lambda name: (sd[name], name))[:_BASELINE_COUNT]
 
 

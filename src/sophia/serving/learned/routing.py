@@ -22,8 +22,6 @@ from sophia.serving.learned.prompt_histories import PromptHistories
 from sophia.serving.request import Decision, Request, may_judge_text
 
 MAX_CONVERSATIONS = 10_000
-NO_FEEDBACK_REQUESTS, NO_FEEDBACK_SHARE = 1000, 0.1
-"""Without any feedback, this share of requests is rated after this many."""
 ALWAYS_TIMED_ANSWERS = 100
 """Answers of an arm that are all timed; of later ones, one in 32 is."""
 POLICY_STREAM, CHOICE_STREAM, JUDGE_SAMPLE_STREAM = 0, 1, 5
@@ -33,7 +31,7 @@ class LearnedRouting:
     """Adds the learned policy to decisions, and records what became of them.
 
     `judge_share` is the share of the answers that a judge scores; with `shared` all keys learn
-    together; `has_feedback` says whether any feedback came since the start.
+    together.
     """
 
     def __init__(  # noqa: PLR0913 - each is one thing that a decision may depend on
@@ -49,11 +47,9 @@ class LearnedRouting:
         self.policy = policy
         self.histories = histories
         self.judge_share = judge_share
-        self.has_feedback = False
         self._clock = clock
         self._budget_pacing = budget_pacing
         self._shared = shared
-        self._requests_without_feedback = 0
         self._conversations: BoundedDict[bytes, str] = BoundedDict(MAX_CONVERSATIONS)
         self._pending: BoundedDict[int, tuple[bytes | None, Vector]] = BoundedDict(
             MAX_CONVERSATIONS
@@ -62,23 +58,20 @@ class LearnedRouting:
 
     def prepare(
         self, request: Request, encoded: ClassifiedRequest, budget_left_nano: int | None = None
-    ) -> tuple[LearnedPolicy | None, RoutingContext | None]:
-        """Return the learned policy, if it may decide, and the request as it sees it.
+    ) -> tuple[LearnedPolicy, RoutingContext]:
+        """Return the learned policy, and the request as it sees it; changes nothing.
 
-        Changes nothing. Without any feedback most requests are not rated: then both are None.
         `budget_left_nano` is what the key may still spend today.
         """
         hints, uniform = request.hints, derive_uniform(request.id, POLICY_STREAM)
         requested = hints.policy == LEARNED_POLICY
-        if not requested and self._is_idle() and uniform >= NO_FEEDBACK_SHARE:
-            return None, None
         tenant = "" if self._shared else request.principal.key_id
         posterior = encoded.posterior
         lookup = self.histories.look_up(tenant, request.prompt, posterior)
         if lookup is not None:
             posterior = lookup.adjusted.task_probabilities
         policy = self.policy.assign(uniform, tenant, requested=requested)
-        if policy is not None and not (hints.explore and request.principal.explores):
+        if not (hints.explore and request.principal.explores):
             policy = policy.without_exploration()
         price = 0.0
         if self._budget_pacing is not None and budget_left_nano is not None:
@@ -103,8 +96,6 @@ class LearnedRouting:
     def record_decision(self, request: Request, decision: Decision) -> None:
         """Record a decision that is being carried out."""
         context, plan = decision.context, decision.plan
-        if plan.policy != "named" and not (self.has_feedback or self.policy.has_feedback):
-            self._requests_without_feedback += 1
         if context is None:
             return
         if context.history_lookup is not None:
@@ -148,11 +139,6 @@ class LearnedRouting:
                 self.policy.record_answer(answer)
         if digest is not None and event.status == 200:
             self._conversations[digest] = event.model
-
-    def _is_idle(self) -> bool:
-        """Return whether rating is in vain so far: many requests, and never any feedback."""
-        has_feedback = self.has_feedback or self.policy.has_feedback
-        return not has_feedback and self._requests_without_feedback >= NO_FEEDBACK_REQUESTS
 
     def _conversation_digest(self, request: Request) -> bytes | None:
         """Return a keyed digest of a request's conversation, None when it stands alone.

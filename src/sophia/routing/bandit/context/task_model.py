@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from sophia.routing.bandit.context.embedding import TokenIds
 from sophia.routing.bandit.policy import Matrix, Vector
 
-HASH_BUCKETS = 2048
+HASH_BUCKETS = 16_384
 MAX_HASHED_TOKENS = 400
+HASHED_HEAD, HASHED_TAIL = 600, 200
+"""Characters of a text whose sequences are hashed."""
 FEATURE_CLIP = 4.0
-EMBEDDING_SCALE, FEATURE_SCALE, TOKEN_SCALE = 4.0, 0.5, 4.0
+EMBEDDING_SCALE, FEATURE_SCALE, TOKEN_SCALE = 4.0, 0.25, 8.0
 UNKNOWN_TASK = "unknown"
 DECLARED_TRUST = 0.9
 """The probability of the task type that a caller declares, before the text."""
@@ -20,6 +22,9 @@ DECLARED_TRUST = 0.9
 _HASH_FACTOR = np.uint64(2654435761)
 _PAIR_FIRST_FACTOR, _PAIR_SECOND_FACTOR = np.uint64(31_337), np.uint64(7_919)
 _ONE, _SHIFT, _MASK = np.uint64(1), np.uint64(8), np.uint64(HASH_BUCKETS - 1)
+_SPACE = np.uint64(32)
+_SEQUENCE_LENGTHS = (2, 3, 4, 5)
+_SEQUENCE_FACTOR, _SEQUENCE_OFFSET = np.uint64(1_048_583), np.uint64(7_777_777)
 _POSITION_OFFSETS = np.arange(1, 8, dtype=np.uint64) * np.uint64(1_000_003)
 
 
@@ -28,9 +33,9 @@ class TaskModel(Struct, frozen=True, kw_only=True):
 
     Attributes:
         known_tasks: the K classes; the posterior has one more place, for `unknown`.
-        dense_weights: shape (K, D + F), of the embedding and the features.
-        token_weights: shape (K, BUCKETS), of the hashed words.
-        bias: shape (K,).
+        dense_weights: shape (K + 1, D + F), of the embedding and the features.
+        hash_weights: shape (BUCKETS, K + 1), of the hashed words and character sequences.
+        bias: shape (K + 1,).
         feature_mean, feature_scale: shape (F,), of the training features.
         centroids: shape (K, D), unit vectors; zeros for a class without texts.
         temperature: divides the scores.
@@ -39,7 +44,7 @@ class TaskModel(Struct, frozen=True, kw_only=True):
 
     known_tasks: tuple[str, ...]
     dense_weights: Matrix
-    token_weights: NDArray[np.float32]
+    hash_weights: NDArray[np.float32]
     bias: Vector
     feature_mean: Vector
     feature_scale: Vector
@@ -53,24 +58,22 @@ class TaskModel(Struct, frozen=True, kw_only=True):
         """The names of the places of a posterior: the K classes, then `unknown`."""
         return (*self.known_tasks, UNKNOWN_TASK)
 
-    def posterior(self, ids: TokenIds, embedding: Vector, features: Vector) -> Vector:
+    def posterior(self, buckets: TokenIds, embedding: Vector, features: Vector) -> Vector:
         """Return the probability of each class, (K + 1,); novel texts are `unknown`."""
-        scores = self.logits(ids, embedding, features) / self.temperature
-        weights = np.exp(scores - scores.max())
-        unknown = self.novelty(embedding)
-        result: Vector = np.empty(len(weights) + 1)
-        result[:-1] = weights * ((1.0 - unknown) / weights.sum())
-        result[-1] = unknown
-        return result
+        scores = self.logits(buckets, embedding, features) / self.temperature
+        weights: Vector = np.exp(scores - scores.max())
+        novelty = self.novelty(embedding)
+        weights *= (1.0 - novelty) / weights.sum()
+        weights[-1] += novelty
+        return weights
 
-    def logits(self, ids: TokenIds, embedding: Vector, features: Vector) -> Vector:
-        """Return the unnormalised log-probabilities of the K classes."""
+    def logits(self, buckets: TokenIds, embedding: Vector, features: Vector) -> Vector:
+        """Return the unnormalised log-probabilities of the K classes and of `unknown`."""
         dense = np.concatenate([EMBEDDING_SCALE * embedding, self.standardize(features)])
         scores: Vector = self.dense_weights @ dense + self.bias
-        buckets = hash_tokens(ids)
-        count = float(buckets.sum())
-        if count:
-            scores += (self.token_weights @ buckets) * (TOKEN_SCALE / count**0.5)
+        if len(buckets):
+            summed = self.hash_weights.take(buckets, axis=0).sum(axis=0)
+            scores += summed * (TOKEN_SCALE / len(buckets) ** 0.5)
         return scores
 
     def standardize(self, features: Vector) -> Vector:
@@ -90,12 +93,12 @@ class TaskModel(Struct, frozen=True, kw_only=True):
 def load_task_model(blob: bytes) -> TaskModel:
     """Return the model in `blob`, an .npz with weights in half precision."""
     with np.load(BytesIO(blob), allow_pickle=False) as table:
-        dense, tokens = split_weights(table["weights"].astype(np.float32))
+        dense, hashed = split_weights(table["weights"].astype(np.float32))
         temperature, novelty_start, novelty_end = table["numbers"].tolist()
         return TaskModel(
             known_tasks=tuple(table["names"].tobytes().decode().split("\n")),
             dense_weights=dense,
-            token_weights=tokens,
+            hash_weights=hashed,
             bias=table["bias"],
             feature_mean=table["centre"],
             feature_scale=table["spread"],
@@ -107,23 +110,39 @@ def load_task_model(blob: bytes) -> TaskModel:
 
 
 def split_weights(weights: NDArray[np.float32]) -> tuple[Matrix, NDArray[np.float32]]:
-    """Split weights, (K, D + F + BUCKETS), into `dense_weights` and `token_weights`."""
+    """Split weights, (K + 1, D + F + BUCKETS), into `dense_weights` and `hash_weights`."""
     return (
         np.ascontiguousarray(weights[:, :-HASH_BUCKETS], np.float64),
-        np.ascontiguousarray(weights[:, -HASH_BUCKETS:]),
+        np.ascontiguousarray(weights[:, -HASH_BUCKETS:].T),
     )
 
 
-def hash_tokens(ids: TokenIds) -> NDArray[np.float32]:
-    """Return 1 for each bucket of a text's tokens, pairs and ends, else 0, (BUCKETS,)."""
-    buckets = np.zeros(HASH_BUCKETS, np.float32)
+def hash_text(ids: TokenIds, text: str) -> TokenIds:
+    """Return the buckets of a text's tokens, pairs, ends and character sequences, in order.
+
+    Tokens serve English, of which the vocabulary is; sequences of characters every language.
+    """
+    keys = [_hash_characters(text)]
     if len(ids):
         tokens = ids[:MAX_HASHED_TOKENS].astype(np.uint64) + _ONE
         ends = np.concatenate([tokens[:4], tokens[-3:]])
         pairs = tokens[:-1] * _PAIR_FIRST_FACTOR + tokens[1:] * _PAIR_SECOND_FACTOR
-        keys = np.concatenate([tokens, pairs, ends + _POSITION_OFFSETS[: len(ends)]])
-        buckets[(keys * _HASH_FACTOR >> _SHIFT) & _MASK] = 1.0
-    return buckets
+        keys += [tokens, pairs, ends + _POSITION_OFFSETS[: len(ends)]]
+    found = np.zeros(HASH_BUCKETS, np.bool_)
+    found[(np.concatenate(keys) * _HASH_FACTOR >> _SHIFT) & _MASK] = True
+    return np.flatnonzero(found)
+
+
+def _hash_characters(text: str) -> NDArray[np.uint64]:
+    if len(text) > HASHED_HEAD + HASHED_TAIL:
+        text = f"{text[:HASHED_HEAD]} {text[-HASHED_TAIL:]}"
+    raw = f" {text.lower()} ".encode("utf-32-le", "replace")
+    codes = np.maximum(np.frombuffer(raw, np.uint32).astype(np.uint64), _SPACE)
+    keys, key = [], codes
+    for length in _SEQUENCE_LENGTHS:
+        key = key[:-1] * _SEQUENCE_FACTOR + codes[length - 1 :] + _SEQUENCE_OFFSET
+        keys.append(key)
+    return np.concatenate(keys)
 
 
 def combine_evidence(posterior: Vector, likelihood: Vector) -> Vector:

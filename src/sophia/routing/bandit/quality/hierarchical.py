@@ -31,7 +31,7 @@ from sophia.routing.bandit.quality.tenants import TenantEffects, restrict_varian
 
 NOVELTY_SD = 0.10
 """Standard deviation that is added on a request unlike any that was learned from."""
-DEFAULT_MEAN, DEFAULT_SD = 0.6, 0.12
+DEFAULT_MEAN, DEFAULT_SD = 0.6, 0.15
 """The prior of an arm of which nothing is known; the mean only when there are no other arms."""
 MAX_VARIANTS = 64
 """Arms with an effort or a choice of providers that get their own row."""
@@ -86,7 +86,7 @@ class HierarchicalPolicy:
     def add_arm(self, arm: str, prior: Prior | None = None) -> None:
         """Add an arm unless it is known; the default prior is the average of the others."""
         if arm not in self._rows:
-            prior = prior or self._default_prior()
+            prior = prior or self.default_prior()
             self._add_row(arm, prior)
             self._posterior.add_arm(self._arm_prior_variances()[-1])
 
@@ -95,6 +95,16 @@ class HierarchicalPolicy:
         row = self._rows.get(arm)
         return row is not None and (
             self._posterior.has_outcomes(row) or self._tenant_effects.has_outcomes(arm)
+        )
+
+    def without_outcomes(self) -> "HierarchicalPolicy":
+        """Return a policy with the same arms and priors, and no outcomes."""
+        return HierarchicalPolicy(
+            self.task_count,
+            {
+                arm: Prior(self._prior_mean[row], self._prior_sd[row])
+                for arm, row in self._rows.items()
+            },
         )
 
     def set_prior(self, arm: str, prior: Prior) -> None:
@@ -227,7 +237,7 @@ class HierarchicalPolicy:
         own, loading = moments.own_variance, moments.loading
         if some is ALL_ROWS:
             if -1 in rows:
-                unknown = self._default_prior()
+                unknown = self.default_prior()
                 mean = unknown.mean @ context.task_probabilities + design @ self._posterior.mean
                 quality = np.append(quality, mean)
                 own = np.append(own, (unknown.sd @ context.task_probabilities) ** 2)
@@ -264,7 +274,7 @@ class HierarchicalPolicy:
         self._prior_mean = np.concatenate([self._prior_mean, prior.mean[None]])
         self._prior_sd = np.concatenate([self._prior_sd, prior.sd[None]])
 
-    def _default_prior(self) -> Prior:
+    def default_prior(self) -> Prior:
         """Return the prior of an arm of which nothing is known."""
         tasks = self.task_count
         mean = self._prior_mean.mean(axis=0) if self._rows else np.full(tasks, DEFAULT_MEAN)
