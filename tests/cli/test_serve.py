@@ -89,8 +89,10 @@ def openrouter() -> Iterator[str]:
     command = [sys.executable, "-m", "sophia.sandbox", "--port", "0", "--speed", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().removeprefix("listening on ").strip()
-        process.terminate()
+        try:
+            yield process.stdout.readline().removeprefix("listening on ").strip()
+        finally:
+            process.terminate()
 
 
 def test_nothing_of_the_sandbox_is_left_once_there_is_a_key(run: Run, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ FIRST_CHUNK_SECONDS = 10.0
 # A prompt costs up to a hundredth of a second per token on one thread, so a long one is cut.
 MAX_MESSAGES = 5
 MAX_MESSAGE_CHARS = 800
+DEFAULT_INSTRUCTION = "You are a helpful assistant. Answer in one or two short sentences."
 ENGINE_ERRORS = (RuntimeError, ValueError, OSError, ImportError, msgspec.MsgspecError)
 
 
@@ -170,13 +171,16 @@ def _build_body(request: SandboxRequest) -> dict[str, object]:
         if (text := message_text(message))
     ]
     roles = {"system": "system", "developer": "system", "assistant": "assistant"}
+    kept = [
+        {"role": roles.get(role, "user"), "content": text[-MAX_MESSAGE_CHARS:]}
+        for role, text in messages[-MAX_MESSAGES:]
+    ]
+    if not any(message["role"] == "system" for message in kept):
+        kept.insert(0, {"role": "system", "content": DEFAULT_INSTRUCTION})
     return {
-        "messages": [
-            {"role": roles.get(role, "user"), "content": text[-MAX_MESSAGE_CHARS:]}
-            for role, text in messages[-MAX_MESSAGES:]
-        ],
+        "messages": kept,
         "max_tokens": min(request.max_tokens or MAX_TOKENS, MAX_TOKENS),
         "stream": True,
         "repeat_penalty": 1.1,
-        "temperature": 0.3 if request.temperature is None else request.temperature,
+        "temperature": 0.1 if request.temperature is None else request.temperature,
     }
