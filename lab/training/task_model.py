@@ -51,6 +51,8 @@ PROMPTS = Path(__file__).parent / "data"
 TOOL_TASK = "tool-calling"
 TOOLS = 4
 """Largest number of tools of a tool-calling example; one copy of the others has half of it."""
+TEXT_TASKS = ("summarisation", "translation", "editing", "extraction", "document-analysis")
+MIN_BODY_CHARS = 150
 CODE = ("code-writing", "debugging", "code-review", "software-issues")
 HELD_OUT_SOURCES = {
     "bfcl": {"*": (TOOL_TASK,)},
@@ -87,7 +89,8 @@ def main() -> None:
                 options.data, taxonomy, MAX_TEXTS_PER_CLASS
             ).items()
         ),
-        *read_written_prompts(taxonomy),
+        *(written := read_written_prompts(taxonomy)),
+        *lengthen_prompts(written),
         *make_far_questions(),
     ]
     texts = encode_questions(found)
@@ -158,6 +161,17 @@ def read_written_prompts(taxonomy: Taxonomy) -> list[Question]:
                 tools = TOOLS // 2 if name != TOOL_TASK and at % 15 == 0 else tools
                 found.append(Question(WRITTEN, text, name, tools=tools))
     return found
+
+
+def lengthen_prompts(written: list[Question], seed: int = 0) -> list[Question]:
+    """Return the prompts of tasks on a given text again, each before a long text of others."""
+    rng = np.random.default_rng(seed)
+    texts = [question.text for question in written if len(question.text) > MIN_BODY_CHARS]
+    return [
+        Question(WRITTEN, "\n\n".join([question.text, *rng.choice(texts, 3)]), question.task)
+        for question in written
+        if question.task in TEXT_TASKS
+    ]
 
 
 def make_far_questions() -> list[Question]:

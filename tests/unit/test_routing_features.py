@@ -4,6 +4,7 @@ import pytest
 from routing_prompts import PROMPTS
 from routing_world import asked
 
+from sophia.learning.online.packaged import load_classifier
 from sophia.routing.features.extract import (
     MAX_EXCERPT_CHARS,
     bound_prompt_tokens,
@@ -112,3 +113,20 @@ def test_expected_output_respects_max_tokens() -> None:
 def test_the_language_is_guessed(text: str, language: str) -> None:
     """Rules may ask for a language."""
     assert extract_features(asked(text), Hints()).language == language
+
+
+LETTER = (
+    "Dear Ms Novak, thank you for your letter of 3 May. We are sorry that the delivery was late and "
+    "that two of the cups were broken. We will send you new ones this week, free of charge. "
+)
+
+
+def test_a_translation_is_expected_to_be_about_as_long_as_its_text() -> None:
+    """And never longer than it may be."""
+    long = "Translate the following letter into Spanish:\n\n" + LETTER * 10
+    classifier = load_classifier()
+    counts = {"chars": 40_000, "utf8_bytes": 40_000}
+    found = classifier.encode(asked(long, **counts), Hints()).features
+    assert found.output_tokens > 0.7 * found.prompt_tokens
+    short = classifier.encode(asked(long, max_tokens=50), Hints()).features
+    assert short.output_tokens == 50

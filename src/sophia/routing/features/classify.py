@@ -22,6 +22,7 @@ from sophia.routing.bandit.policy import Vector
 from sophia.routing.features.extract import estimate_output_tokens, extract_features
 from sophia.routing.types import TASK_TYPES, Features, Hints, Prompt, TaskType
 
+REWRITING_CLASSES = ("translation", "editing")
 _GENERAL = TASK_TYPES.index("general")
 _MAX_REMEMBERED = 1000
 
@@ -54,6 +55,8 @@ class TaskClassifier:
         self._members = (np.arange(len(TASK_TYPES))[:, None] == np.array(columns)).astype(float)
         declarable = self._members.copy()
         declarable[_GENERAL] = [task_types.get(name) == "general" for name in self.classes]
+        # (T,): which classes give a text back in about its own length.
+        self._rewriting = np.array([name in REWRITING_CLASSES for name in self.classes], float)
         counts = np.maximum(declarable.sum(axis=1, keepdims=True), 1.0)
         spread = (1.0 - DECLARED_TRUST) / len(self.classes)
         self._declared = dict(
@@ -87,6 +90,15 @@ class TaskClassifier:
             features,
             task_type=task,
             task_confidence=round(by_type[best], 3),
-            output_tokens=estimate_output_tokens(prompt, task, features.complexity),
+            output_tokens=self._expect_output(prompt, posterior, task, features),
         )
         return ClassifiedRequest(features, posterior, posterior)
+
+    def _expect_output(
+        self, prompt: Prompt, posterior: Vector, task: TaskType, features: Features
+    ) -> int:
+        """Return the expected tokens of one choice: a translation is about as long as its text."""
+        usual = estimate_output_tokens(prompt, task, features.complexity)
+        longer = max(features.prompt_tokens - usual, 0)
+        expected = usual + round(float(posterior @ self._rewriting) * longer)
+        return expected if prompt.max_tokens is None else min(expected, prompt.max_tokens)
