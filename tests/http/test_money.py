@@ -25,12 +25,16 @@ async def test_the_per_request_limit_clamps_the_answer(
         other = {"max_tokens", "max_completion_tokens"} - {field}
         assert type(sent[field]) is int and not other & set(sent)
         assert 16 <= sent[field] < 0.001 / 15e-6
+        assert answer.headers["x-sophia-max-tokens"] == str(sent[field])
+        told = answer.chunks[-1] if stream else answer.json
+        assert told["sophia"]["max_tokens"] == sent[field]
         (row,) = await gateway.rows("intents")
         assert row["held_nano"] <= 1_000_000
 
 
 async def test_an_answer_that_the_purse_pays_is_not_clamped(sophia: Gateway) -> None:
-    await sophia.client.chat(max_tokens=50)
+    answer = await sophia.client.chat(max_tokens=50)
+    assert "x-sophia-max-tokens" not in answer.headers
     assert sophia.up.requests[-1].json()["max_tokens"] == 50
     await sophia.client.chat(NEMO)
     assert "max_tokens" not in sophia.up.requests[-1].json()

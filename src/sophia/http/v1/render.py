@@ -29,6 +29,8 @@ def render_headers(answer: Answer, outcome: AttemptOutcome | None) -> bytes:
     )
     if outcome is not None:
         lines += b"x-sophia-cost-usd: %.9f\r\n" % nano_to_usd(record.cost_nano)
+    if answer.attempt.max_tokens is not None:
+        lines += b"x-sophia-max-tokens: %d\r\n" % answer.attempt.max_tokens
     if record.decision.warning is not None:
         lines += render_header(b"x-sophia-warning", record.decision.warning)
     return lines
@@ -112,6 +114,8 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
+    if answer.attempt.max_tokens is not None:
+        annotation["max_tokens"] = answer.attempt.max_tokens
     if plan.candidates:
         # Compared with the candidate of the highest expected quality at the same tokens.
         best = max(plan.candidates, key=lambda each: (each.quality, -each.expected_nano))
