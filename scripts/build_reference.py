@@ -37,7 +37,7 @@ ANSWER_HEADERS = {
     "x-sophia-policy": "Rule or policy that chose it; `named` if the caller did.",
     "x-sophia-attempts": "Number of models tried.",
     "x-sophia-cost-usd": "Cost of a complete answer; a stream reports it in its last chunk.",
-    "x-sophia-max-tokens": "Maximum length that was sent, where a budget lowered it; also in the `sophia` object.",
+    "x-sophia-max-tokens": "Maximum length of the answer where a budget lowered it.",
     "x-sophia-warning": "A warning, for example that a retired model was replaced.",
     "x-sophia-fault": "On errors: `caller`, `policy`, `upstream` or `sophia`.",
 }
