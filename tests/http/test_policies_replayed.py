@@ -77,7 +77,7 @@ async def test_the_table_is_made_again_as_it_decides(start: Start) -> None:
         for id, model in asked:
             one = known[decode_id("dec", id)]
             assert one.arms[int(heuristic_propensities(one, pool).argmax())] == model
-        assert len({model for _, model in asked}) >= 4
+        assert len({model for _, model in asked}) >= 3
 
 
 async def test_a_snapshot_is_judged_by_what_came_after_it(start: Start) -> None:
