@@ -39,6 +39,7 @@ HINTS = st.dictionaries(
             "max_latency_ms",
             "cost_sensitive",
             "min_quality",
+            "strict",
             "max_cost_usd",
             "quality_bias",
             "models",

@@ -92,6 +92,7 @@ HINTS = st.builds(
     max_latency_ms=st.none() | st.integers(1, 6000),
     cost_sensitive=st.none() | st.booleans(),
     min_quality=st.none() | st.floats(0, 1),
+    strict=st.booleans(),
     max_cost_nano=st.none() | st.integers(0, 1_000_000_000),
     models=st.lists(st.sampled_from([*NAMES, "no/such"]), max_size=2).map(tuple),
     tradeoff=st.sampled_from(["balanced", "cheap", "fast", "best"]),

@@ -224,6 +224,24 @@ def test_a_quality_that_no_model_has_goes_to_the_one_that_comes_closest() -> Non
     assert decided.notes == ("min_quality",)
 
 
+@pytest.mark.parametrize("rule", [None, replace(RULE, fallback=GEMMA)])
+def test_a_strict_quality_that_no_model_has_is_refused(rule: Rule | None) -> None:
+    """No answer at all may be better than a poor one; the caller decides."""
+    rulebook = RuleBook(() if rule is None else (rule,))
+    with pytest.raises(NoCandidate, match=r"a quality of 0\.99; .*Lower min_quality"):
+        build_plan(ask(hints=Hints(min_quality=0.99, strict=True), rulebook=rulebook))
+
+
+def test_a_strict_quality_holds_for_every_substitute() -> None:
+    """The last resort is cheap and poor: it may not step in."""
+    hints = Hints(min_quality=0.89)
+    request = structs.replace(ask(hints=hints), fallback_models=(GEMMA,))
+    loose = build_plan(request)
+    strict = build_plan(structs.replace(request, hints=structs.replace(hints, strict=True)))
+    assert order(loose)[-1] == GEMMA
+    assert GEMMA not in order(strict)
+
+
 def test_bundled_rules_apply_by_name_alone_and_the_operators_own_by_their_conditions() -> None:
     """A fresh install chooses by itself; a rule that somebody wrote is a policy."""
     for bundled, policy in ((True, "heuristic"), (False, "rule")):

@@ -71,7 +71,18 @@ def test_a_minimal_quality_must_be_reached_a_standard_deviation_below() -> None:
     known = {SONNET: (0.95, 0.2), FLASH: (0.85, 0.05), DEEPSEEK: (0.7, 0.0)}
     assert order(ranked(known)) == [SONNET, FLASH, DEEPSEEK]
     assert order(ranked(known, Hints(min_quality=0.79))) == [FLASH]
-    assert ranked(known, Hints(min_quality=0.81)) is None
+
+
+def test_a_minimal_quality_that_nothing_reaches_goes_to_the_closest_with_a_note() -> None:
+    """The best there is answers, the next best steps in, and the note warns the caller."""
+    known = {SONNET: (0.95, 0.2), FLASH: (0.85, 0.05), DEEPSEEK: (0.7, 0.0)}
+    decided = ranked(known, Hints(min_quality=0.81))
+    assert order(decided) == [FLASH, SONNET, DEEPSEEK]
+    assert decided is not None
+    assert decided.notes == ("min_quality",)
+    assert decided.reason == (
+        "No model is expected to reach a quality of 0.81; this one comes closest (0.80)."
+    )
 
 
 def test_a_conversation_stays_on_its_model_unless_another_is_clearly_better() -> None:

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from sophia.routing.candidates import Candidates
-from sophia.routing.explain.refusals import build_exclusion_error, build_no_candidate_error
+from sophia.routing.explain.refusals import (
+    BELOW_MIN_QUALITY,
+    build_below_minimum_error,
+    build_exclusion_error,
+    build_no_candidate_error,
+    format_below_minimum,
+)
 from sophia.routing.features.extract import build_default_features
 from sophia.routing.heuristic import choose_model_role, order_quotes, truncate_chain
 from sophia.routing.model_name import LEARNED_POLICY
@@ -23,12 +29,15 @@ def build_plan(request: RouteRequest) -> Plan:
     """Return the attempts for a request that leaves the choice to Sophia.
 
     Raises:
-        NoCandidate: no model satisfies the constraints; `details` lists the reasons by model.
+        NoCandidate: no model satisfies the constraints; `details` lists the reasons by model. Or
+            none is expected to reach the minimum quality, and the hints are strict about it.
         BudgetExceeded: models are able, but the budget does not cover a minimal answer of any.
         ContextLengthExceeded: the request is longer than the context window of every model.
     """
     candidates = Candidates(request)
     selection = _select(candidates)
+    if request.hints.strict and request.hints.min_quality is not None:
+        selection = _require_min_quality(selection, request.hints.min_quality)
     trace = selection.trace
     if trace is None and request.context is not None:
         trace = request.context.build_trace()
@@ -179,7 +188,7 @@ def _select_by_rule(candidates: Candidates, rule: Rule) -> _Selection | None:
     ordered = _with_min_quality(ordered, hints)
     reason = f"Rule {rule.name} asks for it" + (f"; of its models it is {why}." if why else ".")
     if not ordered:
-        if fallback is None:
+        if fallback is None or (hints.strict and hints.min_quality is not None):
             return None
         ordered = [fallback]
         reason = (
@@ -204,6 +213,7 @@ def _select_by_learned_policy(candidates: Candidates) -> _Selection | None:
         reason=ranking.reason,
         policy=request.learned_policy.name,
         last_resort=_find_last_resort(candidates),
+        notes=ranking.notes,
         propensity=ranking.propensity,
         trace=ranking.trace,
     )
@@ -232,11 +242,18 @@ def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
 def _select_closest(quotes: Sequence[Quote], min_quality: float, policy: str) -> _Selection:
     """Return the models by expected quality, when none is expected to reach the minimum."""
     ordered = sorted(quotes, key=lambda quote: (-quote.quality, quote.expected_nano))
-    reason = (
-        f"No model is expected to reach a quality of {min_quality:.2f}; "
-        f"this one comes closest ({ordered[0].quality:.2f})."
-    )
-    return _Selection(quotes=ordered, reason=reason, policy=policy, notes=("min_quality",))
+    reason = format_below_minimum(min_quality, ordered[0].quality)
+    return _Selection(quotes=ordered, reason=reason, policy=policy, notes=(BELOW_MIN_QUALITY,))
+
+
+def _require_min_quality(selection: _Selection, min_quality: float) -> _Selection:
+    """Return `selection` without a last resort, which may be of any quality.
+
+    Raises NoCandidate when no model of it is expected to reach `min_quality`.
+    """
+    if selection.notes:
+        raise build_below_minimum_error(min_quality, selection.reason)
+    return structs.replace(selection, last_resort=None)
 
 
 def _select_fallback(candidates: Candidates, policy: str, last: Quote | None) -> _Selection:

@@ -23,6 +23,7 @@ from sophia.routing.bandit.performance.model import PerformanceModel
 from sophia.routing.bandit.performance.summary import pack_summaries
 from sophia.routing.bandit.policy import ArmRatings, Policy, PolicyContext, Vector
 from sophia.routing.bandit.trials import ArmTrial, compute_trial_probability
+from sophia.routing.explain.refusals import BELOW_MIN_QUALITY, format_below_minimum
 from sophia.routing.explain.trace import build_rated_arms, pack_context
 from sophia.routing.quotes import Quote, resolve_tradeoff
 from sophia.routing.types import (
@@ -110,26 +111,32 @@ class RoutingContext(Struct, frozen=True, kw_only=True):
         )
 
 
-class RankedQuotes(Struct, frozen=True):
+class RankedQuotes(Struct, frozen=True, kw_only=True):
     """Quotes in the order to try them, the reason for the first, and the trace."""
 
     quotes: list[Quote]
     reason: str
     propensity: float
     trace: DecisionTrace
+    notes: tuple[str, ...] = ()
 
 
 def rank_quotes(
     learned: LearnedPolicy, context: RoutingContext, quotes: Sequence[Quote], hints: Hints
 ) -> RankedQuotes | None:
-    """Return the order of `quotes`, or None when the policy declines or no arm is good enough.
+    """Return the order of `quotes`, or None when the policy declines.
 
-    With `min_quality` an arm must be expected to reach it at a standard deviation below.
+    With `min_quality` an arm must be expected to reach it at a standard deviation below. If none
+    is, the one that comes closest leads, and the others step in by the same measure.
     """
     ratings = _rate_quotes(learned, context, quotes)
+    lower: list[Quote] = []
+    shortfall: str | None = None
     if ratings is not None and hints.min_quality is not None:
-        enough = (ratings.quality - ratings.sd >= hints.min_quality).tolist()
-        quotes = [quote for quote, good in zip(quotes, enough, strict=True) if good]
+        bounds = ratings.quality - ratings.sd
+        if bounds.max() < hints.min_quality:
+            shortfall = format_below_minimum(hints.min_quality, float(bounds.max()))
+        quotes, lower = _split_by_quality(quotes, bounds, hints.min_quality)
         # Ratings leave out the uncertainty that all arms share, so fewer arms are rated again.
         ratings = _rate_quotes(learned, context, quotes)
     if ratings is None:
@@ -157,9 +164,7 @@ def rank_quotes(
     best = int(compute_utilities(options, weights).argmax())
     options = replace(options, trial=_find_trial(learned, context, models, cost, best))
     choice = choose_arm(options, weights, learned.exploration, context.uniform)
-    order = np.argsort(-choice.utility).tolist()
-    order.remove(choice.arm)
-    order.insert(0, choice.arm)
+    order = [choice.arm, *(at for at in np.argsort(-choice.utility).tolist() if at != choice.arm)]
     trace = replace(
         context.build_trace(),
         utility_weights=weights,
@@ -169,8 +174,28 @@ def rank_quotes(
         trial=options.trial,
         performance=pack_summaries(forecast, completion_cost),
     )
-    reason = _format_reason(options, choice, models, learned.outcomes)
-    return RankedQuotes([quotes[at] for at in order], reason, choice.propensity, trace)
+    return RankedQuotes(
+        quotes=[*(quotes[at] for at in order), *lower],
+        reason=shortfall or _format_reason(options, choice, models, learned.outcomes),
+        propensity=choice.propensity,
+        trace=trace,
+        notes=() if shortfall is None else (BELOW_MIN_QUALITY,),
+    )
+
+
+def _split_by_quality(
+    quotes: Sequence[Quote], bounds: Vector, min_quality: float
+) -> tuple[list[Quote], list[Quote]]:
+    """Return the quotes to choose from, and those that step in for them.
+
+    The first are those whose bound reaches `min_quality`, without substitutes. If none does, it is
+    the highest alone, and the others step in by their bounds.
+    """
+    enough = np.flatnonzero(bounds >= min_quality).tolist()
+    if enough:
+        return [quotes[at] for at in enough], []
+    first, *rest = np.argsort(-bounds, kind="stable").tolist()
+    return [quotes[first]], [quotes[at] for at in rest]
 
 
 def _estimate_costs(

@@ -58,6 +58,7 @@ class Hints(Struct, frozen=True, kw_only=True, gc=False):
     max_latency_ms: int | None = None
     cost_sensitive: bool | None = None
     min_quality: float | None = None
+    strict: bool = False
     max_cost_nano: int | None = None
     models: tuple[str, ...] = ()
     session_id: str | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from sophia.catalogue.catalogue import ResolvedModel
 from sophia.core.errors import BudgetExceeded, UnknownModel
+from sophia.routing.explain.refusals import BELOW_MIN_QUALITY
 from sophia.routing.model_name import is_route_name
 from sophia.routing.plan import build_plan, plan_named
 from sophia.routing.request import KeyLimits, RouteRequest
@@ -67,7 +68,8 @@ def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -
             context=context,
         )
     )
-    return Decision(plan, _NO_ALIASES, None, context)
+    warning = plan.reason if BELOW_MIN_QUALITY in plan.notes else None
+    return Decision(plan, _NO_ALIASES, warning, context)
 
 
 def _decide_named(

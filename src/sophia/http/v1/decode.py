@@ -272,6 +272,7 @@ def _build_hints(hints: SophiaHints | None, session_id: str | None) -> Hints:
         max_latency_ms=hints.max_latency_ms,
         cost_sensitive=hints.cost_sensitive,
         min_quality=hints.min_quality,
+        strict=hints.strict is True,
         max_cost_nano=None if cost is None else nano_from_usd(cost),
         models=tuple(hints.models or ()),
         session_id=hints.session_id or session_id,

@@ -14,6 +14,9 @@ from sophia.core.errors import (
 from sophia.routing.quotes import BUDGET_SOURCE, MAX_COST_SOURCE, PER_REQUEST_SOURCE, SpendLimit
 from sophia.routing.types import ExcludedModel
 
+BELOW_MIN_QUALITY = "min_quality"
+"""Note of a plan whose first model is not expected to reach the minimum quality."""
+
 _INCAPABLE = frozenset({"wrong_kind", "expired"})
 _BUDGET_REMEDIES = {
     PER_REQUEST_SOURCE: (
@@ -64,3 +67,17 @@ def build_no_candidate_error(limit: SpendLimit, excluded: Iterable[ExcludedModel
     if codes == {"context_length_exceeded"}:
         return ContextLengthExceeded(message, param="messages", details=details)
     return NoCandidate(message, details=details)
+
+
+def format_below_minimum(min_quality: float, closest: float) -> str:
+    """Return the reason for the model of quality `closest` when none reaches `min_quality`."""
+    return (
+        f"No model is expected to reach a quality of {min_quality:.2f}; "
+        f"this one comes closest ({closest:.2f})."
+    )
+
+
+def build_below_minimum_error(min_quality: float, reason: str) -> NoCandidate:
+    """Return the error for a minimum quality that no model is expected to reach."""
+    message = f"{reason} Lower min_quality, or leave out strict to get the best there is."
+    return NoCandidate(message, param="min_quality", details={"min_quality": min_quality})
