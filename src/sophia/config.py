@@ -130,9 +130,9 @@ class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Learning from outcomes which model does what well."""
 
     enabled: bool = True
-    """Learn from feedback, and let the learned policy choose once it has enough."""
+    """Let the learned policy choose: by its priors first, by outcomes once there are enough."""
     after: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
-    """Outcomes of a key before the learned policy chooses for it; until then the heuristic does."""
+    """Outcomes of a key before they decide for it; until then the priors do."""
     explore: bool = True
     """Try models of uncertain quality now and then. Without it no better model is discovered, and
     other policies cannot be evaluated from the ledger."""

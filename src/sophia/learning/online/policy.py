@@ -1,9 +1,9 @@
-"""The learned policy at work: it learns lesson by lesson, and serves once it is proven.
+"""The learned policy at work: it learns lesson by lesson, and steps back when it does worse.
 
-First the heuristic decides and its outcomes are learned from. After enough lessons the learned
-policy serves, while the heuristic keeps a share of the traffic for comparison; a policy shown to be
-worse is retired. Its state follows from a snapshot and the lessons since, in their order, so that
-every earlier state can be rebuilt.
+First the priors decide and their outcomes are learned from. After enough lessons the outcomes
+decide, while the priors keep a share of the traffic for comparison; outcomes shown to lead to worse
+choices are set aside. Its state follows from a snapshot and the lessons since, in their order, so
+that every earlier state can be rebuilt.
 """
 
 import logging
