@@ -27,6 +27,21 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 
+_SELECTED_ONLY = ("clients", "packaging")
+"""Markers of tests that need environments of their own: `make test-clients` and the like."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip those tests unless their marker is selected."""
+    for marker in _SELECTED_ONLY:
+        if marker in str(config.option.markexpr):
+            continue
+        skip = pytest.mark.skip(reason=f"make test-{marker} runs these")
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that has the current schema and no rows."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminal import SOPHIA, Ran, Run, Served, clean_environment
+from terminal import SOPHIA, Ran, Run, Served, clean_environment, serving
 from typer.testing import CliRunner
 
 from sophia.cli.main import app
@@ -17,28 +17,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A Sophia on a free port whose sandbox never waits."""
     data = tmp_path_factory.mktemp("served")
     quick = {"SOPHIA_SANDBOX_SPEED": "0", "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
-    process = subprocess.Popen(
-        [*SOPHIA, "serve", "--port", "0", "--data-dir", str(data)],
-        env=clean_environment() | quick,
-        cwd=data,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
+    command = ("sophia", "serve", "--port", "0", "--data-dir", str(data))
+    with serving(*command, folder=data, **quick) as printed:
         base_url = key = ""
-        for line in process.stdout:
+        for line in printed:
             if line.startswith("Sophia serves"):
                 base_url = line.split()[2].replace("localhost", "127.0.0.1")
             if "sk-sph-" in line:
                 key = line.split()[-1]
                 break
         yield Served(base_url, key, data)
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
 
 
 def runner(folder: Path) -> Run:

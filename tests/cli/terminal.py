@@ -1,8 +1,10 @@
 """What a run of the command line is, and what it is run with."""
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,3 +40,23 @@ def clean_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(read) and not name.lower().endswith("_proxy")
     } | {"PYTHONWARNINGS": "error::ResourceWarning"}
+
+
+@contextmanager
+def serving(*command: str, folder: Path, **environment: str) -> Iterator[Iterator[str]]:
+    """Run a server of this package and give the lines that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env=clean_environment() | environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield iter(process.stdout)
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()

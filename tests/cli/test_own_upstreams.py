@@ -1,16 +1,13 @@
 """Own upstreams without OpenRouter: their models alone are offered, and nobody else is called."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from terminal import Run, clean_environment
+from terminal import Run, serving
 
 SETTINGS = """
 upstreams:
@@ -21,26 +18,6 @@ upstreams:
       - {{id: "llama3.1:8b", served_as: meta-llama/llama-3.1-8b-instruct}}
       - {{id: "qwen3:32b", served_as: qwen/qwen3-32b}}
 """
-
-
-@contextmanager
-def serving(*command: str, folder: Path, **environment: str) -> Iterator[Iterator[str]]:
-    """Run a server of this package and give the lines that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env=clean_environment() | environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield iter(process.stdout)
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
 
 
 @pytest.fixture
