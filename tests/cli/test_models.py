@@ -24,6 +24,15 @@ def test_models_shows_the_profiles_first_and_how_many_there_are(run: Run) -> Non
     assert max(map(len, ran.out.splitlines())) <= 80
 
 
+def test_models_shows_the_pool_and_not_every_model_with_a_role(run: Run, tmp_path: Path) -> None:
+    """A denied model and one with limits of its own are served by name alone."""
+    text = "routing: {pool: {deny: [xiaomi/*], models: [anthropic/claude-opus-4.1]}}"
+    (tmp_path / "sophia.yaml").write_text(text)
+    chosen, _, named = run("models", "list", "--all", COLUMNS="120").out.partition("asked for by")
+    assert "anthropic/claude-opus-4.1 " in chosen and "xiaomi/" not in chosen
+    assert ":free" not in chosen and ":free" in named
+
+
 def test_models_leaves_no_folder_behind(run: Run, tmp_path: Path) -> None:
     """Looking makes nothing."""
     assert run("models", "list").code == 0

@@ -39,9 +39,9 @@ class Upstream:
         self._control("DELETE", "script")
 
     def last_body(self) -> dict[str, Any]:
-        """Return the decoded body of the last request."""
-        body = self._control("GET", "requests")["requests"][-1]["body"]
-        decoded: dict[str, Any] = json.loads(body)
+        """Return the decoded body of the last call; a new gateway reads price lists meanwhile."""
+        received = self._control("GET", "requests")["requests"]
+        decoded: dict[str, Any] = json.loads([one["body"] for one in received if one["body"]][-1])
         return decoded
 
     def _control(self, method: str, name: str, body: object = None) -> Any:

@@ -99,6 +99,13 @@ async def test_an_alias_of_a_choice_by_sophia_may_be_the_first_of_a_list(aliased
     assert (answer.status, answer.headers["x-sophia-policy"]) == (200, "priors")
 
 
+async def test_aliases_stand_for_their_models_in_the_only_models_to_choose_from(
+    aliased: Gateway,
+) -> None:
+    answer = await aliased.client.chat("sophia/auto", sophia={"models": ["gpt-4"]})
+    assert (answer.status, answer.headers["x-sophia-model"]) == (200, SONNET)
+
+
 async def test_aliases_hold_for_every_endpoint(aliased: Gateway) -> None:
     answer = await aliased.client.post("/v1/completions", {"model": "gpt-4", "prompt": "Once"})
     assert (answer.status, answer.json["model"]) == (200, SONNET)
@@ -116,6 +123,7 @@ async def test_a_name_without_an_alias_is_as_unknown_as_ever(aliased: Gateway) -
     ("settings", "message"),
     [
         ({"aliases": {"mine": "nobody/nothing"}}, "routing.aliases: mine.*nobody/nothing"),
+        ({"aliases": {"mine": "sophia/nothing"}}, "routing.aliases: mine.*sophia/nothing"),
         ({"pool": PoolSettings(models=("nobody/nothing",))}, "routing.pool.models.*nobody/nothing"),
         ({"pool": PoolSettings(roles=("fats",))}, "routing.pool.*no model to choose from"),
         ({"pool": PoolSettings(deny=("*",))}, "routing.pool.*no model to choose from"),

@@ -65,7 +65,8 @@ async def test_a_teams_outcomes_count_from_the_first_on(start: Start) -> None:
     async with start(learning=team) as gateway:
         told = await taught(gateway, 5, other=0.8)
         assert [one["policy"] for one in told] == ["hierarchical"] * 5
-        assert told[0]["reason"].startswith("Best quality for its price by 0 outcomes: ")
+        ratings = "public ratings and benchmarks"
+        assert told[0]["reason"].startswith(f"Best quality for its price by {ratings}: ")
         assert told[4]["reason"].startswith("Best quality for its price by 4 outcomes: ")
 
 

@@ -152,6 +152,16 @@ def test_a_wish_picks_its_candidate(wish: str, floor: float, first: str) -> None
     assert why
 
 
+@pytest.mark.parametrize(("wish", "first"), [("cheap", MINI), ("fast", FLASH)])
+def test_without_a_floor_the_best_model_sets_it(wish: str, first: str) -> None:
+    """In a pool of weak models the dearest is not the only one that is good enough."""
+    qualities = {SONNET: 0.62, FLASH: 0.55, MINI: 0.53, GEMMA: 0.4}
+    quotes = [replace(offered(id, asked()), quality=good) for id, good in qualities.items()]
+    ordered, _ = order_by_tradeoff(quotes, wish, None)
+    assert ordered[0].pool_model.id == first
+    assert ordered[-1].pool_model.id == GEMMA
+
+
 def test_of_two_models_of_equal_quality_the_cheaper_is_best() -> None:
     """A higher price must buy a higher quality."""
     quotes = [replace(offered(id, asked()), quality=0.9) for id in (SONNET, DEEPSEEK)]

@@ -98,7 +98,11 @@ def test_a_conversation_stays_on_its_model_unless_another_is_clearly_better() ->
 
 @pytest.mark.parametrize(
     ("outcomes", "source"),
-    [(None, "public ratings and benchmarks"), (0, "0 outcomes"), (1234, "1,234 outcomes")],
+    [
+        (None, "public ratings and benchmarks"),
+        (0, "public ratings and benchmarks"),
+        (1234, "1,234 outcomes"),
+    ],
 )
 def test_the_reason_tells_whether_outcomes_decided(outcomes: int | None, source: str) -> None:
     decided = ranked({SONNET: (0.9, 0.05)}, outcomes=outcomes)

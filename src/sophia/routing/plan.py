@@ -16,7 +16,7 @@ from sophia.routing.features.extract import build_default_features
 from sophia.routing.heuristic import choose_model_role, order_quotes, truncate_chain
 from sophia.routing.model_name import LEARNED_POLICY
 from sophia.routing.pool import PoolModel
-from sophia.routing.quotes import DEFAULT_MIN_QUALITY, Quote, order_by_tradeoff, resolve_tradeoff
+from sophia.routing.quotes import Quote, order_by_tradeoff, resolve_tradeoff
 from sophia.routing.rank import rank_quotes
 from sophia.routing.request import KeyLimits, RouteRequest
 from sophia.routing.rules.model import Rule
@@ -184,7 +184,7 @@ def _select_by_rule(candidates: Candidates, rule: Rule) -> _Selection | None:
     fallback = candidates.quote_by_name(rule.fallback) if rule.fallback else None
     affordable = [quote for quote in named.values() if quote.covers_expected]
     hints = candidates.request.hints
-    ordered, why = order_by_tradeoff(affordable, resolve_tradeoff(hints), _min_quality(hints))
+    ordered, why = order_by_tradeoff(affordable, resolve_tradeoff(hints), hints.min_quality)
     ordered = _with_min_quality(ordered, hints)
     reason = f"Rule {rule.name} asks for it" + (f"; of its models it is {why}." if why else ".")
     if not ordered:
@@ -226,7 +226,7 @@ def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
     tradeoff = resolve_tradeoff(hints) if policy == "heuristic" else policy
     last = _find_last_resort(candidates)
     affordable = order_quotes(role, candidates.find_quote_by_role, candidates.rank_by_quality())
-    ordered, why = order_by_tradeoff(affordable, tradeoff, _min_quality(hints))
+    ordered, why = order_by_tradeoff(affordable, tradeoff, hints.min_quality)
     ordered = _with_min_quality(ordered, hints)
     if not ordered and affordable and hints.min_quality is not None:
         return _select_closest(affordable, hints.min_quality, policy)
@@ -280,10 +280,6 @@ def _find_last_resort(candidates: Candidates) -> Quote | None:
         if quote is not None:
             return quote
     return candidates.find_quote_by_role("fallback")
-
-
-def _min_quality(hints: Hints) -> float:
-    return DEFAULT_MIN_QUALITY if hints.min_quality is None else hints.min_quality
 
 
 def _with_min_quality(quotes: list[Quote], hints: Hints) -> list[Quote]:

@@ -8,7 +8,8 @@ from sophia.core.money import TOKENS_PER_PRICE_UNIT, format_usd
 from sophia.routing.pool import UNKNOWN_QUALITY, PoolModel
 from sophia.routing.types import Features, Hints, Prompt
 
-DEFAULT_MIN_QUALITY = 0.8
+QUALITY_TOLERANCE = 0.1
+"""How far below the best expected quality a cheap or fast model may be without a minimum."""
 MIN_ANSWER_TOKENS = 16
 PER_REQUEST_SOURCE = "the per-request limit"
 BUDGET_SOURCE = "what is left of the budget"
@@ -126,15 +127,18 @@ def resolve_tradeoff(hints: Hints) -> str:
 
 
 def order_by_tradeoff(
-    quotes: Sequence[Quote], tradeoff: str, min_quality: float
+    quotes: Sequence[Quote], tradeoff: str, min_quality: float | None
 ) -> tuple[list[Quote], str]:
     """Return `quotes` ordered by `tradeoff` and the reason for the first.
 
-    Quotes under `min_quality` go last. Without a trade-off the order stays. "cheap" and "fast"
-    return nothing when no quote reaches the minimum: then the fallback answers.
+    Quotes under `min_quality` go last; None: those more than QUALITY_TOLERANCE below the best.
+    Without a trade-off the order stays. "cheap" and "fast" return nothing when no quote reaches the
+    minimum: then the fallback answers.
     """
     if not tradeoff or not quotes:
         return list(quotes), ""
+    if min_quality is None:
+        min_quality = max(quote.quality for quote in quotes) - QUALITY_TOLERANCE
     good = [quote for quote in quotes if quote.quality >= min_quality]
     if not good and tradeoff != "best":
         return [], ""

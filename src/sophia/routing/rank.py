@@ -289,8 +289,8 @@ def _format_reason(
         return f"A new model on trial: {expected}."
     if at != choice.best:
         return (
-            f"Explored with probability {choice.propensity:.2f} instead of "
+            f"Explored with probability {choice.propensity:.2g} instead of "
             f"{models[choice.best]}: {expected}."
         )
-    source = "public ratings and benchmarks" if outcomes is None else f"{outcomes:,} outcomes"
+    source = f"{outcomes:,} outcomes" if outcomes else "public ratings and benchmarks"
     return f"Best quality for its price by {source}: {expected}."

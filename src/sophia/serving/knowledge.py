@@ -10,13 +10,14 @@ from sophia.catalogue.catalogue import Catalogue, ResolvedModel
 from sophia.catalogue.model import Model
 from sophia.config import PoolSettings, RoutingSettings
 from sophia.core.calls import PriceCeiling
-from sophia.core.errors import ConfigError
+from sophia.core.errors import ConfigError, UnknownModel
 from sophia.learning.online.packaged import load_classifier
 from sophia.routing.features.classify import TaskClassifier
-from sophia.routing.model_name import is_route_name
+from sophia.routing.model_name import apply_model_name, is_route_name
 from sophia.routing.pool import ModelPool, PoolModel, QualityPrior, build_pool, is_pattern
-from sophia.routing.rules.model import RuleBook
+from sophia.routing.rules.model import RuleBook, find_rule
 from sophia.routing.rules.parse import RuleBookError, read_rules
+from sophia.routing.types import Features, Hints
 
 
 def _keep_roles(catalogue: Catalogue) -> Catalogue:
@@ -128,8 +129,7 @@ def build_knowledge(
     named = tuple(name for name in settings.pool.models if not is_pattern(name))
     _resolve_ids(catalogue, "routing.pool.models", named)
     for alias, target in settings.aliases.items():
-        if not is_route_name(target):
-            _resolve_ids(catalogue, f"routing.aliases: {alias}", (target,))
+        _check_alias(alias, target, catalogue, rulebook)
     pool = build_pool(catalogue, settings.pool, quality_prior)
     if not pool.models:
         raise ConfigError("`routing.pool` leaves no model to choose from; allow more")
@@ -145,6 +145,18 @@ def build_knowledge(
         aliases=settings.aliases,
         cache_size=settings.model_cache_size,
     )
+
+
+def _check_alias(alias: str, target: str, catalogue: Catalogue, rulebook: RuleBook) -> None:
+    """Raise ConfigError when an alias stands for a name that means nothing."""
+    setting = f"routing.aliases: {alias}"
+    if not is_route_name(target):
+        _resolve_ids(catalogue, setting, (target,))
+        return
+    try:
+        find_rule(rulebook, apply_model_name(target, Hints()), Features())
+    except UnknownModel as error:
+        raise ConfigError(f"{setting}: {error.message}") from None
 
 
 def _resolve_ids(catalogue: Catalogue, setting: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from sophia.learning.online.policy import OnlinePolicy, OnlineSettings
+from sophia.learning.online.probed import TaskKindWeights, update_prior_from_probes
 from sophia.learning.online.tenant_status import LoggedLesson
+from sophia.learning.priors.probe_prior import ProbeWins
 from sophia.routing.bandit.policy import Lesson, Policy, PolicyContext, Prior
 from sophia.routing.bandit.quality.hierarchical import HierarchicalPolicy
 
@@ -101,6 +103,26 @@ def test_an_arm_of_which_nothing_is_known_starts_at_the_mean_of_the_others() -> 
         policy.add_models(models)
         (quality,) = policy.learner.rate(PolicyContext(np.eye(TASKS)[0]), ["c/three"]).quality
         assert quality == pytest.approx(0.8)
+
+
+def test_probes_of_a_model_that_nothing_is_known_of_do_not_move_its_starting_point() -> None:
+    """Probing again with the same answers gives the same prior; it is no second evidence."""
+
+    def find(arm: str) -> Prior | None:
+        return None if arm.startswith("c/three") else prior(arm)
+
+    policy = OnlinePolicy(HierarchicalPolicy(TASKS), find)
+    policy.add_models([*MODELS, "c/three"])
+    kinds = TaskKindWeights(("code",), np.ones((TASKS, 1)))
+    lost = {"code": ProbeWins(count=40, losses=30)}
+    first, second = [
+        update_prior_from_probes(policy, "c/three", MODELS, lost, kinds) for _ in range(2)
+    ]
+    assert first.posterior is not None and second.posterior is not None
+    assert first.posterior.quality < first.prior.quality - 0.01
+    assert second.prior.quality == pytest.approx(first.prior.quality)
+    assert second.posterior.quality == pytest.approx(first.posterior.quality)
+    assert policy.unprobed_prior("c/three").mean == pytest.approx(0.8)
 
 
 def test_a_restored_policy_goes_on_bit_by_bit() -> None:

@@ -46,6 +46,7 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.money import nano_to_usd
 from sophia.learning.operations.arms import ArmSummary
 from sophia.routing.bandit.arms import strip_call_mode
+from sophia.routing.pool import build_pool
 
 _DEFAULT_ROWS = 50
 _MAX_LISTED_CHANGES = 5
@@ -101,8 +102,9 @@ def list_models(
             and (parameter is None or parameter in model.supported_parameters)
         )
 
+    pool = build_pool(catalogue, settings.routing.pool, lambda _: {}).by_id
     found = sorted(
-        filter(matches, catalogue.models), key=lambda model: (model.profile is None, model.id)
+        filter(matches, catalogue.models), key=lambda model: (model.id not in pool, model.id)
     )
     if json:
         arms: dict[str, list[dict[str, object]]] = {}
@@ -112,8 +114,8 @@ def list_models(
         return
     shown = found if show_all else found[:_DEFAULT_ROWS]
     out = build_console()
-    _print_models(out, [model for model in shown if model.profile is not None], with_role=True)
-    _print_models(out, [model for model in shown if model.profile is None], with_role=False)
+    _print_models(out, [model for model in shown if model.id in pool], with_role=True)
+    _print_models(out, [model for model in shown if model.id not in pool], with_role=False)
     if catalogue.doubtful_prices:
         text = f"Prices that look wrong: {', '.join(catalogue.doubtful_prices)}"
         out.print(Text(strip_control_characters(text), style="yellow"))

@@ -79,7 +79,7 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
         stream=bool(body.stream),
         fields=fields,
         prompt=prompt,
-        hints=apply_model_name(model, _build_hints(hints, body.session_id)),
+        hints=apply_model_name(model, _build_hints(hints, body.session_id, resolve_alias)),
         max_tokens_field="max_completion_tokens" if longest else "max_tokens",
         annotate=hints is None or hints.annotate is not False,
         include_usage=options is None or options.include_usage is not False,
@@ -262,7 +262,9 @@ def _parse_hint_headers(headers: Headers) -> SophiaHints | None:
         raise BadRequest(f"Header `{header}`: {problem}.", param=header) from None
 
 
-def _build_hints(hints: SophiaHints | None, session_id: str | None) -> Hints:
+def _build_hints(
+    hints: SophiaHints | None, session_id: str | None, resolve_alias: Callable[[str], str]
+) -> Hints:
     if hints is None:
         return _NO_HINTS if session_id is None else Hints(session_id=session_id)
     cost = hints.max_cost_usd
@@ -274,7 +276,7 @@ def _build_hints(hints: SophiaHints | None, session_id: str | None) -> Hints:
         min_quality=hints.min_quality,
         strict=hints.strict is True,
         max_cost_nano=None if cost is None else nano_from_usd(cost),
-        models=tuple(hints.models or ()),
+        models=tuple(map(resolve_alias, hints.models or ())),
         session_id=hints.session_id or session_id,
         cascade=hints.cascade,
         webhook=hints.webhook,

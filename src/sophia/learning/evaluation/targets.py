@@ -15,7 +15,7 @@ from sophia.routing.bandit.choose import QUALITY_BIAS_PRESETS, ChoiceSet, choose
 from sophia.routing.bandit.policy import ArmRatings, Matrix, Vector
 from sophia.routing.heuristic import choose_model_role, order_quotes
 from sophia.routing.pool import UNKNOWN_QUALITY, ModelPool
-from sophia.routing.quotes import DEFAULT_MIN_QUALITY, Quote, order_by_tradeoff
+from sophia.routing.quotes import Quote, order_by_tradeoff
 from sophia.routing.rank import FAST_LATENESS_PENALTY
 
 
@@ -134,7 +134,7 @@ def heuristic_propensities(decision: LoggedDecision, pool: ModelPool) -> Vector:
 
     ranked = [quotes[model.id] for model in pool.by_quality[task] if model.id in quotes]
     affordable = order_quotes(choose_model_role(decision.features)[0], find_by_role, ranked)
-    ordered, _ = order_by_tradeoff(affordable, _infer_tradeoff(decision), DEFAULT_MIN_QUALITY)
+    ordered, _ = order_by_tradeoff(affordable, _infer_tradeoff(decision), None)
     cheapest = min(affordable, key=lambda quote: quote.expected_nano)
     first = ordered[0] if ordered else find_by_role("fallback") or cheapest
     return _one_hot(len(models), models.index(first.pool_model.id))

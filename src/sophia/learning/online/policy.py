@@ -171,13 +171,17 @@ class OnlinePolicy:
         return Prior(np.array(mean), np.array(sd)) if mean else self.unprobed_prior(arm)
 
     def unprobed_prior(self, arm: str) -> Prior:
-        """Return an arm's prior without probes; without any it is the mean of the known arms."""
-        return self._find_prior(arm) or self.learner.default_prior()
+        """Return an arm's prior without probes; without any it is the mean of the other models."""
+        return self._find_prior(arm) or self.learner.default_prior(strip_call_mode(arm))
+
+    def set_prior(self, arm: str, prior: Prior) -> None:
+        """Set an arm's prior. Raises ValueError when it has outcomes."""
+        self.learner.set_prior(arm, prior)
+        self._priors = None
 
     def set_probe_prior(self, arm: str, prior: Prior) -> None:
         """Set an arm's prior from its probes. Raises ValueError when it has outcomes."""
-        self.learner.set_prior(arm, prior)
-        self._priors = None
+        self.set_prior(arm, prior)
         self.probe_priors[arm] = (prior.mean.tolist(), prior.sd.tolist())
 
     def set_speed_priors(self, models: Collection[str]) -> None:

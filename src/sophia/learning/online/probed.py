@@ -55,11 +55,11 @@ def update_prior_from_probes(
     """
     arms = [format_arm(model, call) for call in CALL_KINDS]
     for arm in arms:
-        policy.learner.set_prior(arm, policy.unprobed_prior(arm))
+        policy.set_prior(arm, policy.unprobed_prior(arm))
     prior = _quality_by_kind(policy, model, categories)
     if sum(counts.count for counts in pairs.values()) < MIN_PAIRS:
         for arm in arms:
-            policy.learner.set_prior(arm, policy.prior(arm))
+            policy.set_prior(arm, policy.prior(arm))
         return ProbeResult(prior, None)
     references = [_quality_by_kind(policy, name, categories) for name in reference_models]
     shift = estimate_ability_shift(categories.names, pairs, prior, references)

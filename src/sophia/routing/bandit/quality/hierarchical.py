@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
-from sophia.routing.bandit.arms import is_arm_variant
+from sophia.routing.bandit.arms import is_arm_variant, strip_call_mode
 from sophia.routing.bandit.policy import ArmRatings, Lesson, Matrix, PolicyContext, Prior, Vector
 from sophia.routing.bandit.quality.batch import LessonBatch
 from sophia.routing.bandit.quality.lookup import build_row_slice, lookup_rows, nearest_known_arm
@@ -274,10 +274,14 @@ class HierarchicalPolicy:
         self._prior_mean = np.concatenate([self._prior_mean, prior.mean[None]])
         self._prior_sd = np.concatenate([self._prior_sd, prior.sd[None]])
 
-    def default_prior(self) -> Prior:
-        """Return the prior of an arm of which nothing is known."""
+    def default_prior(self, model: str = "") -> Prior:
+        """Return the prior of an arm of which nothing is known: the mean of the other models'."""
         tasks = self.task_count
-        mean = self._prior_mean.mean(axis=0) if self._rows else np.full(tasks, DEFAULT_MEAN)
+        others = self._prior_mean
+        if model:
+            rows = [row for arm, row in self._rows.items() if strip_call_mode(arm) != model]
+            others = others[rows]
+        mean = others.mean(axis=0) if len(others) else np.full(tasks, DEFAULT_MEAN)
         return Prior(mean, np.full(tasks, DEFAULT_SD))
 
     def _shared_prior_variance(self) -> Vector:
