@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.request import Request, urlopen
 
 import pytest
 from terminal import Run, Served
@@ -91,6 +92,22 @@ def test_the_policy_is_shown_with_its_history(served: Served, run: Run) -> None:
     (step, *_) = json.loads(run("policy", "history", "--json", *data).out)
     assert (step["reason"], step["kept"]) == ("priors alone", True)
     assert "priors alone" in run("policy", "history", *data).out
+
+
+def test_the_policy_is_shown_with_outcomes_since_the_last_snapshot(
+    served: Served, run: Run
+) -> None:
+    """A server writes a snapshot after hundreds of outcomes; the command reads the ledger too."""
+    data = ("--data-dir", str(served.data))
+    decision = decide(served, run, "sophia/auto")
+    headers = {"Authorization": f"Bearer {served.key}", "Content-Type": "application/json"}
+    body = json.dumps({"decision_id": decision, "score": 0.0}).encode()
+    urlopen(Request(f"{served.base_url}/feedback", body, headers)).close()  # noqa: S310
+    ran = run("policy", "show", *data, COLUMNS="90")
+    assert re.search(r"by outcomes of key \w+, 1 until now; they decide from 100 on", ran.out), (
+        ran.out
+    )
+    assert max(map(len, ran.out.splitlines()[:12])) <= 90
 
 
 @pytest.mark.parametrize(

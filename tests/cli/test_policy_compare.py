@@ -79,7 +79,24 @@ def test_what_the_ledger_cannot_tell_is_refused_with_the_remedy(
         "policy", "compare", "--policy", "model:c/weak", "--days", "2", "--data-dir", str(ledger)
     )
     assert ran.code == 0
-    assert "refused" in ran.out and "--days" in ran.out and "learning.explore" in ran.out
+    assert (
+        "No score yet for model:c/weak: " in ran.out
+        and "--days" in ran.out
+        and "learning.explore" in ran.out
+    )
+
+
+def test_on_the_first_day_one_sentence_says_that_there_are_no_scores_yet(
+    run: Run, tmp_path: Path
+) -> None:
+    now = int(time.time() * 1000) - 60_000
+    asyncio.run(fill(tmp_path / "sophia.db", now, 24, 0.9, ("learned",), 1000))
+    policies = ("--policy", "model:a/cheap", "--policy", "heuristic")
+    ran = run("policy", "compare", *policies, "--data-dir", str(tmp_path))
+    assert ran.code == 0, ran.err
+    words = " ".join(ran.out.split())
+    assert words.count("200 are needed") == words.count("No scores yet: ") == 1
+    assert " gain " not in words and " against " in words
 
 
 @pytest.mark.parametrize(

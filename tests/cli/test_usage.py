@@ -68,6 +68,20 @@ async def test_the_report_adds_up_by_model(ledger: Path) -> None:
     assert (rows["c"].requests, rows["c"].open_holds) == (0, 1)
 
 
+async def test_only_the_answers_that_callers_got_are_compared(tmp_path: Path) -> None:
+    """Not the first answer of a cascade, nor a judge's, nor what failed before."""
+    store = SqliteStore(tmp_path / "sophia.db")
+    path = tmp_path / "sophia.db"
+    for attempt, failure in ((16, "check:schema"), (17, None), (31, None), (32, "status:500")):
+        await store.reserve(_intent(attempt, "a", 1000))
+        store.settle(_outcome(attempt, "a", 100, failure=failure))
+    await store.close()
+    report = read_usage(path, "model", TODAY)
+    assert report is not None
+    assert report.served_tokens == (20, 40)
+    assert report.rows[0].prompt_tokens == 40
+
+
 async def test_a_request_counts_once_for_its_key(ledger: Path) -> None:
     """Two attempts of one request are one request of the key, and of the day."""
     (by_key,), (by_day,) = totals(ledger, "key"), totals(ledger, "day")

@@ -139,6 +139,7 @@ async def test_a_token_limit_ends_with_length(client: Client) -> None:
         ({"tool_choice": "required"}, "Hello"),
         ({"tool_choice": {"type": "function", "function": {"name": "get_weather"}}}, "Hello"),
         ({}, "Please use get_weather for Oslo"),
+        ({}, "What will the weather be like in Oslo?"),
     ],
 )
 async def test_a_tool_call_fits_its_schema(client: Client, how: dict[str, Any], text: str) -> None:
@@ -154,6 +155,7 @@ async def test_a_tool_call_fits_its_schema(client: Client, how: dict[str, Any], 
     assert arguments["days"] == 3
     assert arguments["unit"] == "celsius"
     assert set(arguments) == {"city", "days", "unit"}
+    assert arguments["city"] == "Oslo" or "Oslo" not in text
 
     stream = await client.post({**body, "stream": True})
     check_stream(stream.chunks)
@@ -192,6 +194,30 @@ async def test_structured_output_fits_its_schema(client: Client) -> None:
     assert value == {"steps": [{"n": 1}, {"n": 1}], "when": "2026-01-31", "share": 0.5}
     plain = await client.post(chat(response_format={"type": "json_object"}, stream=True))
     assert isinstance(json.loads(plain.text), dict)
+
+
+SCORE = 'Reply with one JSON object: {"flaws": "at most 20 words", "score": N}.'
+DESCRIBED = f"Reply in JSON. {json.dumps({'properties': {'title': {'type': 'string'}}})}"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "how", "fields"),
+    [
+        (SCORE, {}, {"flaws": str, "score": int}),
+        (SCORE, {"response_format": {"type": "json_object"}}, {"flaws": str, "score": int}),
+        (DESCRIBED, {"response_format": {"type": "json_object"}}, {"title": str}),
+    ],
+)
+async def test_json_has_the_fields_that_the_prompt_describes(
+    client: Client, instruction: str, how: dict[str, Any], fields: dict[str, type]
+) -> None:
+    """A judge's prompt and clients without structured output describe the object in words."""
+    turns = [("system", instruction), ("user", "Judge this.")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    answer = await client.post({**chat(), "messages": messages, **how})
+    value = json.loads(answer.json["choices"][0]["message"]["content"])
+    assert {name: type(one) for name, one in value.items()} == fields
+    assert 5 <= value.get("score", 5) <= 9
 
 
 async def test_reasoning_comes_first_and_is_counted(client: Client) -> None:

@@ -27,6 +27,24 @@ async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
 
 
 @needs_engine
+async def test_the_first_answer_is_short_and_says_that_no_real_model_wrote_it() -> None:
+    weights = find_model_file()
+    assert weights is not None
+    model = LocalTextGenerator(weights)
+    async with ScriptedUpstream(models=MODELS, local_model=model) as up:
+        model.start()
+        client = Client(up)
+        answer = await client.post(chat(text="What is the capital of France?"), patience=30)
+        text = answer.json["choices"][0]["message"]["content"]
+        assert "Paris" in text and text.endswith(f"\n\n{NOTICE}") and len(text) < 200
+
+        poem = await client.post(chat(text="Write a long poem about the sea."), patience=60)
+        choice = poem.json["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        assert choice["message"]["content"].removesuffix(f"\n\n{NOTICE}")[-1] in ".!?\n"
+
+
+@needs_engine
 async def test_plain_text_is_generated_and_marked() -> None:
     weights = find_model_file()
     assert weights is not None

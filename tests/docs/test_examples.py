@@ -19,6 +19,7 @@ DOCUMENTS = [
     ROOT / "docs" / "tutorial" / "first-answer.md",
     ROOT / "docs" / "how-to" / "keys-and-budgets.md",
     ROOT / "docs" / "how-to" / "cascade.md",
+    ROOT / "docs" / "how-to" / "sandbox.md",
 ]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RULES = re.compile(r"^```yaml\n# routing-rules.yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,15 +56,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         command, cwd=folder, env=known, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
-        base, key = welcome(server)
-        yield {**known, "SOPHIA_API_KEY": key, "SOPHIA_BASE_URL": base}
+        base, key, sandbox = welcome(server)
+        yield {**known, "SOPHIA_API_KEY": key, "SOPHIA_BASE_URL": base, "SANDBOX": sandbox}
     finally:
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=20)
 
 
-def welcome(server: "subprocess.Popen[str]") -> tuple[str, str]:
-    """Return the address and the key that a first start prints."""
+def welcome(server: "subprocess.Popen[str]") -> tuple[str, str, str]:
+    """Return the address, the key and the sandbox's address that a first start prints."""
     said = ""
     for line in server.stdout or ():
         said += line
@@ -71,8 +72,9 @@ def welcome(server: "subprocess.Popen[str]") -> tuple[str, str]:
             break
     address = re.search(r"http://localhost:\d+/v1", said)
     key = KEY.search(said)
-    assert address and key, said
-    return address[0], key[0]
+    sandbox = re.search(r"the sandbox at (http://[\d.:]+)", said)
+    assert address and key and sandbox, said
+    return address[0], key[0], sandbox[1]
 
 
 @pytest.mark.parametrize(("language", "code"), examples())
@@ -90,6 +92,8 @@ def test_the_example_runs(
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert '"error"' not in result.stdout
+    # A page that scripts an answer for a cascade shows its retry.
+    assert '"steps"' not in code or "cascade" not in code or '"attempts":2' in result.stdout
 
 
 def test_the_rules_of_the_how_to_are_accepted() -> None:

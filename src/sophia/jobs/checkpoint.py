@@ -17,13 +17,15 @@ from sophia.serving.learned.prompt_histories import PromptHistories
 
 log = logging.getLogger("sophia.learning")
 
-# New lessons after which a snapshot is due, and new answer measurements worth one at shutdown.
+# New lessons after which a snapshot is due, and the least new answer measurements worth one.
 CHECKPOINT_LESSONS, CHECKPOINT_ANSWERS = 500, 50
 
 
 @dataclass(slots=True, kw_only=True)
 class PolicyCheckpoint:
     """Timer that writes a snapshot of `policy` after 500 lessons, or when the pool has a new arm.
+
+    Measured answers are not in the ledger, so it also writes one when their number has doubled.
 
     `models` returns the current pool; `lock` is held while lessons or snapshots change the policy.
     """
@@ -71,7 +73,10 @@ class PolicyCheckpoint:
         self.policy.set_speed_priors(models)
         if self.policy.unknown_arms(models):
             await self._add_models(models)
-        elif self.policy.lesson_count - self._saved_lessons >= CHECKPOINT_LESSONS:
+            return
+        lessons = self.policy.lesson_count - self._saved_lessons
+        answers = self.policy.answer_count - self._saved_answers
+        if lessons >= CHECKPOINT_LESSONS or answers >= max(CHECKPOINT_ANSWERS, self._saved_answers):
             await self._checkpoint("as it stands")
 
     async def _checkpoint(self, reason: str) -> None:
@@ -111,6 +116,7 @@ class PolicyCheckpoint:
             copy.snapshot_id = await self._publish(copy, copy.snapshot(), reason, amends=True)
         self.policy.replace_with(copy)
         self._saved_lessons = self.policy.lesson_count
+        self._saved_answers = self.policy.answer_count
         return True
 
     async def _publish(

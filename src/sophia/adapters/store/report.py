@@ -10,6 +10,7 @@ from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
 from sophia.adapters.store.writer import open_ledger_connection
 from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
+from sophia.core.rows import CHECK_FAILED_PREFIX, RUBRIC_FINISH
 
 GroupBy = Literal["model", "key", "day"]
 
@@ -30,6 +31,15 @@ _OPEN_HOLDS_SQL = """
 SELECT i.{column}, COUNT(*), SUM(i.held_nano)
 FROM intents i LEFT JOIN outcomes o USING (attempt_id)
 WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.state = 'unknown') GROUP BY 1
+"""
+# The attempt whose answer the caller got, as `find_served_outcome` finds it.
+_SERVED_SQL = """
+SELECT IFNULL(SUM(prompt_tokens), 0), IFNULL(SUM(completion_tokens), 0) FROM (
+  SELECT prompt_tokens, completion_tokens, ROW_NUMBER() OVER (
+    PARTITION BY attempt_id & ~? ORDER BY failure IS NULL DESC,
+      IFNULL(failure LIKE ?, 0) DESC, attempt_id DESC) AS place
+  FROM outcomes WHERE window >= ? AND attempt_id & ? != ? AND finish_reason IS NOT ?)
+WHERE place = 1
 """
 
 
@@ -58,11 +68,16 @@ class UsageTotals:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Usage by group and by day, and the names of keys by id."""
+    """Usage by group and by day, and the names of keys by id.
+
+    `served_tokens` are the prompt and completion tokens of the answers that callers got: one
+    attempt of each request, and no judge's.
+    """
 
     rows: Sequence[UsageTotals]
     daily: Sequence[UsageTotals]
     key_names: dict[str, str]
+    served_tokens: tuple[int, int]
 
 
 def read_usage(path: Path, group_by: GroupBy, since: str) -> UsageReport | None:
@@ -79,7 +94,10 @@ def read_usage(path: Path, group_by: GroupBy, since: str) -> UsageReport | None:
             rows = _sum_by(connection, group_by, since)
             daily = rows if group_by == "day" else _sum_by(connection, "day", since)
             names = connection.execute("SELECT id, name FROM keys") if group_by == "key" else ()
-            return UsageReport(rows, daily, {str(id): str(name) for id, name in names})
+            ids = (since, MAX_ATTEMPTS, JUDGE_ATTEMPT)
+            values = (MAX_ATTEMPTS, f"{CHECK_FAILED_PREFIX}%", *ids, RUBRIC_FINISH)
+            (served,) = connection.execute(_SERVED_SQL, values)
+            return UsageReport(rows, daily, {str(id): str(name) for id, name in names}, served)
     except load_sqlite().Error as error:
         raise LedgerUnreadable(str(error)) from error
 

@@ -1,6 +1,7 @@
 """`sophia policy compare`: expected cost and score of other policies on the logged requests."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -51,9 +52,9 @@ _WIDE_LEGEND = (
     "worth: effective number of decisions; below 200 no score is reported.",
 )
 _REMEDY = (
-    "Where a score is refused: take more days (--days), get feedback on more requests, or choose a "
-    "policy closer to the logged one (--quality-bias). With `learning.explore: false` only the "
-    "logged policy can be scored."
+    "For a score take more days (--days), get feedback on more requests, or choose a policy closer "
+    "to the logged one (--quality-bias). With `learning.explore: false` only the logged policy can "
+    "be scored."
 )
 
 
@@ -150,33 +151,42 @@ def _print_log_summary(report: CounterfactualReport, console: Console) -> None:
 
 
 def _print_policies(report: CounterfactualReport, console: Console) -> None:
-    wide = is_wide_terminal(console)
-    heads = ("score", "gain", "cost", "against", *(("agrees", "worth") if wide else ()))
-    rows, notes, refused = [], [], False
+    wide, scored = is_wide_terminal(console), _any_score([each.overall for each in report.policies])
+    heads = [*(["score", "gain"] if scored else []), "cost", "against"]
+    heads += ["agrees", "worth"] if wide else []
+    rows, notes, refused = [], [], defaultdict[str, list[str]](list)
     for result in report.policies:
         overall, gain = result.overall, result.gain
         worth = overall.estimate.support.effective_sample_size
+        difference = gain.difference if isinstance(gain, PolicyComparison) else None
+        gained = _format_estimate(difference, "+.3f") if difference else "-"
         row = (
             result.policy,
-            _format_score(overall),
-            _format_estimate(gain.difference, "+.3f")
-            if isinstance(gain, PolicyComparison)
-            else "-",
+            *([_format_score(overall), gained] if scored else []),
             format_money(overall.cost_usd),
             _format_relative_cost(overall),
             *([f"{result.agreement:.0%}", f"{worth:,.0f}"] if wide else []),
         )
         rows.append(row)
         if not isinstance(overall.estimate, OffPolicyEstimate):
-            refused = True
-            notes.append(f"No score for {result.policy}: {overall.estimate.reason}.")
+            refused[overall.estimate.reason].append(result.policy)
         notes += [f"{result.policy}: {result.note}"] if result.note else []
     console.print(build_table("policy", *heads, numeric=heads, rows=rows))
-    for line in (*_LEGEND, *(_WIDE_LEGEND if wide else ())):
+    legend = _LEGEND if scored else _LEGEND[1:]
+    for line in (*legend, *(_WIDE_LEGEND if wide else ())):
         console.print(line, style="dim")
+    if refused and not scored:
+        # Without a score of the decisions as they were there is none of any other.
+        notes.append(f"No scores yet: {next(iter(refused))}.")
+    else:
+        notes += [f"No score yet for {', '.join(who)}: {why}." for why, who in refused.items()]
     notes += [_REMEDY] if refused else []
     for line in notes:
         console.print(strip_control_characters(line), style="yellow", markup=False)
+
+
+def _any_score(parts: Sequence[DecisionSlice]) -> bool:
+    return any(isinstance(part.estimate, OffPolicyEstimate) for part in parts)
 
 
 def _print_breakdown(
@@ -184,7 +194,8 @@ def _print_breakdown(
 ) -> None:
     if len(parts) < 2:
         return
-    heads = ("decisions", "scored", "score", "cost", "against")
+    scored = _any_score(parts)
+    heads = ("decisions", "scored", *(["score"] if scored else []), "cost", "against")
     bars = 1 if is_wide_terminal(console) else 0
     most = max(part.cost_usd for part in parts)
     rows: list[tuple[RenderableType, ...]] = [
@@ -192,7 +203,7 @@ def _print_breakdown(
             part.name,
             f"{part.decisions:,}",
             f"{part.scored:,}",
-            _format_score(part),
+            *([_format_score(part)] if scored else []),
             format_money(part.cost_usd),
             _format_relative_cost(part),
             *[Bar(most or 1.0, 0.0, part.cost_usd, width=_BAR)] * bars,
@@ -208,7 +219,7 @@ def _format_score(part: DecisionSlice) -> Text:
     if isinstance(estimate, OffPolicyEstimate):
         return _format_estimate(estimate.dr, ".3f")
     worth = estimate.support.effective_sample_size
-    return Text.assemble("refused\n", (f"worth {worth:,.0f}", "dim"))
+    return Text.assemble("too few\n", (f"worth {worth:,.0f}", "dim"))
 
 
 def _format_relative_cost(part: DecisionSlice) -> str:

@@ -25,7 +25,7 @@ from sophia.catalogue.refresh import (
     save_listing,
 )
 from sophia.cli.commands.models_probe import probe_new_model
-from sophia.cli.commands.policy import arm_to_json, load_arm_summaries, print_arms
+from sophia.cli.commands.policy import arm_to_json, load_learned_arms, print_arms
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import (
@@ -160,7 +160,7 @@ def _read_arms(settings: Settings) -> list[ArmSummary]:
     """Return what was learned of the models; nothing, and no new folder, before the first start."""
     if not (Path(settings.data_dir) / SNAPSHOT_FOLDER).exists():
         return []
-    return load_arm_summaries(settings)
+    return list(load_learned_arms(settings).arms)
 
 
 @models.command("refresh")

@@ -79,11 +79,15 @@ async def _probe(settings: Settings, request: ProbeRequest) -> ProbeReport:
 
 def _format_estimate(estimate: ProbeEstimate, limit_usd: float) -> str:
     baselines = " and ".join(estimate.baselines)
-    return (
+    most_usd = nano_to_usd(estimate.max_nano)
+    text = (
         f"{estimate.requests} requests to {estimate.model} and {baselines}: about "
-        f"{format_money(nano_to_usd(estimate.expected_nano))}, at most {format_money(limit_usd)}; "
-        f"with the longest answers they would cost {format_money(nano_to_usd(estimate.max_nano))}."
+        f"{format_money(nano_to_usd(estimate.expected_nano))}, at most "
+        f"{format_money(min(limit_usd, most_usd))}"
     )
+    if most_usd <= limit_usd:
+        return f"{text}."
+    return f"{text}; with the longest answers they would cost {format_money(most_usd)}."
 
 
 def _print_report(report: ProbeReport) -> None:

@@ -1,7 +1,9 @@
 """`sophia policy`: the learned policy, its snapshots, and other policies beside it."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,28 +22,36 @@ from sophia.cli.terminal import (
     print_json,
     strip_control_characters,
 )
-from sophia.compose.offline import build_policy_archive, load_knowledge, open_data_folder
+from sophia.compose.offline import (
+    build_policy_archive,
+    ledger_path,
+    load_knowledge,
+    open_data_folder,
+    open_store,
+)
 from sophia.config import Settings
 from sophia.core.errors import ConfigError
 from sophia.core.money import nano_to_usd
 from sophia.learning.evaluation.nonresponse import MeanEstimate, ScoreEstimates
+from sophia.learning.online.policy import OnlinePolicy
 from sophia.learning.operations.arms import (
     EXAMPLE_COMPLETION_TOKENS,
     EXAMPLE_PROMPT_TOKENS,
     ArmSummary,
+    load_current_policy,
     summarize_arms,
 )
 from sophia.learning.operations.retrain import retrain_policy
 from sophia.learning.operations.rollback import roll_back
 from sophia.learning.priors.book import read_saved_priors
 from sophia.learning.snapshots import SnapshotConflict, UnknownSnapshot
+from sophia.routing.bandit.performance.latency import SpeedPrior
 
 policy = typer.Typer(help="The learned routing policy.", no_args_is_help=True)
 
 _LEGEND = (
     f"Cost and seconds are of a complete answer to {EXAMPLE_PROMPT_TOKENS:,} tokens where "
-    f"{EXAMPLE_COMPLETION_TOKENS} are expected.\nIn brackets: 90 % ranges of the median and of the "
-    "share of failures."
+    f"{EXAMPLE_COMPLETION_TOKENS} are expected, by the measured answers; `--json` adds the ranges."
 )
 _WEIGHTING_LABELS = {"request": "by request and model", "score": "by request, model and score"}
 
@@ -49,19 +59,21 @@ _WEIGHTING_LABELS = {"request": "by request and model", "score": "by request, mo
 @policy.command("show")
 def show_policy(
     key: Annotated[
-        str | None, typer.Option(help="The id of the key whose feedback counts.")
+        str | None,
+        typer.Option(help="The id of the key whose feedback counts; default: the only one."),
     ] = None,
     json: Json = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
     """Show expected quality, cost and time of each model and call mode."""
-    arms = load_arm_summaries(load_command_settings(config, data_dir), key or "")
-    arms.sort(key=lambda arm: (-arm.quality, arm.arm))
+    learned = load_learned_arms(load_command_settings(config, data_dir), key)
+    arms = sorted(learned.arms, key=lambda arm: (-arm.quality, arm.arm))
     if json:
         print_json([arm_to_json(arm) for arm in arms])
     else:
         print_arms(arms)
+        build_console().print(strip_control_characters(learned.basis), markup=False)
 
 
 @policy.command("history")
@@ -170,34 +182,70 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def load_arm_summaries(settings: Settings, key_id: str = "") -> list[ArmSummary]:
-    """Return the arms of the pool by the active snapshot. Raises BrokenSnapshot."""
+@dataclass(frozen=True, slots=True)
+class LearnedArms:
+    """The arms of the pool, and a sentence on whose outcomes they are by."""
+
+    arms: Sequence[ArmSummary]
+    basis: str
+
+
+def load_learned_arms(settings: Settings, key_id: str | None = None) -> LearnedArms:
+    """Return what was learned from the feedback of a key, by default of the only one that gave any.
+
+    Raises BrokenSnapshot.
+    """
     pool = load_knowledge(settings).pool
-    return summarize_arms(build_policy_archive(settings, pool.speed_prior), pool, key_id)
+    learned = asyncio.run(_load_policy(settings, pool.speed_prior))
+    keys = learned.tenants()
+    if key_id is None and len(keys) == 1:
+        key_id = keys[0]
+    return LearnedArms(
+        summarize_arms(learned, pool, key_id or ""), _describe_basis(learned, key_id)
+    )
+
+
+async def _load_policy(
+    settings: Settings, speed_prior: Callable[[str], SpeedPrior]
+) -> OnlinePolicy:
+    archive = build_policy_archive(settings, speed_prior)
+    if not ledger_path(Path(settings.data_dir)).exists():
+        return archive.load_active()
+    async with open_store(settings) as store:
+        return await load_current_policy(archive, store)
+
+
+def _describe_basis(learned: OnlinePolicy, key_id: str | None) -> str:
+    if key_id is None:
+        counts = ", ".join(f"{key}: {learned.status(key).lessons:,}" for key in learned.tenants())
+        note = f" Outcomes by key: {counts}; --key shows one's." if counts else ""
+        return f"Qualities are by public ratings and benchmarks.{note}"
+    status = learned.status("" if learned.shared else key_id)
+    owner = f"key {key_id}" if key_id else "all keys"
+    text = f"Qualities are by outcomes of {owner}, {status.lessons:,} until now"
+    if status.rollout is None and status.lessons < status.eligible_at:
+        return f"{text}; they decide from {status.eligible_at:,} on."
+    return f"{text}."
 
 
 def print_arms(arms: Sequence[ArmSummary]) -> None:
     """Print arms as a table."""
     numbers = ("quality", "cost", "p50", "p95", "fails", "answers")
-    out = build_table("arm", *numbers, numeric=numbers)
+    out = build_table("model", *numbers, numeric=numbers)
     for arm in arms:
         summary = arm.performance
-        low, high = summary.p50_range_ms
-        least, most = summary.failure_range
-        cost, sd = (
-            format_money(nano_to_usd(round(n))) for n in (arm.cost_nano, summary.cost_sd_nano)
-        )
         out.add_row(
             arm.arm,
             f"{arm.quality:.2f} ± {arm.sd:.2f}",
-            f"{cost} ± {sd}",
-            f"{_seconds(summary.p50_ms)} ({_seconds(low)}-{_seconds(high)})",
+            format_money(nano_to_usd(round(arm.cost_nano))),
+            _seconds(summary.p50_ms),
             _seconds(summary.p95_ms),
-            f"{summary.failure_rate:.1%} ({least:.1%}-{most:.1%})",
+            f"{summary.failure_rate:.1%}",
             f"{arm.timed_answers:,}",
         )
-    build_console().print(out)
-    typer.echo(f"\n{_LEGEND}")
+    console = build_console()
+    console.print(out)
+    console.print("", _LEGEND, markup=False, highlight=False, sep="\n")
 
 
 def arm_to_json(arm: ArmSummary) -> dict[str, object]:

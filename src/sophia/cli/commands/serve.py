@@ -93,7 +93,8 @@ async def _print_welcome(
     out.print(Text.assemble("Sophia serves ", (base, "bold cyan"), "   (model: sophia/auto)"))
     if sophia.connections.sandbox is not None:
         cause = "" if settings.sandbox.enabled else "No OPENROUTER_API_KEY is set: "
-        text = f"{cause}answers come from the sandbox, no real model is asked. "
+        address = sophia.connections.sandbox.base_url.removesuffix("/api/v1")
+        text = f"{cause}answers come from the sandbox at {address}, no real model is asked. "
         text += f"Its keys, ledger and lessons stay in {settings.data_dir}."
         _print_unwrapped(out, text[0].upper() + text[1:], "yellow")
     else:

@@ -41,7 +41,7 @@ def usage(
     dates = _dates(days)
     settings = load_command_settings(config, data_dir)
     found = _read_report(require_ledger(settings), by, dates[0])
-    saving = _compare(settings, found.daily)
+    saving = _compare(settings, found)
     if json:
         body = {
             "since": dates[0],
@@ -63,7 +63,7 @@ def usage(
 
 @dataclasses.dataclass(frozen=True)
 class _Saving:
-    """Cost of all tokens, and what they would have cost at another model's list price."""
+    """Cost of all attempts, and of the answers' tokens at the list price of another model."""
 
     compared_with: str
     spent_usd: float
@@ -73,7 +73,7 @@ class _Saving:
     def sentence(self) -> str:
         saved = self.compared_usd - self.spent_usd
         text = (
-            f"Spent {format_money(self.spent_usd)}; the same tokens at {self.compared_with} would "
+            f"Spent {format_money(self.spent_usd)}; the same answers by {self.compared_with} would "
             f"have cost {format_money(self.compared_usd)}"
         )
         if saved <= 0.0:
@@ -81,14 +81,14 @@ class _Saving:
         return f"{text}: saved {format_money(saved)} ({saved / self.compared_usd:.0%})."
 
 
-def _compare(settings: Settings, daily: Sequence[report.UsageTotals]) -> _Saving | None:
+def _compare(settings: Settings, found: report.UsageReport) -> _Saving | None:
     """Return the comparison with `routing.compare_with`; None where that has no price."""
     model = build_role_follower(settings).find_compared_model(build_catalogue(settings))
     if model is None or not model.prices.known:
         return None
-    total = _total(daily)
-    nano = model.prices.cost(total.prompt_tokens, total.completion_tokens)
-    return _Saving(model.id, nano_to_usd(total.cost_nano), nano_to_usd(nano))
+    nano = model.prices.cost(*found.served_tokens)
+    spent = _total(found.daily).cost_nano
+    return _Saving(model.id, nano_to_usd(spent), nano_to_usd(nano))
 
 
 def require_ledger(settings: Settings) -> Path:

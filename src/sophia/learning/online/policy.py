@@ -143,6 +143,10 @@ class OnlinePolicy:
         """Return the progress of the learned policy for a tenant."""
         return self._statuses.get(tenant) or TenantStatus(self._settings.min_lessons)
 
+    def tenants(self) -> list[str]:
+        """Return the tenants with lessons, "" for all together."""
+        return list(self._statuses)
+
     def add_models(self, models: Collection[str]) -> None:
         """Add the arms of the pool; an arm that comes after the first lesson gets a trial.
 

@@ -1,10 +1,15 @@
 """Expected quality, cost and time of every arm, by the policy in service."""
 
+from contextlib import suppress
+
 import numpy as np
 from msgspec import Struct
 
 from sophia.core.money import TOKENS_PER_PRICE_UNIT
+from sophia.core.ports import Store
 from sophia.learning.online.archive import PolicyArchive
+from sophia.learning.online.catch_up import catch_up
+from sophia.learning.online.policy import OnlinePolicy
 from sophia.routing.bandit.arms import CALL_KINDS, format_arm, strip_call_mode
 from sophia.routing.bandit.performance.summary import (
     PerformanceSummary,
@@ -33,15 +38,20 @@ class ArmSummary(Struct, frozen=True, kw_only=True):
     timed_answers: int
 
 
-def summarize_arms(archive: PolicyArchive, pool: ModelPool, key_id: str = "") -> list[ArmSummary]:
+async def load_current_policy(archive: PolicyArchive, store: Store) -> OnlinePolicy:
+    """Return the policy in service with the lessons since its snapshot. Raises BrokenSnapshot."""
+    policy = archive.load_active()
+    # A ledger from which old decisions were removed teaches as much as it can.
+    with suppress(LookupError):
+        await catch_up(policy, store)
+    return policy
+
+
+def summarize_arms(policy: OnlinePolicy, pool: ModelPool, key_id: str = "") -> list[ArmSummary]:
     """Return the arms of the pool; call modes other than the plain one only once they were used.
 
     With `key_id` the qualities are those that this key's feedback led to.
-
-    Raises:
-        BrokenSnapshot: the snapshot in service cannot be read.
     """
-    policy = archive.load_active()
     policy.add_models([entry.id for entry in pool.models])
     learned = policy.assign(0.0, requested=True)
     if learned is None:
@@ -51,7 +61,7 @@ def summarize_arms(archive: PolicyArchive, pool: ModelPool, key_id: str = "") ->
     names = [format_arm(entry.id, kind) for kind in CALL_KINDS for entry in pool.models]
     timed = {name: policy.performance.count_timed(name) for name in names}
     arms = [name for name in names if timed[name] or name == strip_call_mode(name)]
-    context = PolicyContext(tasks, tenant="" if archive.shared else key_id)
+    context = PolicyContext(tasks, tenant="" if policy.shared else key_id)
     ratings = policy.learner.rate(context, arms)
     forecast = policy.performance.forecast(
         arms, tasks, np.full(len(arms), float(EXAMPLE_COMPLETION_TOKENS))

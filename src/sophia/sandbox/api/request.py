@@ -1,11 +1,13 @@
 """The parts of a completion request that the sandbox answers to, read as OpenRouter reads them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+from sophia.sandbox.api.described_json import find_described_object
 from sophia.sandbox.api.errors import SandboxError
 from sophia.sandbox.api.listing import ListedModel
 from sophia.sandbox.api.shapes import as_list, as_mapping, count_text_tokens
@@ -15,6 +17,12 @@ EFFORT_TOKENS: Mapping[str, int] = {"none": 0, "minimal": 8, "low": 16, "medium"
 IMAGE_TOKENS = 85
 MESSAGE_TOKENS = 4
 MAX_CHOICES = 128
+TOOL_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]+|\d+")
+# Words of tools' names that a prompt may use without meaning the tool.
+COMMON_TOOL_WORDS = frozenset(
+    {"call", "create", "current", "data", "delete", "fetch", "file", "find", "from", "list", "make"}
+    | {"read", "search", "send", "show", "text", "tool", "update", "with", "write"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ def _build_request(
         n=n,
         max_tokens=_parse_count(body, "max_completion_tokens") or _parse_count(body, "max_tokens"),
         tools_to_call=calls,
-        schema=_parse_schema(body.get("response_format")),
+        schema=_parse_schema(body.get("response_format"), messages),
         max_reasoning_tokens=_parse_reasoning(body),
         show_reasoning=as_mapping(body.get("reasoning")).get("exclude") is not True,
         top_logprobs=_parse_count(body, "top_logprobs", 0) or 0 if body.get("logprobs") else None,
@@ -153,27 +161,39 @@ def _parse_tools(value: object) -> tuple[FunctionTool, ...]:
 def _select_calls(
     tools: tuple[FunctionTool, ...], choice: object, prompt: str
 ) -> tuple[FunctionTool, ...]:
-    """Return the tool that `choice` names, else those that the prompt mentions."""
+    """Return the tool that `choice` names, else those with a telling word in the prompt."""
     if choice == "none":
         return ()
     if name := as_mapping(as_mapping(choice).get("function")).get("name"):
         return tuple(tool for tool in tools if tool.name == name)
-    text = prompt.lower()
+    spoken = _split_words(prompt)
     mentioned = tuple(
-        t for t in tools if t.name.lower() in text or t.name.lower().replace("_", " ") in text
+        tool
+        for tool in tools
+        if (words := _split_words(tool.name)) <= spoken
+        or any(len(word) > 3 for word in (words - COMMON_TOOL_WORDS) & spoken)
     )
     return mentioned or (tools[:1] if choice == "required" else ())
 
 
-def _parse_schema(response_format: object) -> object | None:
+def _split_words(text: str) -> set[str]:
+    """Return the words of a text or of a name such as `get_weather` or `getWeather`."""
+    return {word.lower() for word in TOOL_WORD.findall(text)}
+
+
+def _parse_schema(response_format: object, messages: Sequence[JsonMapping]) -> object | None:
     fields = as_mapping(response_format)
     match fields.get("type"):
         case "json_schema":
             return as_mapping(fields.get("json_schema")).get("schema") or {}
         case "json_object":
-            return {"type": "object", "properties": {"answer": {"type": "string"}}}
+            found = (find_described_object(message_text(m)) for m in reversed(messages))
+            anything: object = {"type": "object", "properties": {"answer": {"type": "string"}}}
+            return next((schema for schema in found if schema is not None), anything)
         case _:
-            return None
+            # Who describes an object in the system message, as a judge's prompt does, wants it.
+            instruction = message_text(messages[0]) if messages[0]["role"] == "system" else ""
+            return find_described_object(instruction) if "JSON" in instruction else None
 
 
 def _parse_reasoning(body: JsonMapping) -> int:

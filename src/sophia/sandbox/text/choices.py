@@ -12,6 +12,7 @@ from sophia.sandbox.text.local_model import StreamingText
 from sophia.sandbox.text.template import (
     build_reasoning_text,
     build_template_text,
+    extract_name,
     extract_topic,
     split_tokens,
 )
@@ -57,7 +58,7 @@ def generate_choice(
     if step.text is not None:
         answer = step.text
     elif request.schema is not None:
-        answer = _sample(request.schema, request)
+        answer = _sample(request.schema, extract_topic(request.prompt))
     else:
         answer = build_template_text(model.id, request.prompt, index)
     text = split_tokens(answer)
@@ -82,13 +83,14 @@ def _tool_calls(request: SandboxRequest, step: ScriptStep) -> tuple[GeneratedToo
         return ()
     calls = []
     for tool in request.tools_to_call:
-        arguments = step.tool_arguments or _sample(tool.parameters or {"type": "object"}, request)
+        schema = tool.parameters or {"type": "object"}
+        arguments = step.tool_arguments or _sample(schema, extract_name(request.prompt))
         calls.append(GeneratedToolCall(tool.name, split_tokens(arguments)))
     return tuple(calls)
 
 
-def _sample(schema: object, request: SandboxRequest) -> str:
-    value = sample_json(schema, extract_topic(request.prompt).strip("“”"))
+def _sample(schema: object, text: str) -> str:
+    value = sample_json(schema, text.strip("“”"))
     return msgspec.json.encode(value).decode()
 
 

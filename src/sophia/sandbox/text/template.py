@@ -34,6 +34,8 @@ CODE_WORDS = re.compile(
     r"\b(code|function|python|javascript|rust|sql|bug|class|script|regex)\b", re.IGNORECASE
 )
 TOKEN = re.compile(r"\s*\S{1,6}|\s+")
+# Words with a capital that do not begin a sentence.
+NAME = re.compile(r"(?<=[\w,:] )[A-Z][\w'-]*(?: [A-Z][\w'-]*)*")
 TOPIC_WORDS = 12
 
 
@@ -68,6 +70,12 @@ def extract_topic(prompt: str) -> str:
         return "nothing in particular"
     more = "…" if len(words) > TOPIC_WORDS else ""
     return "“" + " ".join(words[:TOPIC_WORDS])[:120].rstrip("?.!,;:") + more + "”"
+
+
+def extract_name(prompt: str) -> str:
+    """Return the last name in `prompt`, which a tool is most often called with, or its topic."""
+    names = NAME.findall(prompt)
+    return names[-1] if names else extract_topic(prompt)
 
 
 def split_tokens(text: str) -> tuple[str, ...]:
