@@ -221,6 +221,10 @@ class UpstreamModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_
     """US dollars per million answer tokens."""
     kind: Literal["chat", "embedding"] = "chat"
     """Kind of its output."""
+    input_modalities: tuple[Literal["text", "image", "file", "audio", "video"], ...] = ("text",)
+    """What a prompt may hold."""
+    weight: PositiveInt = 1
+    """Share of the requests that this upstream gets, beside others that serve the same model."""
 
 
 Preset = Literal[

@@ -33,6 +33,12 @@ def test_models_shows_the_pool_and_not_every_model_with_a_role(run: Run, tmp_pat
     assert ":free" not in chosen and ":free" in named
 
 
+def test_batch_prices_are_listed_apart(run: Run) -> None:
+    """Such a model answers within a day, so it is no cheaper kind of the same."""
+    before, _, batches = run("models", "list", "--all").out.partition("in batches")
+    assert ":batch" not in before and ":batch" in batches
+
+
 def test_models_leaves_no_folder_behind(run: Run, tmp_path: Path) -> None:
     """Looking makes nothing."""
     assert run("models", "list").code == 0

@@ -66,6 +66,12 @@ def test_auto_chooses_among_own_models_and_nobody_else_is_called(own: tuple[str,
         ("upstreams: [{preset: ollama}]", "list the `models`"),
         ("upstreams: [{base_url: http://x/v1, models: [{id: a}]}]", "neither a `name`"),
         ("upstreams: [{preset: nobody, models: [{id: a}]}]", "preset"),
+        ("upstreams: [{preset: ollama, models: [{id: a}, {id: a}]}]", "lists 'a' twice"),
+        (
+            "upstreams: [{preset: ollama, models: [{id: a, prompt_usd_per_mtok: 1}]}, "
+            "{preset: vllm, models: [{id: a, prompt_usd_per_mtok: 2}]}]",
+            "other prices or limits at 'vllm'",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

@@ -20,7 +20,7 @@ from sophia.core.money import nano_from_usd
 from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 from sophia.routing.types import decode_plan
 from sophia.sandbox import ScriptStep
-from sophia.serving.attempts.dispatch import UpstreamsByModel
+from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
 from sophia.serving.judging.judge import JUDGE_ACCOUNT
 from sophia.tenants.budget import day_window
 
@@ -153,7 +153,9 @@ async def test_a_judgement_that_fails_by_our_own_mistake_does_not_stop_the_next(
     async with start(learning=ALL) as gateway:
         runtime = gateway.sophia.app.runtime
         upstreams = runtime.upstreams
-        runtime.upstreams = UpstreamsByModel(upstreams.default, {NOVA: (BrokenUpstream(), NOVA)})
+        runtime.upstreams = UpstreamsByModel(
+            upstreams.default, {NOVA: (Deployment(BrokenUpstream(), NOVA),)}
+        )
         await ask(gateway)
         assert await judged(gateway) == {"failed": 1}
         assert "a judgement failed" in caplog.text and "no way to call" in caplog.text

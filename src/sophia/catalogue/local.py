@@ -23,8 +23,8 @@ def build_local_model(model: UpstreamModelSettings) -> Model:
         "pricing": {"prompt": f"{prompt / 1e6:.12f}", "completion": f"{completion / 1e6:.12f}"},
         "context_length": model.context_length,
         "architecture": {
-            "modality": f"text->{outbound}",
-            "input_modalities": ["text"],
+            "modality": f"{'+'.join(model.input_modalities)}->{outbound}",
+            "input_modalities": model.input_modalities,
             "output_modalities": [outbound],
             "tokenizer": "Other",
             "instruct_type": None,

@@ -5,7 +5,7 @@ Every mistake is reported with its line, the problem and the expected form.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def load_command_settings(
             raise ConfigError("`upstreams`: one has neither a `name` nor a `preset`")
         if each.preset and not each.models:
             raise ConfigError(f"upstream {each.name!r}: list the `models` to use of it")
+    _check_deployments(upstreams)
     settings = msgspec.structs.replace(settings, upstreams=upstreams)
     own = are_own_models_enough(settings, os.environ)
     if own and not all(each.models for each in settings.upstreams or [UpstreamSettings(name="-")]):
@@ -105,6 +106,23 @@ def load_command_settings(
     catalogue = msgspec.structs.replace(settings.catalogue, own_models_only=own)
     settings = msgspec.structs.replace(settings, catalogue=catalogue)
     return _separate_sandbox(settings, serving=serving)
+
+
+def _check_deployments(upstreams: Sequence[UpstreamSettings]) -> None:
+    """Raise ConfigError where two upstreams serve a model of one id at different terms."""
+    terms: dict[str, UpstreamModelSettings] = {}
+    for each in upstreams:
+        names = [model.id for model in each.models]
+        for model in each.models:
+            if names.count(model.id) > 1:
+                raise ConfigError(f"upstream {each.name!r} lists {model.id!r} twice")
+            own = msgspec.structs.replace(model, served_as=None, weight=1)
+            if terms.setdefault(model.id, own) != own:
+                raise ConfigError(
+                    f"`upstreams`: {model.id!r} has other prices or limits at {each.name!r} than "
+                    "before it; deployments of one model agree in them, others need an id of their "
+                    "own"
+                )
 
 
 def _separate_sandbox(settings: Settings, *, serving: bool) -> Settings:

@@ -93,7 +93,8 @@ def ledger_path(data: Path) -> Path:
 
 def build_catalogue(settings: Settings) -> Catalogue:
     """Return every model that can be asked for: those of the listing, and the upstreams' own."""
-    local = [build_local_model(model) for each in settings.upstreams for model in each.models]
+    models = {model.id: model for each in settings.upstreams for model in each.models}
+    local = [build_local_model(model) for model in models.values()]
     if settings.catalogue.own_models_only:
         return Catalogue(local, ModelProfiles(), "", "own")
     catalogue = refresh.load_catalogue(Path(settings.data_dir), local)

@@ -25,7 +25,7 @@ from sophia.config import (
 )
 from sophia.core.errors import ConfigError
 from sophia.sandbox.process import SandboxProcess
-from sophia.serving.attempts.dispatch import UpstreamsByModel
+from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
 
 log = logging.getLogger("sophia.upstreams")
 
@@ -58,11 +58,12 @@ async def open_connections(
         upstream = build_upstream(each, environ, settings.routing.provider)
         by_name[each.name] = upstream
         stack.push_async_callback(upstream.close)
-    by_model = {
-        model.id: (by_name[each.name], model.served_as or model.id)
-        for each in all_settings
-        for model in each.models
-    }
+    by_model: dict[str, tuple[Deployment, ...]] = {}
+    for each in all_settings:
+        for model in each.models:
+            known = by_model.get(model.id, ())
+            served_as = model.served_as or model.id
+            by_model[model.id] = (*known, Deployment(by_name[each.name], served_as, model.weight))
     # Without OpenRouter every model that can be asked for has an upstream of its own.
     default = next((each.name for each in all_settings if not each.models), all_settings[0].name)
     return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)

@@ -1,7 +1,7 @@
 """Uniform random numbers derived from a request id, so that every decision can be reproduced.
 
 Each purpose has its own stream: 0 assigns the policy, 1 decides within it, 5 samples answers for
-the judge, 6 chooses the judge.
+the judge, 6 chooses the judge, 7 chooses a model's deployment.
 """
 
 _UINT64_MASK = (1 << 64) - 1

@@ -49,6 +49,7 @@ from sophia.routing.bandit.arms import strip_call_mode
 from sophia.routing.pool import build_pool
 
 _DEFAULT_ROWS = 50
+_BATCH = ":batch"
 _MAX_LISTED_CHANGES = 5
 
 
@@ -104,7 +105,8 @@ def list_models(
 
     pool = build_pool(catalogue, settings.routing.pool, lambda _: {}).by_id
     found = sorted(
-        filter(matches, catalogue.models), key=lambda model: (model.id not in pool, model.id)
+        filter(matches, catalogue.models),
+        key=lambda model: (model.id not in pool, model.id.endswith(_BATCH), model.id),
     )
     if json:
         arms: dict[str, list[dict[str, object]]] = {}
@@ -114,8 +116,10 @@ def list_models(
         return
     shown = found if show_all else found[:_DEFAULT_ROWS]
     out = build_console()
-    _print_models(out, [model for model in shown if model.id in pool], with_role=True)
-    _print_models(out, [model for model in shown if model.id not in pool], with_role=False)
+    _print_models(out, "Sophia chooses among", [m for m in shown if m.id in pool], with_role=True)
+    named = [model for model in shown if model.id not in pool]
+    _print_models(out, "asked for by name", [m for m in named if not m.id.endswith(_BATCH)])
+    _print_models(out, "asked for by name, in batches", [m for m in named if m.id.endswith(_BATCH)])
     if catalogue.doubtful_prices:
         text = f"Prices that look wrong: {', '.join(catalogue.doubtful_prices)}"
         out.print(Text(strip_control_characters(text), style="yellow"))
@@ -214,12 +218,14 @@ def _print_changes(changes: CatalogueChanges, since: str) -> None:
         )
 
 
-def _print_models(console: Console, models: Sequence[Model], *, with_role: bool) -> None:
+def _print_models(
+    console: Console, heading: str, models: Sequence[Model], *, with_role: bool = False
+) -> None:
     if not models:
         return
     wide = is_wide_terminal(console)
     numbers = ("in $", "out $", "context", "max out")
-    head = ("Sophia chooses among", "role") if with_role else ("asked for by name",)
+    head = (heading, "role") if with_role else (heading,)
     rows = []
     for model in models:
         tier = model.prices.tiers[0]

@@ -20,7 +20,8 @@ from sophia.serving.request import Decision, Request
 class RequestRecord:
     """Outcomes of one request, and its one event for the sinks.
 
-    `muted`: closing emits no event, because the request goes on with another attempt.
+    `muted`: closing emits no event, because the request goes on with another attempt. `upstream` is
+    the last one that was asked.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RequestRecord:
         self.decision = decision
         self.outcomes: list[AttemptOutcome] = []
         self.muted = False
+        self.upstream = dependencies.upstreams.default
 
     @property
     def cost_nano(self) -> int:
@@ -62,7 +64,7 @@ class RequestRecord:
             requested_model=request.model,
             model=model,
             provider=last.provider if last is not None else None,
-            upstream=parts.upstreams.for_model(model)[0].name,
+            upstream=self.upstream.name,
             policy=plan.rule or plan.policy,
             task_type=plan.features.task_type,
             stream=request.stream,

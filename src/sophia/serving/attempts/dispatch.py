@@ -1,24 +1,45 @@
 """Parts that an upstream attempt needs."""
 
+from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from sophia.core.ports import Sink, Upstream
+from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Plan
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 
+DEPLOYMENT_STREAM = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model at one upstream, which calls it `served_as`."""
+
+    upstream: Upstream
+    served_as: str
+    weight: int = 1
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamsByModel:
-    """The upstream of each model: `default`, unless `by_model` names another one."""
+    """The deployments of each model: one at `default`, unless `by_model` names others."""
 
     default: Upstream
-    by_model: Mapping[str, tuple[Upstream, str]] = field(default_factory=dict)
+    by_model: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
 
-    def for_model(self, model: str) -> tuple[Upstream, str]:
-        """Return the upstream of a model and the model's id there."""
-        return self.by_model.get(model) or (self.default, model)
+    def deployments(self, model: str, request_id: int) -> tuple[Deployment, ...]:
+        """Return where to ask for a model: one drawn by weight, then the others in their order."""
+        known = self.by_model.get(model)
+        if known is None:
+            return (Deployment(self.default, model),)
+        if len(known) == 1:
+            return known
+        sums = tuple(accumulate(each.weight for each in known))
+        first = bisect(sums, derive_uniform(request_id, DEPLOYMENT_STREAM) * sums[-1])
+        return known[first:] + known[:first]
 
 
 @dataclass(slots=True, kw_only=True)

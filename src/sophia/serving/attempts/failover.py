@@ -9,11 +9,12 @@ from functools import partial
 from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall
 from sophia.core.errors import SophiaError
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.core.ids import encode_id
+from sophia.core.ids import JUDGE_ATTEMPT, encode_id
 from sophia.core.ports import DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord, update_attempt_result
+from sophia.serving.attempts.dispatch import Deployment
 from sophia.serving.attempts.failures import (
     FailedAttempt,
     build_attempts_error,
@@ -29,17 +30,25 @@ async def run_attempts(
 ) -> Answer:
     """Return the first attempt that answers, committed at its first content.
 
-    `first_number` is the number of the first attempt; a request uses no number twice.
+    A model's other deployments come before the next model. `first_number` is the number of the
+    first attempt; a request uses no number twice, so a later attempt tries one deployment.
 
     Raises:
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
     limit = scope.per_request_limit
-    for number, attempt in enumerate(attempts, first_number):
+    upstreams, id = record.dependencies.upstreams, record.request.id
+    tries = [
+        (attempt, deployment)
+        for attempt in attempts
+        for deployment in upstreams.deployments(attempt.model, id)
+    ][: 1 if first_number else JUDGE_ATTEMPT]
+    for number, (attempt, deployment) in enumerate(tries, first_number):
         if failed and limit is not None and record.cost_nano + attempt.held_nano > limit:
             continue
-        run = _AttemptRun(record, attempt, keep_plan=number == 0)
+        record.upstream = deployment.upstream
+        run = _AttemptRun(record, attempt, deployment, keep_plan=number == 0)
         try:
             reservation = await record.dependencies.ledger.reserve(
                 scope, record.request.id, number, run.spec
@@ -50,7 +59,7 @@ async def run_attempts(
                 record, build_attempts_error(failed) if failed else error
             ) from error
         try:
-            return await run.run(reservation, last=attempt is attempts[-1])
+            return await run.run(reservation, last=number == first_number + len(tries) - 1)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             failed.append(FailedAttempt(attempt.model, failure))
@@ -74,7 +83,9 @@ def _close_with_error(record: RequestRecord, error: SophiaError) -> SophiaError:
 class _AttemptRun:
     """One dispatch."""
 
-    def __init__(self, record: RequestRecord, attempt: Attempt, *, keep_plan: bool) -> None:
+    def __init__(
+        self, record: RequestRecord, attempt: Attempt, deployment: Deployment, *, keep_plan: bool
+    ) -> None:
         request, plan, parts = record.request, record.decision.plan, record.dependencies
         model = record.knowledge.find(attempt.model)
         if model is None:
@@ -82,7 +93,7 @@ class _AttemptRun:
         self._record = record
         self._exchange: DispatchedCall | None = None
         self._result = AttemptResult()
-        self._upstream, upstream_id = parts.upstreams.for_model(attempt.model)
+        self._upstream = deployment.upstream
         self.spec = AttemptSpec(
             attempt=attempt,
             model=model,
@@ -93,7 +104,7 @@ class _AttemptRun:
         self._call = UpstreamCall(
             request_id=encode_id("req", request.id),
             endpoint=request.endpoint,
-            model=record.decision.upstream_ids.get(attempt.model, upstream_id),
+            model=record.decision.upstream_ids.get(attempt.model, deployment.served_as),
             fields=request.fields,
             stream=request.stream,
             deadlines=_remaining_deadlines(record),
