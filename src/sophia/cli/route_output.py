@@ -16,6 +16,12 @@ from sophia.cli.terminal import (
 
 _Row = dict[str, Any]
 
+_POLICIES = {
+    "priors": "by public ratings and benchmarks",
+    "hierarchical": "by outcomes",
+    "heuristic": "by the table",
+}
+
 
 class _Decision(msgspec.Struct, kw_only=True):
     """The fields of a decision that are printed; a row is an object of the answer as it came."""
@@ -27,7 +33,6 @@ class _Decision(msgspec.Struct, kw_only=True):
     candidates: list[_Row]
     excluded: list[_Row]
     rule: str | None = None
-    notes: list[str] = []
     warning: str | None = None
     learned: _Row | None = None
     attempts_made: list[_Row] = []
@@ -43,8 +48,8 @@ def print_decision(body: bytes) -> None:
     out = build_console()
     out.print(Text(decision.sentence, style="bold"))
     out.print(Text(_format_features(decision), style="dim"))
-    for note in [*decision.notes, *([decision.warning] if decision.warning else [])]:
-        out.print(Text(note, style="yellow"))
+    if decision.warning:
+        out.print(Text(decision.warning, style="yellow"))
     if decision.candidates:
         _print_candidates(out, decision)
     _print_attempts(out, decision.attempts)
@@ -67,12 +72,12 @@ def _format_features(decision: _Decision) -> str:
         f"about {tokens_in} tokens in, {tokens_out} out",
         features["language"],
         *_format_wishes(features),
-        f"by the rule {decision.rule}" if decision.rule else f"by the {decision.policy} policy",
+        f"by the rule {decision.rule}" if decision.rule else _POLICIES.get(decision.policy, ""),
     ]
     if decision.learned is not None:
         source = _format_task_source(decision.learned.get("task_source"))
         parts.insert(-1, f"looks like {_format_top_tasks(decision.learned['tasks'])}{source}")
-    return " · ".join(parts)
+    return " · ".join(filter(None, parts))
 
 
 def _format_wishes(features: _Row) -> list[str]:
