@@ -78,7 +78,7 @@ def check_stream(chunks: list[dict[str, Any]], *, chat: bool = True, usage: bool
     ends = [c["index"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
     assert ends and len(ends) == len(set(ends))
     if usage:
-        assert chunks[-1]["choices"] == []
+        assert all(not choice["finish_reason"] for choice in chunks[-1]["choices"])
         check_usage(chunks[-1]["usage"])
         assert all("usage" not in chunk for chunk in chunks[:-1])
 

@@ -25,6 +25,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     """Maximum length of a request body; a longer one gets 413."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call Sophia from a browser, or `*` for all; none by default."""
     drain_s: Seconds = 30.0
     """Seconds that running requests get to finish when Sophia stops."""
 
@@ -221,8 +223,6 @@ class UpstreamModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_
     """US dollars per million answer tokens."""
     kind: Literal["chat", "embedding"] = "chat"
     """Kind of its output."""
-    input_modalities: tuple[Literal["text", "image", "file", "audio", "video"], ...] = ("text",)
-    """What a prompt may hold."""
     weight: PositiveInt = 1
     """Share of the requests that this upstream gets, beside others that serve the same model."""
 
@@ -277,6 +277,12 @@ class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Maximum number of connections at a time."""
     models: tuple[UpstreamModelSettings, ...] = ()
     """Models that it serves; without any it serves the catalogue."""
+    modalities: tuple[Literal["text", "image", "file", "audio", "video"], ...] = ("text",)
+    """Content types that prompts to its models may contain."""
+    drop: tuple[str, ...] = ()
+    """Fields of requests that it refuses, and that are left out (`openai_compatible` only)."""
+    stream_options: Literal["auto", "never"] = "auto"
+    """`auto`: ask for the usage of streams, until a model refuses it; `never`: estimate costs."""
 
     def with_preset(self) -> "UpstreamSettings":
         """Return the settings with what the preset fills in."""

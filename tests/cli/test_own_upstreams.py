@@ -70,7 +70,7 @@ def test_auto_chooses_among_own_models_and_nobody_else_is_called(own: tuple[str,
         (
             "upstreams: [{preset: ollama, models: [{id: a, prompt_usd_per_mtok: 1}]}, "
             "{preset: vllm, models: [{id: a, prompt_usd_per_mtok: 2}]}]",
-            "other prices or limits at 'vllm'",
+            "other prices, limits or modalities at 'vllm'",
         ),
     ],
 )

@@ -78,7 +78,7 @@ async def test_only_the_answers_that_callers_got_are_compared(tmp_path: Path) ->
     await store.close()
     report = read_usage(path, "model", TODAY)
     assert report is not None
-    assert report.served_tokens == (20, 40)
+    assert report.served_tokens == (10, 20)
     assert report.rows[0].prompt_tokens == 40
 
 

@@ -106,10 +106,6 @@ async def test_a_body_that_is_no_json_object(sophia: Gateway, body: bytes) -> No
         (but(messages=["hi"]), "messages[0]"),
         (but(messages=[{"content": "hi"}]), "messages[0]"),
         (message("hi", role="wizard"), "messages[0].role"),
-        (message(""), "messages[0].content"),
-        (message("  \n"), "messages[0].content"),
-        (message([]), "messages[0].content"),
-        (message(None), "messages[0].content"),
         (message(7), "messages[0].content"),
         (message([{"type": 3}]), "messages[0].content[0].type"),
         (but(model=""), "model"),
@@ -180,7 +176,7 @@ async def test_an_unknown_hint_gets_the_nearest_name(
         ("/v1/completions", {"model": MINI, "prompt": []}, "prompt"),
         ("/v1/completions", {"model": MINI, "prompt": ["a", ""]}, "prompt"),
         ("/v1/completions", {"model": MINI, "prompt": 3}, "prompt"),
-        ("/v1/completions", {"model": MINI, "prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ("/v1/completions", {"model": MINI, "prompt": "a", "max_tokens": -1}, "max_tokens"),
         ("/v1/embeddings", {"model": MINI}, None),
         ("/v1/embeddings", {"model": MINI, "input": ""}, "input"),
         ("/v1/embeddings", {"model": MINI, "input": []}, "input"),
@@ -343,15 +339,6 @@ async def test_a_missing_or_wrong_key(
         headers.get("Authorization", "").strip() == "Bearer" or headers.get("x-api-key") == ""
     )
     assert ("is empty" in answer.error["message"]) == is_empty
-
-
-@pytest.mark.parametrize("twice", [("Authorization", "x-api-key"), ("x-api-key", "x-api-KEY")])
-async def test_two_keys_at_once(sophia: Gateway, twice: tuple[str, str]) -> None:
-    key = sophia.client.key
-    values = {name: f"Bearer {key}" if name[0] == "A" else key for name in twice}
-    answer = await sophia.client.post("/v1/chat/completions", chat(), values)
-    error = await refused(sophia, answer, 400, None)
-    assert "one" in error["message"]
 
 
 @pytest.mark.parametrize(

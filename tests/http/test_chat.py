@@ -78,10 +78,11 @@ async def test_fields_that_an_upstream_leaves_out_are_filled_in(
         ("max_tokens", "length"),
         ("tool_use", "tool_calls"),
         ("safety", "content_filter"),
-        ("something_new", "stop"),
+        ("MODEL_LENGTH", "length"),
+        ("function_call", "function_call"),
     ],
 )
-async def test_finish_reasons_are_one_of_five(
+async def test_finish_reasons_are_words_that_clients_know(
     sophia: Gateway, reason: str, expected: str, stream: bool
 ) -> None:
     sophia.up.script(MINI, ScriptStep(finish_reason=reason))
@@ -299,6 +300,9 @@ async def test_the_usage_chunk_comes_unless_it_is_refused(
     assert answer.done
     check_stream(answer.chunks, usage=expected)
     assert any("usage" in chunk for chunk in answer.chunks) is expected
+    # Whoever did not ask for a chunk without choices reads the first choice of every chunk.
+    asked = bool(options and options.get("include_usage"))
+    assert all(chunk["choices"] for chunk in answer.chunks) is not asked
 
 
 async def test_a_connection_serves_one_request_after_another(sophia: Gateway) -> None:

@@ -20,7 +20,7 @@ def provider_of(allowed: ProviderSettings, own: dict[str, object] | None) -> dic
         deadlines=Deadlines(),
         price_ceiling=PriceCeiling(10**9, 2 * 10**9),
     )
-    body = json.loads(build_openrouter_dialect(allowed)(call))
+    body = json.loads(build_openrouter_dialect(allowed)(call, frozenset()))
     found: dict[str, object] = body.get("provider", {})
     assert found.pop("max_price") == {"prompt": 1.0, "completion": 2.0}
     return found

@@ -154,7 +154,7 @@ def test_a_wish_picks_its_candidate(wish: str, floor: float, first: str) -> None
 
 @pytest.mark.parametrize(("wish", "first"), [("cheap", MINI), ("fast", FLASH)])
 def test_without_a_floor_the_best_model_sets_it(wish: str, first: str) -> None:
-    """In a pool of weak models the dearest is not the only one that is good enough."""
+    """In a pool of weak models the most expensive is not the only one that is good enough."""
     qualities = {SONNET: 0.62, FLASH: 0.55, MINI: 0.53, GEMMA: 0.4}
     quotes = [replace(offered(id, asked()), quality=good) for id, good in qualities.items()]
     ordered, _ = order_by_tradeoff(quotes, wish, None)

@@ -1,5 +1,6 @@
 """Models that an upstream of one's own serves, as entries of the catalogue."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -11,8 +12,11 @@ from sophia.config import UpstreamModelSettings
 from sophia.core.money import nano_from_usd
 
 
-def build_local_model(model: UpstreamModelSettings) -> Model:
-    """Return the catalogue's entry of a model, with the listing that `GET /models` shows."""
+def build_local_model(model: UpstreamModelSettings, modalities: Sequence[str]) -> Model:
+    """Return the catalogue's entry of a model, with the listing that `GET /models` shows.
+
+    `modalities` is what a prompt may hold.
+    """
     outbound = "text" if model.kind == "chat" else "embeddings"
     prompt, completion = model.prompt_usd_per_mtok, model.completion_usd_per_mtok
     listing = {
@@ -23,8 +27,8 @@ def build_local_model(model: UpstreamModelSettings) -> Model:
         "pricing": {"prompt": f"{prompt / 1e6:.12f}", "completion": f"{completion / 1e6:.12f}"},
         "context_length": model.context_length,
         "architecture": {
-            "modality": f"{'+'.join(model.input_modalities)}->{outbound}",
-            "input_modalities": model.input_modalities,
+            "modality": f"{'+'.join(modalities)}->{outbound}",
+            "input_modalities": modalities,
             "output_modalities": [outbound],
             "tokenizer": "Other",
             "instruct_type": None,

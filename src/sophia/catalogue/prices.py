@@ -52,12 +52,23 @@ class Prices:
             current = tier
         return current
 
-    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> int:
-        """Return the cost in nano-dollars, rounded up; the prompt contains the cached tokens."""
+    def cost(
+        self,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int = 0,
+        cache_write_tokens: int = 0,
+    ) -> int:
+        """Return the cost in nano-dollars, rounded up.
+
+        The prompt contains the tokens that were read from a cache and those written to one.
+        """
         tier = self.tier_for(prompt_tokens)
         cached = min(cached_tokens, prompt_tokens) if tier.cache_read is not None else 0
-        scaled = (prompt_tokens - cached) * tier.prompt + completion_tokens * tier.completion
-        scaled += cached * (tier.cache_read or 0)
+        plain = prompt_tokens - cached
+        written = min(cache_write_tokens, plain) if tier.cache_write is not None else 0
+        scaled = (plain - written) * tier.prompt + completion_tokens * tier.completion
+        scaled += cached * (tier.cache_read or 0) + written * (tier.cache_write or 0)
         return self.per_request - (-scaled // TOKENS_PER_PRICE_UNIT)
 
     def ceiling(self, prompt_tokens: int) -> PriceTier:

@@ -109,19 +109,18 @@ def load_command_settings(
 
 
 def _check_deployments(upstreams: Sequence[UpstreamSettings]) -> None:
-    """Raise ConfigError where two upstreams serve a model of one id at different terms."""
-    terms: dict[str, UpstreamModelSettings] = {}
+    """Raise ConfigError for an id that one upstream lists twice, or two at different terms."""
+    terms: dict[str, object] = {}
     for each in upstreams:
         names = [model.id for model in each.models]
         for model in each.models:
             if names.count(model.id) > 1:
                 raise ConfigError(f"upstream {each.name!r} lists {model.id!r} twice")
-            own = msgspec.structs.replace(model, served_as=None, weight=1)
+            own = msgspec.structs.replace(model, served_as=None, weight=1), sorted(each.modalities)
             if terms.setdefault(model.id, own) != own:
                 raise ConfigError(
-                    f"`upstreams`: {model.id!r} has other prices or limits at {each.name!r} than "
-                    "before it; deployments of one model agree in them, others need an id of their "
-                    "own"
+                    f"`upstreams`: {model.id!r} has other prices, limits or modalities at "
+                    f"{each.name!r} than at an upstream before it; give one of them another id"
                 )
 
 

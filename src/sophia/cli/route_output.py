@@ -18,8 +18,9 @@ _Row = dict[str, Any]
 
 _POLICIES = {
     "priors": "by public ratings and benchmarks",
-    "hierarchical": "by outcomes",
-    "heuristic": "by the table",
+    "hierarchical": "by outcomes and public ratings",
+    **dict.fromkeys(("heuristic", "cheap", "fast", "best"), "by the table"),
+    "pinned": "on the model of its tool calls",
 }
 
 

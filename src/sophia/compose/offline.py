@@ -20,8 +20,9 @@ from sophia.catalogue.local import build_local_model
 from sophia.catalogue.profiles import ModelProfiles
 from sophia.compose.keys import ensure_data_folder
 from sophia.compose.upstreams import Connections, open_connections
-from sophia.config import LEDGER_FILE, Settings
+from sophia.config import LEDGER_FILE, PoolSettings, Settings
 from sophia.core.calls import Deadlines
+from sophia.core.errors import ConfigError
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.learning.online.archive import PolicyArchive
@@ -91,10 +92,23 @@ def ledger_path(data: Path) -> Path:
     return data / LEDGER_FILE
 
 
+def is_ledger_current(settings: Settings) -> bool:
+    """Return whether there is a ledger of this release. Raises ConfigError for a damaged one."""
+    path = ledger_path(Path(settings.data_dir))
+    try:
+        return path.exists() and report.is_ledger_current(path)
+    except report.LedgerUnreadable as error:
+        raise ConfigError(f"{path} cannot be read: {error}; `sophia doctor` checks it") from None
+
+
 def build_catalogue(settings: Settings) -> Catalogue:
     """Return every model that can be asked for: those of the listing, and the upstreams' own."""
-    models = {model.id: model for each in settings.upstreams for model in each.models}
-    local = [build_local_model(model) for model in models.values()]
+    models = {
+        model.id: build_local_model(model, each.modalities)
+        for each in settings.upstreams
+        for model in each.models
+    }
+    local = list(models.values())
     if settings.catalogue.own_models_only:
         return Catalogue(local, ModelProfiles(), "", "own")
     catalogue = refresh.load_catalogue(Path(settings.data_dir), local)
@@ -113,12 +127,15 @@ def load_knowledge(settings: Settings) -> Knowledge:
     priors = build_priors_reader(Path(settings.data_dir))
     quality_prior = build_quality_prior(priors, load_taxonomy())
     follow_roles = build_role_follower(settings).follow_and_log
-    own = [one.id for each in settings.upstreams for one in each.models if one.kind == "chat"]
-    pool = msgspec.structs.replace(
-        settings.routing.pool, models=(*settings.routing.pool.models, *own)
-    )
-    routing = msgspec.structs.replace(settings.routing, pool=pool)
+    routing = msgspec.structs.replace(settings.routing, pool=merge_own_models(settings))
     return build_knowledge(build_catalogue(settings), routing, quality_prior, follow_roles)
+
+
+def merge_own_models(settings: Settings) -> PoolSettings:
+    """Return the settings of the pool with the chat models of the upstreams' own."""
+    own = [one.id for each in settings.upstreams for one in each.models if one.kind == "chat"]
+    pool = settings.routing.pool
+    return msgspec.structs.replace(pool, models=(*pool.models, *own))
 
 
 def build_policy_archive(

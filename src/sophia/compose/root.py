@@ -257,6 +257,7 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
 async def _build_app(sophia: Sophia) -> App:
     settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
     return App(
+        cors_origins=frozenset(settings.server.cors_origins),
         runtime=sophia.runtime,
         key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
         ids=IdGenerator(lambda: int(clock.wall() * 1000)),

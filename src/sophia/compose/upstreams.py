@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sophia.adapters.upstreams import dialects
-from sophia.adapters.upstreams.dialects import encode_openai_compatible
 from sophia.adapters.upstreams.http1.heads import is_request_target
 from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
 from sophia.adapters.upstreams.http1.pool import ConnectionPool
@@ -71,7 +70,8 @@ async def open_connections(
 
 def build_connection_pool(upstream: UpstreamSettings, environ: Mapping[str, str]) -> ConnectionPool:
     """Return connections to an upstream, with its key. Raises ConfigError."""
-    key = upstream.api_key or environ.get(upstream.api_key_env or "")
+    # Files of secrets often end in a newline.
+    key = (upstream.api_key or environ.get(upstream.api_key_env or "", "")).strip()
     headers = [("Content-Type", "application/json"), ("Accept-Encoding", "identity")]
     headers.append(("User-Agent", "sophia-router"))
     if key:
@@ -107,7 +107,11 @@ def build_upstream(
         settings.name,
         "OpenRouter" if is_openrouter else settings.name,
         build_connection_pool(settings, environ),
-        dialects.build_openrouter_dialect(allowed) if is_openrouter else encode_openai_compatible,
+        dialects.build_openrouter_dialect(allowed)
+        if is_openrouter
+        else dialects.build_openai_dialect(
+            settings.drop, ask_usage=settings.stream_options == "auto"
+        ),
         billed_by_generation=is_openrouter,
     )
 

@@ -58,6 +58,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nano: int | None = None
     raw: bytes = b"{}"

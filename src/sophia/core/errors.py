@@ -5,7 +5,8 @@ SophiaError
 │   ├── UnknownModel       404  use one of the suggested names
 │   ├── IncapableModel     400  drop the feature, or use a model that has it
 │   │   └── ContextLengthExceeded  400  shorten the prompt, or use a model with a longer window
-│   └── BodyTooLarge       413  send less
+│   ├── BodyTooLarge       413  send less
+│   └── UnsupportedEncoding  415  send the body as it is
 ├── Unauthenticated        401  send one valid key
 ├── Forbidden              403  use a key with that permission
 ├── NotFound               404  use an existing route or id
@@ -71,6 +72,10 @@ class BodyTooLarge(BadRequest, status=413, error_type="payload_too_large"):
     """The request body is over the limit."""
 
 
+class UnsupportedEncoding(BadRequest, status=415, error_type="unsupported_encoding"):
+    """The request body is compressed; send it as it is."""
+
+
 class Unauthenticated(SophiaError, status=401, error_type="authentication", fault="caller"):
     """Send one Sophia key as `Authorization: Bearer sk-sph-…` or as `x-api-key`."""
 
@@ -85,6 +90,10 @@ class NotFound(SophiaError, status=404, error_type="not_found", fault="caller"):
 
 class MethodNotAllowed(SophiaError, status=405, error_type="method_not_allowed", fault="caller"):
     """The route exists, but not with this method."""
+
+    def __init__(self, message: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class BudgetExceeded(SophiaError, status=402, error_type="payment_required", fault="policy"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from sophia.core.errors import (
@@ -14,13 +14,16 @@ from sophia.core.errors import (
     Unauthenticated,
 )
 from sophia.core.ids import IdGenerator, encode_id
+from sophia.http.cors import PREFLIGHT_HEADERS, WriterWithHeaders, allow_origin, is_preflight
 from sophia.http.errors import send_error
 from sophia.http.wire import HttpRequest, ResponseWriter
 from sophia.serving.feedback.recorder import FeedbackRecorder
 from sophia.serving.runtime import Runtime
-from sophia.tenants.keys import KeyRing, Principal
+from sophia.tenants.keys import KeyRing, Principal, parse_key_id
 
 log = logging.getLogger("sophia.http")
+
+_KEY_REFRESH_SECONDS = 0.05
 
 Handler = Callable[["App", HttpRequest, ResponseWriter], Awaitable[None]]
 
@@ -40,6 +43,7 @@ class App:
     render_metrics: Callable[[], bytes]
     ledger_problem: Callable[[], str]
     max_body_bytes: int
+    cors_origins: frozenset[str] = frozenset()
     record_score: Callable[[str, float], None]
     feedback_recorder: FeedbackRecorder | None = None
     not_ready_reason: Callable[[], str] = lambda: ""
@@ -58,14 +62,16 @@ class App:
     async def authenticate(self, incoming: HttpRequest) -> Principal:
         """Return the owner of the key in `Authorization: Bearer` or `x-api-key`.
 
-        Raises Unauthenticated without a valid key, BadRequest for two keys at once, and Forbidden
-        for an admin key, which never pays for inference.
+        Some clients send both headers: one valid key among them is enough.
+
+        Raises Unauthenticated without a valid key, BadRequest for two different valid ones, and
+        Forbidden for an admin key, which never pays for inference.
         """
-        token = _parse_bearer_key(incoming)
-        principal = self.key_ring.authenticate(token)
-        if principal is None:
+        tokens = _parse_keys(incoming)
+        principal = self._find_principal(tokens)
+        if principal is None and any(map(parse_key_id, tokens)):
             await self._refresh_keys()
-            principal = self.key_ring.authenticate(token)
+            principal = self._find_principal(tokens)
         if principal is None:
             raise Unauthenticated(
                 "This key is not valid. Keys look like sk-sph-…; "
@@ -75,38 +81,64 @@ class App:
             raise Forbidden("An admin key cannot call models; use an inference key.")
         return principal
 
+    def _find_principal(self, tokens: Sequence[bytes]) -> Principal | None:
+        """Return the owner of the one valid key. Raises BadRequest for two of different owners."""
+        found = {one.key_id: one for one in map(self.key_ring.authenticate, tokens) if one}
+        if len(found) > 1:
+            raise BadRequest("The request has two keys; send one, as Authorization or x-api-key.")
+        return next(iter(found.values()), None)
+
     async def _refresh_keys(self) -> None:
-        """Reload the keys, at most once a second: one may have been created a moment ago."""
+        """Reload the keys, since one may have been created a moment ago.
+
+        Wrong keys cannot make it a load: reloads are some time apart, and one serves all who wait.
+        """
         ledger = self.runtime.ledger
+        arrived = ledger.clock.monotonic()
         async with self._keys_lock:
-            if ledger.clock.monotonic() - self._keys_refreshed_at >= 1.0:
-                self._keys_refreshed_at = ledger.clock.monotonic()
-                self.key_ring.replace(await ledger.store.keys())
+            now = ledger.clock.monotonic()
+            if self._keys_refreshed_at >= arrived:
+                return
+            await asyncio.sleep(max(self._keys_refreshed_at + _KEY_REFRESH_SECONDS - now, 0.0))
+            self._keys_refreshed_at = ledger.clock.monotonic()
+            self.key_ring.replace(await ledger.store.keys())
 
 
-def _parse_bearer_key(incoming: HttpRequest) -> bytes:
-    """Return the one key that a request carries. Raises Unauthenticated or BadRequest."""
-    keys = [pair for pair in incoming.headers if pair[0] in (b"authorization", b"x-api-key")]
-    if not keys:
-        raise Unauthenticated
-    if len(keys) > 1:
-        raise BadRequest("The request has two keys; send one, as Authorization or as x-api-key.")
-    name, token = keys[0]
-    if name == b"authorization":
-        scheme, _, token = token.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise Unauthenticated
-    if not (token := token.strip()):
+def _parse_keys(incoming: HttpRequest) -> list[bytes]:
+    """Return the keys that a request carries, each once. Raises Unauthenticated without any."""
+    tokens: list[bytes] = []
+    empty = False
+    for name, value in incoming.headers:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() != b"bearer":
+                continue
+        elif name == b"x-api-key":
+            token = value
+        else:
+            continue
+        if token := token.strip():
+            if token not in tokens:
+                tokens.append(token)
+        else:
+            empty = True
+    if tokens:
+        return tokens
+    if empty:
         raise Unauthenticated(
             "The key is empty: send the one that begins with sk-sph-. Is SOPHIA_API_KEY set?"
         )
-    return token
+    raise Unauthenticated
 
 
 async def run_handler(
     app: App, find: Callable[[bytes, str], Handler], incoming: HttpRequest, reply: ResponseWriter
 ) -> None:
     """Run the handler that `find` returns; an exception becomes an error answer."""
+    if app.cors_origins and (headers := allow_origin(app.cors_origins, incoming)):
+        if is_preflight(incoming):
+            return await reply.send(204, headers + PREFLIGHT_HEADERS, b"")
+        reply = WriterWithHeaders(reply, headers)
     try:
         await find(incoming.method, incoming.path)(app, incoming, reply)
     except SophiaError as error:

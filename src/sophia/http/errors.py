@@ -1,6 +1,8 @@
 """Errors in OpenAI's shape: an integer code, the kind of error, and whose fault it is."""
 
-from sophia.core.errors import SophiaError
+from math import ceil
+
+from sophia.core.errors import MethodNotAllowed, SophiaError
 from sophia.http.wire import JSON_HEADERS, ResponseWriter, encode, render_header
 
 _OPENAI_TYPES = dict.fromkeys((400, 405, 413, 422), "invalid_request_error") | {
@@ -33,7 +35,10 @@ def render_error(error: SophiaError, request_id: str) -> tuple[bytes, bytes]:
     headers = JSON_HEADERS + render_header(b"x-request-id", request_id)
     headers += render_header(b"x-sophia-fault", error.fault)
     if error.retry_after is not None:
-        headers += render_header(b"retry-after", str(max(1, round(error.retry_after))))
+        # Rounded up: a client that comes back too early is refused again.
+        headers += render_header(b"retry-after", str(max(1, ceil(error.retry_after))))
+    if isinstance(error, MethodNotAllowed):
+        headers += render_header(b"allow", ", ".join(error.allowed))
     if error.status == 401:
         headers += b"www-authenticate: Bearer\r\n"
     return headers, encode({"error": build_error_object(error, request_id)})

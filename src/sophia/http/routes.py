@@ -84,9 +84,12 @@ class Router:
                 methods.add(allowed)
         methods |= {allowed for allowed, known in self._exact if known == path}
         if methods:
+            if b"GET" in methods:
+                methods.add(b"HEAD")
+            names = tuple(name.decode() for name in sorted(methods))
             raise MethodNotAllowed(
-                f"{path} does not take {method.decode('latin-1')[:20]}; "
-                f"use {b' or '.join(sorted(methods)).decode()}."
+                f"{path} does not take {method.decode('latin-1')[:20]}; use {' or '.join(names)}.",
+                names,
             )
         raise NotFound(
             f"There is no route {path[:200]!r}. The base URL ends in /v1, "

@@ -25,7 +25,8 @@ CHECKPOINT_LESSONS, CHECKPOINT_ANSWERS = 500, 50
 class PolicyCheckpoint:
     """Timer that writes a snapshot of `policy` after 500 lessons, or when the pool has a new arm.
 
-    Measured answers are not in the ledger, so it also writes one when their number has doubled.
+    Measured answers are not in the ledger, so it also writes one when their number since the start
+    has doubled.
 
     `models` returns the current pool; `lock` is held while lessons or snapshots change the policy.
     """
@@ -93,7 +94,7 @@ class PolicyCheckpoint:
 
     async def _add_models(self, models: Sequence[str]) -> None:
         """Add new models in a copy first: no request may use them before they are saved."""
-        copy = self.archive.new_policy()
+        copy, answers = self.archive.new_policy(), self.policy.answer_count
         await asyncio.to_thread(copy.restore, await self._serialize(), self.policy.snapshot_id)
         copy.add_models(models)
         state = await asyncio.to_thread(copy.snapshot)
@@ -101,6 +102,7 @@ class PolicyCheckpoint:
         # Requests changed the live policy meanwhile, so it adds the models itself.
         self.policy.add_models(models)
         self.policy.snapshot_id, self._saved_lessons = id, self.policy.lesson_count
+        self._saved_answers = answers
 
     async def _resume(self) -> bool:
         id = active_snapshot_id(self.archive.read_history())
@@ -116,7 +118,6 @@ class PolicyCheckpoint:
             copy.snapshot_id = await self._publish(copy, copy.snapshot(), reason, amends=True)
         self.policy.replace_with(copy)
         self._saved_lessons = self.policy.lesson_count
-        self._saved_answers = self.policy.answer_count
         return True
 
     async def _publish(

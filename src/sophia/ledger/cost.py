@@ -34,7 +34,9 @@ def compute_cost(
             ),
             "estimated",
         )
-    priced = prices.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+    priced = prices.cost(
+        usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens
+    )
     if usage.cost_nano is not None:
         return Cost(usage.cost_nano, "upstream", priced, usage)
     return Cost(priced, source, priced, usage)

@@ -136,7 +136,12 @@ def is_pattern(name: str) -> bool:
 
 def is_limited_variant(id: str) -> bool:
     """Return whether an id is of a variant with limits of its own: free, or in batches."""
-    return id.endswith((":free", ":batch"))
+    return id.endswith(":free") or is_batch_variant(id)
+
+
+def is_batch_variant(id: str) -> bool:
+    """Return whether an id is of a model that answers within a day."""
+    return id.endswith(":batch")
 
 
 def _list_extra_models(catalogue: Catalogue, names: Iterable[str]) -> Iterator[Model]:

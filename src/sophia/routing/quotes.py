@@ -133,19 +133,19 @@ def order_by_tradeoff(
 
     Quotes under `min_quality` go last; None: those more than QUALITY_TOLERANCE below the best.
     Without a trade-off the order stays. "cheap" and "fast" return nothing when no quote reaches the
-    minimum: then the fallback answers.
+    minimum.
     """
     if not tradeoff or not quotes:
         return list(quotes), ""
-    if min_quality is None:
-        min_quality = max(quote.quality for quote in quotes) - QUALITY_TOLERANCE
-    good = [quote for quote in quotes if quote.quality >= min_quality]
-    if not good and tradeoff != "best":
-        return [], ""
     if tradeoff == "best":
         ranked = sorted(quotes, key=lambda quote: (-quote.quality, quote.expected_nano))
         reason = f"the highest expected quality ({ranked[0].quality:.2f}) within the limits"
         return ranked, reason
+    if min_quality is None:
+        min_quality = round(max(quote.quality for quote in quotes) - QUALITY_TOLERANCE, 6)
+    good = [quote for quote in quotes if quote.quality >= min_quality]
+    if not good:
+        return [], ""
     poor = [quote for quote in quotes if quote.quality < min_quality]
     if tradeoff == "fast":
         good.sort(key=lambda quote: (quote.pool_model.latency_ms, quote.expected_nano))

@@ -32,7 +32,7 @@ class Request(Struct, frozen=True, kw_only=True):
     hints: Hints
     max_tokens_field: str = "max_tokens"
     annotate: bool = True
-    include_usage: bool = True
+    include_usage: bool | None = None
     deadline: float | None = None
 
 

@@ -38,7 +38,8 @@ SELECT IFNULL(SUM(prompt_tokens), 0), IFNULL(SUM(completion_tokens), 0) FROM (
   SELECT prompt_tokens, completion_tokens, ROW_NUMBER() OVER (
     PARTITION BY attempt_id & ~? ORDER BY failure IS NULL DESC,
       IFNULL(failure LIKE ?, 0) DESC, attempt_id DESC) AS place
-  FROM outcomes WHERE window >= ? AND attempt_id & ? != ? AND finish_reason IS NOT ?)
+  FROM outcomes WHERE window >= ? AND attempt_id & ? != ? AND finish_reason IS NOT ?
+    AND (failure IS NULL OR failure = 'client_gone' OR failure LIKE ?))
 WHERE place = 1
 """
 
@@ -95,9 +96,18 @@ def read_usage(path: Path, group_by: GroupBy, since: str) -> UsageReport | None:
             daily = rows if group_by == "day" else _sum_by(connection, "day", since)
             names = connection.execute("SELECT id, name FROM keys") if group_by == "key" else ()
             ids = (since, MAX_ATTEMPTS, JUDGE_ATTEMPT)
-            values = (MAX_ATTEMPTS, f"{CHECK_FAILED_PREFIX}%", *ids, RUBRIC_FINISH)
+            failed_check = f"{CHECK_FAILED_PREFIX}%"
+            values = (MAX_ATTEMPTS, failed_check, *ids, RUBRIC_FINISH, failed_check)
             (served,) = connection.execute(_SERVED_SQL, values)
             return UsageReport(rows, daily, {str(id): str(name) for id, name in names}, served)
+    except load_sqlite().Error as error:
+        raise LedgerUnreadable(str(error)) from error
+
+
+def is_ledger_current(path: Path) -> bool:
+    """Return whether the file is of this release. Raises LedgerUnreadable when it is damaged."""
+    try:
+        return current_revision(path) == HEAD_REVISION
     except load_sqlite().Error as error:
         raise LedgerUnreadable(str(error)) from error
 

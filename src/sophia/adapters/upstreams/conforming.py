@@ -18,6 +18,7 @@ TokenCount = Annotated[int, Meta(ge=0, lt=10**9)]
 class _TokenDetails(Struct):
     cached_tokens: TokenCount | None = None
     reasoning_tokens: TokenCount | None = None
+    cache_write_tokens: TokenCount | None = None
 
 
 class _Usage(Struct, kw_only=True):
@@ -25,6 +26,7 @@ class _Usage(Struct, kw_only=True):
     completion_tokens: TokenCount
     total_tokens: TokenCount
     cost: float
+    is_byok: bool | None = None
     prompt_tokens_details: _TokenDetails | None = None
     completion_tokens_details: _TokenDetails | None = None
 
@@ -74,11 +76,14 @@ def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
     cost = parse_cost(usage.cost)
     if cost is None or usage.total_tokens != usage.prompt_tokens + usage.completion_tokens:
         return None
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    reasoning = (completion.reasoning_tokens or 0) if completion is not None else 0
+    if usage.is_byok or reasoning > usage.completion_tokens:
+        return None
     chars = 0
     for choice in answer.choices:
         message = choice.message
         chars += len(message.content) + len(message.reasoning or "")
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     return ChunkBatch(
         chunks=[body],
         has_content=chars > 0,
@@ -87,7 +92,8 @@ def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=(prompt.cached_tokens or 0) if prompt is not None else 0,
-            reasoning_tokens=(completion.reasoning_tokens or 0) if completion is not None else 0,
+            cache_write_tokens=(prompt.cache_write_tokens or 0) if prompt is not None else 0,
+            reasoning_tokens=reasoning,
             cost_nano=cost,
         ),
         model=answer.model,

@@ -1,21 +1,32 @@
 """Request bodies for each kind of upstream."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 
-from sophia.adapters.upstreams import shapes
+from sophia.adapters.upstreams.json_text import coerce_object, encode
 from sophia.config import ProviderSettings
 from sophia.core.calls import PriceCeiling, UpstreamCall
 
-Dialect = Callable[[UpstreamCall], bytes]
+Dialect = Callable[[UpstreamCall, frozenset[str]], bytes]
+"""Builds a request body without the fields that the upstream is known to refuse."""
 
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 _NOT_FORWARDED = ("models", "route")
 """Failover lists: Sophia makes the attempts itself, so that each has its own reservation."""
 _CEILING_CACHE_SIZE = 4096
-_OPENROUTER_ONLY = ("provider", "transforms", "plugins", "usage", "session_id", "trace")
+_OPENROUTER_ONLY = (
+    *("provider", "transforms", "plugins", "usage", "session_id", "trace", "preset"),
+    *("reasoning", "include_reasoning"),
+)
+ADAPTABLE_FIELDS = frozenset({"stream_options", *_MAX_TOKENS_FIELDS})
+"""Fields that Sophia itself adds or can rename, so that a refusal need not fail a request."""
+_REFUSAL_WORDS = (
+    *("unsupported", "not supported", "does not support", "unrecognized", "unknown", "unexpected"),
+    *("extra ", "not permitted", "not allowed", "not accept", "invalid parameter"),
+)
 
 
 def build_openrouter_dialect(allowed: ProviderSettings) -> Dialect:
@@ -23,15 +34,17 @@ def build_openrouter_dialect(allowed: ProviderSettings) -> Dialect:
     if allowed == ProviderSettings():
         return encode_openrouter
 
-    def encode(call: UpstreamCall) -> bytes:
-        return encode_openrouter(call, allowed)
+    def encode_restricted(call: UpstreamCall, refused: frozenset[str]) -> bytes:
+        return encode_openrouter(call, refused, allowed)
 
-    return encode
+    return encode_restricted
 
 
-def encode_openrouter(call: UpstreamCall, allowed: ProviderSettings | None = None) -> bytes:
+def encode_openrouter(
+    call: UpstreamCall, refused: frozenset[str], allowed: ProviderSettings | None = None
+) -> bytes:
     """Return the body for OpenRouter: the client's fields, with limits on price and providers."""
-    fields = _common_fields(call)
+    fields = _common_fields(call, refused)
     if allowed is not None:
         fields["provider"] = _with_allowed(fields.get("provider"), allowed)
     ceiling, provider = call.price_ceiling, fields.get("provider")
@@ -39,27 +52,48 @@ def encode_openrouter(call: UpstreamCall, allowed: ProviderSettings | None = Non
         fields["provider"] = (
             _encode_ceiling(ceiling) if provider is None else _with_ceiling(provider, ceiling)
         )
-    return shapes.encode(fields)
+    return encode(fields)
 
 
 @lru_cache(_CEILING_CACHE_SIZE)
 def _encode_ceiling(ceiling: PriceCeiling) -> msgspec.Raw:
     """Return a provider object with only the ceiling."""
-    return msgspec.Raw(shapes.encode(_with_ceiling(None, ceiling)))
+    return msgspec.Raw(encode(_with_ceiling(None, ceiling)))
 
 
-def encode_openai_compatible(call: UpstreamCall) -> bytes:
-    """Return the body for any other server: with usage in streams, without OpenRouter's fields."""
-    fields = _common_fields(call)
-    for name in _OPENROUTER_ONLY:
-        fields.pop(name, None)
-    if call.stream:
-        options = shapes.coerce_object(fields.get("stream_options"))
-        fields["stream_options"] = {**options, "include_usage": True}
-    return shapes.encode(fields)
+def build_openai_dialect(drop: tuple[str, ...], *, ask_usage: bool) -> Dialect:
+    """Return the dialect of any other server: without OpenRouter's fields and those to `drop`.
+
+    With `ask_usage` streams ask for their usage, which OpenAI sends on request only.
+    """
+
+    def encode_compatible(call: UpstreamCall, refused: frozenset[str]) -> bytes:
+        fields = _common_fields(call, refused)
+        effort = coerce_object(fields.get("reasoning")).get("effort")
+        if isinstance(effort, str):
+            fields.setdefault("reasoning_effort", effort)
+        for name in (*_OPENROUTER_ONLY, *drop):
+            fields.pop(name, None)
+        if "stream_options" in refused:
+            fields.pop("stream_options", None)
+        elif call.stream and ask_usage and "stream_options" not in drop:
+            options = coerce_object(fields.get("stream_options"))
+            fields["stream_options"] = {**options, "include_usage": True}
+        return encode(fields)
+
+    return encode_compatible
 
 
-def _common_fields(call: UpstreamCall) -> dict[str, object]:
+def find_refused_field(message: str) -> str | None:
+    """Return the field of `ADAPTABLE_FIELDS` that an upstream's error says it does not know."""
+    text = message.lower()
+    if not any(words in text for words in _REFUSAL_WORDS):
+        return None
+    places = {name: text.find(name) for name in ADAPTABLE_FIELDS if name in text}
+    return min(places, key=places.__getitem__, default=None)
+
+
+def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, object]:
     fields = dict(call.fields)
     for name in _NOT_FORWARDED:
         fields.pop(name, None)
@@ -67,16 +101,29 @@ def _common_fields(call: UpstreamCall) -> dict[str, object]:
     if call.stream:
         fields["stream"] = True
     if call.max_tokens is not None:
-        for name in _MAX_TOKENS_FIELDS:
-            if name in fields:
-                fields[name] = call.max_tokens
-        fields[call.max_tokens_field] = call.max_tokens
+        _limit_answer(fields, call.max_tokens, call.max_tokens_field)
+    for name, other in (_MAX_TOKENS_FIELDS, _MAX_TOKENS_FIELDS[::-1]):
+        if name in refused and (value := fields.pop(name, None)) is not None:
+            fields.setdefault(other, value)
     return fields
+
+
+def _limit_answer(fields: dict[str, object], limit: int, default: str) -> None:
+    """Set the limit where the caller set one, else as `default`; null is no limit."""
+    given = [name for name in _MAX_TOKENS_FIELDS if not _is_null(fields.get(name))]
+    for name in _MAX_TOKENS_FIELDS:
+        fields.pop(name, None)
+    for name in given or [default]:
+        fields[name] = limit
+
+
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
 def _with_allowed(provider: object, allowed: ProviderSettings) -> dict[str, object]:
     """Return the caller's provider preferences, narrowed to what the settings allow."""
-    fields = shapes.coerce_object(provider)
+    fields = coerce_object(provider)
     if allowed.zdr:
         fields["zdr"] = True
     if allowed.no_training:
@@ -99,8 +146,8 @@ def _parse_names(names: object) -> list[str]:
 
 
 def _with_ceiling(provider: object, ceiling: PriceCeiling) -> dict[str, object]:
-    fields = shapes.coerce_object(provider)
-    limits = shapes.coerce_object(fields.get("max_price"))
+    fields = coerce_object(provider)
+    limits = coerce_object(fields.get("max_price"))
     for name, nano in (("prompt", ceiling.prompt), ("completion", ceiling.completion)):
         requested = _parse_price(limits.get(name))
         limits[name] = nano / 1e9 if requested is None else min(requested, nano / 1e9)
@@ -108,10 +155,11 @@ def _with_ceiling(provider: object, ceiling: PriceCeiling) -> dict[str, object]:
 
 
 def _parse_price(price: object) -> float | None:
-    """Return a price as OpenRouter accepts it: a number, or a number as text."""
-    if isinstance(price, str):
-        try:
-            return float(price)
-        except ValueError:
-            return None
-    return price if isinstance(price, int | float) else None
+    """Return a price as OpenRouter accepts it, a number or one as text; None for any other."""
+    if isinstance(price, bool) or not isinstance(price, str | int | float):
+        return None
+    try:
+        number = float(price)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

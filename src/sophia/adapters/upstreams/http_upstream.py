@@ -1,19 +1,36 @@
 """An OpenAI-compatible server behind the Upstream port."""
 
+import logging
 import time
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from sophia.adapters.upstreams import shapes
-from sophia.adapters.upstreams.dialects import Dialect
+from sophia.adapters.upstreams.dialects import Dialect, find_refused_field
+from sophia.adapters.upstreams.errors import parse_error_body, parse_wait
 from sophia.adapters.upstreams.http1.exchange import HttpResponse
 from sophia.adapters.upstreams.http1.pool import ConnectionPool
+from sophia.adapters.upstreams.json_text import (
+    BYTE_ORDER_MARK,
+    coerce_object,
+    decode_object,
+    encode_repaired,
+)
 from sophia.adapters.upstreams.sse import EventReader
 from sophia.adapters.upstreams.stream import ChunkReader
-from sophia.adapters.upstreams.whole import parse_whole_answer
+from sophia.adapters.upstreams.whole import parse_whole_answer, to_stream_chunk
+from sophia.core.bounded import BoundedDict
 from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall, Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
 
+log = logging.getLogger("sophia.upstreams")
+
 _MAX_ERROR_BYTES = 64 * 1024
+_MAX_REFUSING_MODELS = 1000
+_MAX_KEEP_ALIVES = 5
+"""Times that the deadline of the next content may pass while keep-alives come."""
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 0.25
 _USAGE_WAIT_SECONDS = 5.0
@@ -55,11 +72,15 @@ class WholeExchange(_HttpExchange):
 
 
 class StreamExchange(_HttpExchange):
-    """An answer as server-sent events."""
+    """An answer as server-sent events, or in one piece from a server that does not stream."""
 
     def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
         super().__init__(response)
-        self._stall = call.deadlines.stall
+        self._call = call
+        self._provider = provider
+        self._is_start = True
+        self._has_content = False
+        self._last_content_at = time.monotonic()
         self._events = EventReader()
         self._chunks = ChunkReader(call, provider, int(time.time()))
         self._finished = False
@@ -70,6 +91,8 @@ class StreamExchange(_HttpExchange):
             raise self._chunks.failure
         while not self._finished:
             data = await self._read()
+            if self._is_start and self._is_whole(data):
+                return await self._read_whole(data or b"")
             if data is None:
                 self._finished = True
                 rest = self._events.flush()
@@ -87,13 +110,47 @@ class StreamExchange(_HttpExchange):
             raise UpstreamFailure(FailureKind.CUT, "the stream ended without a finish reason")
         return None
 
+    def _is_whole(self, data: bytes | None) -> bool:
+        """Return whether an answer that begins with `data` is no stream, whatever its label.
+
+        Raises UpstreamFailure for an empty one.
+        """
+        if data is None:
+            raise UpstreamFailure(FailureKind.MALFORMED, "the answer is empty")
+        first = data.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+        self._is_start = not first
+        return first in (b"{", b"[", b"<")
+
+    async def _read_whole(self, start: bytes) -> ChunkBatch:
+        """Return an answer that came in one piece as a chunk. Raises UpstreamFailure."""
+        self._finished = True
+        body = start + await self._response.body(_MAX_ANSWER_BYTES)
+        if body.lstrip().startswith(b"<"):
+            raise UpstreamFailure(FailureKind.MALFORMED, "the answer is a page, and no stream")
+        batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
+        self._chunks.end()
+        self.generation_id = self.generation_id or batch.id
+        chunk = to_stream_chunk(decode_object(batch.chunks[0]))
+        return replace(batch, chunks=[encode_repaired(chunk)])
+
     def _set_deadline(self, batch: ChunkBatch) -> None:
         """Set the deadline of the next content, or of the usage after its end."""
+        limits = self._call.deadlines
+        self._has_content = self._has_content or batch.has_content
         if self._chunks.complete:
             # A server that does not end the stream must not hold the answer back.
-            self._response.expect_within(_USAGE_WAIT_SECONDS, FailureKind.STALL)
+            wait = limits.stall if self._chunks.reasons_are_early else _USAGE_WAIT_SECONDS
+            self._response.expect_within(wait, FailureKind.STALL)
         elif batch.has_content:
-            self._response.expect_within(self._stall, FailureKind.STALL)
+            self._last_content_at = time.monotonic()
+            self._response.expect_within(limits.stall, FailureKind.STALL)
+        elif self._events.saw_comment:
+            # A sign of life while the model thinks, which is believed for a while.
+            limit, kind = limits.content, FailureKind.CONTENT_TIMEOUT
+            if self._has_content:
+                limit, kind = limits.stall, FailureKind.STALL
+            left = self._last_content_at + limit * _MAX_KEEP_ALIVES - time.monotonic()
+            self._response.expect_within(min(limit, left), kind)
 
     async def _read(self) -> bytes | None:
         try:
@@ -136,22 +193,30 @@ class HttpUpstream:
         self._pool = pool
         self._dialect = dialect
         self.can_fetch_usage = billed_by_generation
+        # Fields that a model was found to refuse, by its id here.
+        self._refused: BoundedDict[str, frozenset[str]] = BoundedDict(_MAX_REFUSING_MODELS)
 
     async def open(self, call: UpstreamCall) -> WholeExchange | StreamExchange:
         """Dispatch `call`; return once the head of an accepting response has arrived.
 
         Raises UpstreamFailure: no connection, no response in time, or a refusal.
         """
-        response = await self._pool.send(
-            b"POST", _PATHS[call.endpoint], self._dialect(call), call.deadlines
-        )
-        if response.status != 200:
-            raise await _status_failure(response)
-        if not call.stream:
-            return WholeExchange(response, call, self._provider)
-        if b"text/event-stream" in (response.header(b"content-type") or b""):
-            return StreamExchange(response, call, self._provider)
-        raise _not_a_stream_failure(await response.body(_MAX_ERROR_BYTES))
+        refused = self._refused.get(call.model, frozenset())
+        while True:
+            response = await self._pool.send(
+                b"POST", _PATHS[call.endpoint], self._dialect(call, refused), call.deadlines
+            )
+            if response.status == 200:
+                kind = StreamExchange if call.stream else WholeExchange
+                return kind(response, call, self._provider)
+            failure = await _status_failure(response)
+            field = find_refused_field(failure.message) if response.status in (400, 422) else None
+            if field is None or field in refused:
+                raise failure
+            # Nothing was done and nothing is billed: ask again without what it does not know.
+            refused |= {field}
+            self._refused[call.model] = refused
+            log.info("%s refuses %s for %s: left out from now on", self.name, field, call.model)
 
     async def get(self, path: str) -> bytes:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
@@ -165,10 +230,10 @@ class HttpUpstream:
         if not self.can_fetch_usage:
             return None
         try:
-            body = shapes.decode_object(await self.get(f"/generation?id={generation_id}"))
+            body = decode_object(await self.get(f"/generation?id={quote(generation_id, safe='')}"))
         except UpstreamFailure:
             return None
-        data = shapes.coerce_object(body.get("data"))
+        data = coerce_object(body.get("data"))
         cost = shapes.parse_cost(data.get("total_cost"))
         if cost is None:
             return None
@@ -183,23 +248,10 @@ class HttpUpstream:
         await self._pool.close()
 
 
-def _not_a_stream_failure(body: bytes) -> UpstreamFailure:
-    try:
-        error = shapes.decode_object(body.lstrip()).get("error")
-    except UpstreamFailure:
-        error = None
-    if error is not None:
-        return shapes.parse_failure(error, FailureKind.IN_BAND)
-    return UpstreamFailure(FailureKind.MALFORMED, "the answer to a streamed request is no stream")
-
-
 async def _status_failure(response: HttpResponse) -> UpstreamFailure:
     status = response.status
     try:
-        body = await response.body(_MAX_ERROR_BYTES)
-        failure = shapes.parse_failure(
-            shapes.decode_object(body.lstrip()).get("error"), FailureKind.STATUS, status
-        )
+        failure = parse_error_body(await response.body(_MAX_ERROR_BYTES), status)
     except UpstreamFailure:
         response.close()
         failure = UpstreamFailure(FailureKind.STATUS, f"HTTP {status}", status=status)
@@ -214,11 +266,12 @@ def _parse_retry_after(response: HttpResponse) -> float | None:
     for name, scale in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         value = (response.header(name) or b"").decode("latin-1").strip()
         try:
-            return max(float(value) * scale, 0.0)
+            wait = parse_wait(float(value) * scale)
         except ValueError:
-            pass
-        try:
-            return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-        except (ValueError, TypeError):
-            continue
+            try:
+                wait = parse_wait(parsedate_to_datetime(value).timestamp() - time.time())
+            except (ValueError, TypeError, OverflowError):
+                continue
+        if wait is not None:
+            return wait
     return None

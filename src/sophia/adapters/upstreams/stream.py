@@ -10,6 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sophia.adapters.upstreams import shapes
+from sophia.adapters.upstreams.errors import find_error, parse_failure
+from sophia.adapters.upstreams.finish_reasons import normalize_finish_reason, raise_choice_error
+from sophia.adapters.upstreams.json_text import (
+    decode_object,
+    encode_repaired,
+    join_surrogates,
+    split_half_character,
+)
+from sophia.adapters.upstreams.tool_calls import new_indexes
 from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
 
@@ -60,10 +69,14 @@ class ChunkReader:
         self._choice_count = call.choices
         self._started_choices: set[int] = set()
         self._choices_with_role: set[int] = set()
-        self._finished_choices: set[int] = set()
-        self._tool_indexes: dict[tuple[int, str], int] = {}
+        # The last finish reason of each choice; a choice may go on after an early one.
+        self._reasons: dict[int, str] = {}
+        self._tool_calls = new_indexes(call.request_id)
+        # The first half of a character, whose second half is in the next delta of that text.
+        self._halves: dict[tuple[int, str], str] = {}
         self._template: _DeltaTemplate | None = None
         self.finish_reason: str | None = None
+        self.reasons_are_early = False
         self.done = False
         self.malformed = 0
         self.failure: UpstreamFailure | None = None
@@ -72,9 +85,15 @@ class ChunkReader:
     @property
     def complete(self) -> bool:
         """Whether every choice has ended: those requested, or after `[DONE]` those started."""
-        finished = self._finished_choices
+        finished = self._reasons.keys()
         enough = len(finished) >= self._choice_count or (self.done and bool(finished))
         return enough and self._started_choices <= finished
+
+    def end(self) -> None:
+        """Take the stream as ended, with the one choice that it had."""
+        self.done = True
+        self._started_choices.add(0)
+        self._reasons[0] = "stop"
 
     def read(self, payloads: list[bytes]) -> ChunkBatch:
         """Return the chunks of `payloads`. Raises UpstreamFailure for an in-band error.
@@ -105,18 +124,9 @@ class ChunkReader:
         return batch
 
     def _read_full(self, payload: bytes, batch: ChunkBatch) -> None:
-        try:
-            chunk = shapes.decode_object(payload)
-        except UpstreamFailure:
-            # One broken event is tolerated; with a second one the stream is not trusted.
-            self.malformed += 1
-            if self.malformed > 1:
-                raise
-            model = self._envelope["model"]
-            log.warning("%s: left a malformed event out of %s", model, self._request_id)
+        chunk = self._decode(payload)
+        if chunk is None:
             return
-        if chunk.get("error") is not None:
-            raise shapes.parse_failure(chunk["error"], FailureKind.IN_BAND)
         if "usage" in chunk:
             reported = shapes.parse_usage(chunk.pop("usage"))
             batch.usage = reported or batch.usage
@@ -131,18 +141,39 @@ class ChunkReader:
                 raise UpstreamFailure(FailureKind.MALFORMED, "a choice of a chunk is no object")
             carries, length = self._normalise_choice(choice, position)
             has_content, chars = has_content or carries, chars + length
-            is_repetition = self._is_repeated_end(choice) and not carries and is_repetition
+            is_repetition = self._is_repeated_end(choice, carries=carries) and is_repetition
         if is_repetition:
             return
-        encoded = shapes.encode(chunk)
+        # The first delta of a choice may have got a role that the next ones must not repeat.
+        is_alone = len(choices) == 1 and roles == len(self._choices_with_role)
+        encoded = encode_repaired(chunk)
         batch.chunks.append(encoded)
         batch.has_content = batch.has_content or has_content
         batch.text_chars += chars
         batch.finish_reason = self.finish_reason
-        # The first delta of a choice may have got a role that the next ones must not repeat.
-        is_alone = len(choices) == 1 and roles == len(self._choices_with_role)
-        if has_content and is_alone and self._chat:
+        if self._halves:
+            self._template = None
+        elif has_content and is_alone and self._chat:
             self._template = _build_template(payload, encoded, choices[0])
+
+    def _decode(self, payload: bytes) -> dict[str, Any] | None:
+        """Return the object of an event, None for one that is malformed.
+
+        Raises UpstreamFailure for a second malformed event, and for an in-band error.
+        """
+        try:
+            chunk = decode_object(payload)
+        except UpstreamFailure:
+            # One broken event is tolerated; with a second one the stream is not trusted.
+            self.malformed += 1
+            if self.malformed > 1:
+                raise
+            model = self._envelope["model"]
+            log.warning("%r: left a malformed event out of %s", model, self._request_id)
+            return None
+        if (error := find_error(chunk)) is not None:
+            raise parse_failure(error, FailureKind.IN_BAND)
+        return chunk
 
     def _fill_envelope(self, chunk: dict[str, Any], batch: ChunkBatch) -> None:
         envelope = self._envelope
@@ -162,52 +193,65 @@ class ChunkReader:
     def _normalise_choice(self, choice: dict[str, Any], position: int) -> tuple[bool, int]:
         if type(choice.get("index")) is not int:
             choice["index"] = position
-        self._started_choices.add(choice["index"])
-        reason = shapes.normalize_finish_reason(choice)
-        shapes.raise_choice_error(choice)
-        self.finish_reason = reason or self.finish_reason
+        index = choice["index"]
+        self._started_choices.add(index)
+        reason = normalize_finish_reason(choice)
+        raise_choice_error(choice)
         if not self._chat:
             text = choice.get("text")
             choice["text"] = text = text if isinstance(text, str) else ""
             choice.setdefault("logprobs", None)
+            self.finish_reason = reason or self.finish_reason
             return bool(text), len(text)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = choice["delta"] = {}
-        if choice["index"] not in self._choices_with_role:
-            self._choices_with_role.add(choice["index"])
+        if index not in self._choices_with_role:
+            self._choices_with_role.add(index)
             delta = choice["delta"] = {"role": "assistant", **delta}
         if not isinstance(delta.get("role", ""), str):
             delta["role"] = "assistant"
         shapes.repair_message(delta)
+        self._join_halves(index, delta)
         if delta.get("tool_calls"):
-            self._number_tool_calls(choice["index"], delta)
+            self._tool_calls[index].number(delta)
+        if reason == "stop" and index in self._tool_calls:
+            choice.setdefault("native_finish_reason", reason)
+            choice["finish_reason"] = reason = "tool_calls"
+        self.finish_reason = reason or self.finish_reason
         return shapes.measure_content(delta)
 
-    def _is_repeated_end(self, choice: dict[str, Any]) -> bool:
-        """Return whether a choice repeats its own end."""
-        index = choice["index"]
-        if index in self._finished_choices:
-            return choice["finish_reason"] is not None or not any(choice.get("delta", {}).values())
-        if choice["finish_reason"] is not None:
-            self._finished_choices.add(index)
-        return False
+    def _join_halves(self, index: int, delta: dict[str, Any]) -> None:
+        """Join characters that are split over two deltas: a high and a low surrogate."""
+        for key in ("content", "reasoning"):
+            text = delta.get(key)
+            if not isinstance(text, str) or not text:
+                continue
+            if half := self._halves.pop((index, key), ""):
+                text = half + text
+            elif text.isascii():
+                continue
+            text, half = split_half_character(text)
+            if half:
+                self._halves[index, key] = half
+            delta[key] = join_surrogates(text)
 
-    def _number_tool_calls(self, choice: int, delta: dict[str, Any]) -> None:
-        calls = [call for call in delta["tool_calls"] if isinstance(call, dict)]
-        delta["tool_calls"] = calls
-        for call in calls:
-            name = call.get("id")
-            if type(call.get("index")) is not int:
-                indexes = [
-                    index for (owner, _), index in self._tool_indexes.items() if owner == choice
-                ]
-                is_new = isinstance(name, str) and (choice, name) not in self._tool_indexes
-                last = max(indexes, default=-1)
-                call["index"] = last + 1 if is_new or last < 0 else last
-            if isinstance(name, str) and name:
-                self._tool_indexes[(choice, name)] = call["index"]
-                call.setdefault("type", "function")
+    def _is_repeated_end(self, choice: dict[str, Any], *, carries: bool) -> bool:
+        """Return whether a choice repeats its own end and says nothing new."""
+        index, reason = choice["index"], choice["finish_reason"]
+        before = self._reasons.get(index)
+        if before is not None and not carries:
+            if reason in (None, before):
+                return reason is not None or not any(choice.get("delta", {}).values())
+        elif before is not None:
+            # It went on after a reason, so that reasons of this server end nothing yet.
+            self.reasons_are_early = True
+            del self._reasons[index]
+        if reason is not None:
+            self._reasons[index] = reason
+            # With content in the same event more may follow.
+            self.reasons_are_early = self.reasons_are_early or carries
+        return False
 
 
 def _build_template(

@@ -4,6 +4,10 @@ from typing import Any
 
 from sophia.adapters.upstreams import shapes
 from sophia.adapters.upstreams.conforming import parse_passthrough_answer
+from sophia.adapters.upstreams.errors import find_error, parse_failure
+from sophia.adapters.upstreams.finish_reasons import normalize_finish_reason, raise_choice_error
+from sophia.adapters.upstreams.json_text import decode_object, encode_repaired
+from sophia.adapters.upstreams.tool_calls import repair_tool_calls
 from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
 
@@ -18,9 +22,9 @@ def parse_whole_answer(body: bytes, call: UpstreamCall, provider: str, now: int)
         and (batch := parse_passthrough_answer(body)) is not None
     ):
         return batch
-    answer = shapes.decode_object(body.lstrip())
-    if answer.get("error") is not None:
-        raise shapes.parse_failure(answer["error"], FailureKind.IN_BAND)
+    answer = decode_object(body)
+    if (error := find_error(answer)) is not None:
+        raise parse_failure(error, FailureKind.IN_BAND)
     if call.endpoint == "embeddings":
         return _read_embeddings(answer, call, provider)
     return _read_choices(answer, call, provider, now)
@@ -37,7 +41,7 @@ def _read_choices(
     for position, choice in enumerate(choices):
         if not isinstance(choice, dict):
             raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
-        carries, length = _normalise_choice(choice, position, is_chat=is_chat)
+        carries, length = _normalise_choice(choice, position, call, is_chat=is_chat)
         has_content, chars = has_content or carries, chars + length
     if type(answer.get("id")) is not str:
         answer["id"] = call.request_id
@@ -50,7 +54,7 @@ def _read_choices(
     if usage is None:
         answer.pop("usage", None)
     return ChunkBatch(
-        chunks=[shapes.encode(answer)],
+        chunks=[encode_repaired(answer)],
         has_content=has_content,
         finish_reason=choices[-1]["finish_reason"],
         usage=usage,
@@ -62,11 +66,15 @@ def _read_choices(
     )
 
 
-def _normalise_choice(choice: dict[str, Any], position: int, *, is_chat: bool) -> tuple[bool, int]:
+def _normalise_choice(
+    choice: dict[str, Any], position: int, call: UpstreamCall, *, is_chat: bool
+) -> tuple[bool, int]:
     """Normalise a choice in place; return whether it has content, and its characters of text."""
     if type(choice.get("index")) is not int:
         choice["index"] = position
-    shapes.raise_choice_error(choice)
+    # A whole answer cannot be cut without a failure, so a missing reason means a plain stop.
+    reason = normalize_finish_reason(choice) or "stop"
+    raise_choice_error(choice)
     if is_chat:
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -75,13 +83,15 @@ def _normalise_choice(choice: dict[str, Any], position: int, *, is_chat: bool) -
             message["role"] = "assistant"
         message.setdefault("content", None)
         shapes.repair_message(message)
+        if message.get("tool_calls"):
+            repair_tool_calls(message, call.request_id)
+            reason = "tool_calls" if reason == "stop" else reason
         has_content, length = shapes.measure_content(message)
     else:
         value = choice.get("text")
         text = choice["text"] = value if isinstance(value, str) else ""
         has_content, length = bool(text), len(text)
-    # A whole answer cannot be cut without a failure, so a missing reason means a plain stop.
-    choice["finish_reason"] = shapes.normalize_finish_reason(choice) or "stop"
+    choice["finish_reason"] = reason
     choice.setdefault("logprobs", None)
     choice.setdefault("native_finish_reason", choice["finish_reason"])
     return has_content, length
@@ -102,7 +112,7 @@ def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) 
     if isinstance(reported, dict):
         reported.setdefault("completion_tokens", 0)
     return ChunkBatch(
-        chunks=[shapes.encode(answer)],
+        chunks=[encode_repaired(answer)],
         has_content=bool(answer["data"]),
         finish_reason="stop",
         usage=shapes.parse_usage(reported),
@@ -110,3 +120,14 @@ def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) 
         provider=answer["provider"],
         id=answer.get("id") if isinstance(answer.get("id"), str) else None,
     )
+
+
+def to_stream_chunk(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a whole answer as the only chunk of a stream, for a server that does not stream."""
+    for choice in answer["choices"]:
+        if (message := choice.pop("message", None)) is not None:
+            choice["delta"] = message
+    if answer["object"] == "chat.completion":
+        answer["object"] = "chat.completion.chunk"
+    answer.pop("usage", None)
+    return answer

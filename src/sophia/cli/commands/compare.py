@@ -179,7 +179,9 @@ def _print_policies(report: CounterfactualReport, console: Console) -> None:
         # Without a score of the decisions as they were there is none of any other.
         notes.append(f"No scores yet: {next(iter(refused))}.")
     else:
-        notes += [f"No score yet for {', '.join(who)}: {why}." for why, who in refused.items()]
+        notes += [
+            f"No score yet for {', '.join(names)}: {reason}." for reason, names in refused.items()
+        ]
     notes += [_REMEDY] if refused else []
     for line in notes:
         console.print(strip_control_characters(line), style="yellow", markup=False)
@@ -219,7 +221,7 @@ def _format_score(part: DecisionSlice) -> Text:
     if isinstance(estimate, OffPolicyEstimate):
         return _format_estimate(estimate.dr, ".3f")
     worth = estimate.support.effective_sample_size
-    return Text.assemble("too few\n", (f"worth {worth:,.0f}", "dim"))
+    return Text.assemble("no score\n", (f"worth {worth:,.0f}", "dim"))
 
 
 def _format_relative_cost(part: DecisionSlice) -> str:

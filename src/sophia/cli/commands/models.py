@@ -38,7 +38,12 @@ from sophia.cli.terminal import (
     strip_control_characters,
 )
 from sophia.compose.keys import ensure_data_folder
-from sophia.compose.offline import SNAPSHOT_FOLDER, build_catalogue, build_role_follower
+from sophia.compose.offline import (
+    SNAPSHOT_FOLDER,
+    build_catalogue,
+    build_role_follower,
+    merge_own_models,
+)
 from sophia.compose.upstreams import build_upstream
 from sophia.config import ProviderSettings, Settings, UpstreamSettings, find_default_upstream
 from sophia.core.errors import ConfigError
@@ -46,10 +51,9 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.money import nano_to_usd
 from sophia.learning.operations.arms import ArmSummary
 from sophia.routing.bandit.arms import strip_call_mode
-from sophia.routing.pool import build_pool
+from sophia.routing.pool import build_pool, is_batch_variant
 
 _DEFAULT_ROWS = 50
-_BATCH = ":batch"
 _MAX_LISTED_CHANGES = 5
 
 
@@ -103,10 +107,10 @@ def list_models(
             and (parameter is None or parameter in model.supported_parameters)
         )
 
-    pool = build_pool(catalogue, settings.routing.pool, lambda _: {}).by_id
+    pool = build_pool(catalogue, merge_own_models(settings), lambda _: {}).by_id
     found = sorted(
         filter(matches, catalogue.models),
-        key=lambda model: (model.id not in pool, model.id.endswith(_BATCH), model.id),
+        key=lambda model: (model.id not in pool, is_batch_variant(model.id), model.id),
     )
     if json:
         arms: dict[str, list[dict[str, object]]] = {}
@@ -117,9 +121,9 @@ def list_models(
     shown = found if show_all else found[:_DEFAULT_ROWS]
     out = build_console()
     _print_models(out, "Sophia chooses among", [m for m in shown if m.id in pool], with_role=True)
-    named = [model for model in shown if model.id not in pool]
-    _print_models(out, "asked for by name", [m for m in named if not m.id.endswith(_BATCH)])
-    _print_models(out, "asked for by name, in batches", [m for m in named if m.id.endswith(_BATCH)])
+    for heading, in_batches in (("asked for by name", False), ("by name, in batches", True)):
+        named = [m for m in shown if m.id not in pool and is_batch_variant(m.id) == in_batches]
+        _print_models(out, heading, named)
     if catalogue.doubtful_prices:
         text = f"Prices that look wrong: {', '.join(catalogue.doubtful_prices)}"
         out.print(Text(strip_control_characters(text), style="yellow"))
@@ -164,7 +168,7 @@ def _read_arms(settings: Settings) -> list[ArmSummary]:
     """Return what was learned of the models; nothing, and no new folder, before the first start."""
     if not (Path(settings.data_dir) / SNAPSHOT_FOLDER).exists():
         return []
-    return list(load_learned_arms(settings).arms)
+    return load_learned_arms(settings).arms
 
 
 @models.command("refresh")

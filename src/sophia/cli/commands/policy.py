@@ -24,7 +24,7 @@ from sophia.cli.terminal import (
 )
 from sophia.compose.offline import (
     build_policy_archive,
-    ledger_path,
+    is_ledger_current,
     load_knowledge,
     open_data_folder,
     open_store,
@@ -184,9 +184,9 @@ def _now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class LearnedArms:
-    """The arms of the pool, and a sentence on whose outcomes they are by."""
+    """The arms of the pool, and a sentence that names the source of their qualities."""
 
-    arms: Sequence[ArmSummary]
+    arms: list[ArmSummary]
     basis: str
 
 
@@ -197,19 +197,20 @@ def load_learned_arms(settings: Settings, key_id: str | None = None) -> LearnedA
     """
     pool = load_knowledge(settings).pool
     learned = asyncio.run(_load_policy(settings, pool.speed_prior))
-    keys = learned.tenants()
-    if key_id is None and len(keys) == 1:
-        key_id = keys[0]
-    return LearnedArms(
-        summarize_arms(learned, pool, key_id or ""), _describe_basis(learned, key_id)
-    )
+    keys = [key for key in learned.tenants() if key]
+    if learned.shared:
+        key_id = ""
+    elif key_id is None and len(keys) == 1:
+        (key_id,) = keys
+    arms = summarize_arms(learned, pool, key_id or "")
+    return LearnedArms(arms, _describe_basis(learned, key_id))
 
 
 async def _load_policy(
     settings: Settings, speed_prior: Callable[[str], SpeedPrior]
 ) -> OnlinePolicy:
     archive = build_policy_archive(settings, speed_prior)
-    if not ledger_path(Path(settings.data_dir)).exists():
+    if not is_ledger_current(settings):
         return archive.load_active()
     async with open_store(settings) as store:
         return await load_current_policy(archive, store)
@@ -217,14 +218,15 @@ async def _load_policy(
 
 def _describe_basis(learned: OnlinePolicy, key_id: str | None) -> str:
     if key_id is None:
-        counts = ", ".join(f"{key}: {learned.status(key).lessons:,}" for key in learned.tenants())
-        note = f" Outcomes by key: {counts}; --key shows one's." if counts else ""
+        keys = [key for key in learned.tenants() if key]
+        counts = ", ".join(f"{key}: {learned.status(key).lessons:,}" for key in keys)
+        note = f" Outcomes by key: {counts}; --key ID shows those of one key." if counts else ""
         return f"Qualities are by public ratings and benchmarks.{note}"
-    status = learned.status("" if learned.shared else key_id)
+    status = learned.status(key_id)
     owner = f"key {key_id}" if key_id else "all keys"
     text = f"Qualities are by outcomes of {owner}, {status.lessons:,} until now"
-    if status.rollout is None and status.lessons < status.eligible_at:
-        return f"{text}; they decide from {status.eligible_at:,} on."
+    if not learned.shared and status.lessons < status.eligible_at:
+        return f"{text}; they decide from {status.eligible_at:,} on, public ratings until then."
     return f"{text}."
 
 

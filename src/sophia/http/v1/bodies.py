@@ -110,8 +110,8 @@ class ChatBody(BaseBody, kw_only=True):
 class CompletionBody(BaseBody, kw_only=True):
     """The body of `POST /v1/completions`."""
 
-    prompt: str | Annotated[list[str], Meta(min_length=1)]
-    max_tokens: PositiveInt | None = None
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     n: ChoiceCount | None = None
     best_of: ChoiceCount | None = None
     temperature: Temperature | None = None

@@ -1,13 +1,14 @@
 """Parse request bodies: the fields that Sophia acts on are checked, all others untouched."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from sophia.core.calls import Endpoint
-from sophia.core.errors import BadRequest
+from sophia.core.errors import BadRequest, UnsupportedEncoding
 from sophia.core.money import nano_from_usd
 from sophia.http.v1.bodies import (
     ChatBody,
@@ -40,6 +41,11 @@ _NON_PROMPT_NAMES = (
 _NON_PROMPT_FIELDS = frozenset(_NON_PROMPT_NAMES.split())
 _NOT_FORWARDED = ("model", "models", "route", "stream", "sophia")
 _NO_HINTS = Hints()
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HALF_CHARACTER = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 _DECODERS: Mapping[Endpoint, "msgspec.json.Decoder[RequestBody]"] = {
     "chat/completions": msgspec.json.Decoder(ChatBody),
     "completions": msgspec.json.Decoder(CompletionBody),
@@ -60,7 +66,12 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
 
     Raises BadRequest.
     """
-    body = decode_body(_DECODERS[endpoint], incoming.body)
+    incoming.body = incoming.body.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        body = decode_body(_DECODERS[endpoint], incoming.body)
+    except BadRequest:
+        _check_encoding(incoming.headers)
+        raise
     fields = _raw_fields_decoder.decode(incoming.body)
     for name in _NOT_FORWARDED:
         fields.pop(name, None)
@@ -82,7 +93,7 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
         hints=apply_model_name(model, _build_hints(hints, body.session_id, resolve_alias)),
         max_tokens_field="max_completion_tokens" if longest else "max_tokens",
         annotate=hints is None or hints.annotate is not False,
-        include_usage=options is None or options.include_usage is not False,
+        include_usage=None if options is None else options.include_usage,
     )
 
 
@@ -102,8 +113,26 @@ def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
         hint = _suggest_hint(problem) if path == "sophia" else ""
         raise BadRequest(f"{place}{problem}.{hint}", param=path or None) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        problem = str(error) if body else "it is empty"
+        problem = _describe_problem(error, body)
         raise BadRequest(f"The body is not JSON: {problem[:300]}.") from None
+
+
+def _describe_problem(error: Exception, body: bytes) -> str:
+    if not body:
+        return "it is empty"
+    if half := _HALF_CHARACTER.search(body):
+        name, place = half[0].decode(), half.start()
+        return f"{name} at byte {place:,} is half of a character (a lone surrogate)"
+    return str(error)
+
+
+def _check_encoding(headers: Headers) -> None:
+    """Raise UnsupportedEncoding when a body that is no JSON is a compressed one."""
+    coding = dict(headers).get(b"content-encoding", b"identity").decode("latin-1")
+    if coding.strip().lower() != "identity":
+        raise UnsupportedEncoding(
+            f"The body has the Content-Encoding {coding[:40]!r}; send it uncompressed."
+        )
 
 
 def _split_error(error: msgspec.ValidationError) -> tuple[str, str]:
@@ -125,16 +154,15 @@ def _build_prompt(body: RequestBody, fields: _RawFields) -> Prompt:
     if isinstance(body, ChatBody):
         return _build_chat_prompt(body, fields)
     if isinstance(body, CompletionBody):
-        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        choices = max(body.n or 1, body.best_of or 1) * len(texts)
-        return _build_text_prompt("prompt", texts, body.max_tokens, choices)
+        values = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        # A list of numbers is one prompt in tokens, a list of lists one prompt each.
+        prompts = 1 if any(isinstance(value, int) for value in values) else len(values)
+        choices = max(body.n or 1, body.best_of or 1) * prompts
+        return _build_text_prompt("prompt", values, body.max_tokens, choices)
     if body.stream:
         raise BadRequest("`stream`: embeddings are not streamed; leave it out.", param="stream")
     values = [body.input] if isinstance(body.input, str) else body.input
-    texts = [value for value in values if isinstance(value, str)]
-    others = [value for value in values if not isinstance(value, str)]
-    tokens = sum(len(value) if isinstance(value, list) else 1 for value in others)
-    return _build_text_prompt("input", texts, None, 1, tokens)
+    return _build_text_prompt("input", values, None, 1)
 
 
 def _raw_size(raw: object) -> int:
@@ -179,15 +207,10 @@ def _build_chat_prompt(body: ChatBody, fields: _RawFields) -> Prompt:
     chars, size = 0, _raw_size(fields.get("tools")) + _raw_size(fields.get("response_format"))
     last_user_text = system = ""
     parts = _PartCounter()
-    for number, message in enumerate(body.messages):
+    for message in body.messages:
         content, role = message.content, message.role
         text = content if isinstance(content, str) else parts.add(content or [])
         if role == "user":
-            if not content or (content is text and text.isspace()):
-                place = f"messages[{number}].content"
-                raise BadRequest(
-                    f"`{place}` is empty; a user message needs text or parts.", param=place
-                )
             last_user_text = text
         elif not system and (role == "system" or role == "developer"):
             system = text
@@ -226,9 +249,12 @@ def _truncate(text: str) -> str:
 
 
 def _build_text_prompt(
-    name: str, texts: list[str], max_tokens: int | None, choices: int, token_count: int = 0
+    name: str, values: Sequence[str | int | list[int]], max_tokens: int | None, choices: int
 ) -> Prompt:
-    """Return the prompt of `texts` and of `token_count` tokens. Raises BadRequest without both."""
+    """Return the prompt of texts and tokens. Raises BadRequest without any."""
+    texts = [value for value in values if isinstance(value, str)]
+    others = [value for value in values if not isinstance(value, str)]
+    token_count = sum(len(value) if isinstance(value, list) else 1 for value in others)
     if not token_count and not (texts and all(texts)):
         raise BadRequest(f"`{name}` is empty; give it text.", param=name)
     texts = texts or [""]

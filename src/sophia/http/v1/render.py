@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from sophia.core.calls import ChunkBatch
+from sophia.core.calls import ChunkBatch, Endpoint
 from sophia.core.errors import AllAttemptsFailed
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import encode_id
@@ -55,7 +55,7 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
     `last` is the last batch that names its id and model, here and below.
     """
     request = answer.record.request
-    if not request.include_usage:
+    if request.include_usage is False:
         return _DONE_EVENT
     usage: object = _build_usage(outcome)
     reported = answer.usage
@@ -63,7 +63,10 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
         usage = msgspec.Raw(reported.raw)
         if reported.cost_nano is None:
             usage = {**msgspec.json.decode(reported.raw), **_build_usage(outcome)}
-    chunk = {**_build_envelope(answer, last), "choices": [], "usage": usage}
+    # OpenAI sends a chunk without choices only to who asked for the usage; the loops of all others
+    # read the first choice of every chunk.
+    choices = [] if request.include_usage else [_build_choice(request.endpoint, None)]
+    chunk = {**_build_envelope(answer, last), "choices": choices, "usage": usage}
     if request.annotate:
         chunk["sophia"] = _build_annotation(answer, outcome)
     return b"data: %b\n\n" % encode(chunk) + _DONE_EVENT
@@ -74,19 +77,24 @@ def render_stream_error(answer: Answer, last: ChunkBatch, failure: UpstreamFailu
     request = answer.record.request
     decision = encode_id("dec", request.id)
     error = AllAttemptsFailed(
-        f"{answer.model} broke off during the answer: {failure.message} "
+        f"{answer.model} broke off during the answer: {failure.message.rstrip('.')}. "
         "The text received so far is incomplete.",
         details={"cause": str(failure.kind), "model": answer.model, "decision_id": decision},
     )
     error.error_type = failure.error_type or "provider_unavailable"
-    chat = request.endpoint == "chat/completions"
-    content = {"delta": {"content": ""}} if chat else {"text": "", "logprobs": None}
     chunk = {
         **_build_envelope(answer, last),
-        "choices": [{"index": 0, **content, "finish_reason": "error"}],
+        "choices": [_build_choice(request.endpoint, "error")],
         "error": build_error_object(error, encode_id("req", request.id)),
     }
     return b"data: %b\n\n" % encode(chunk)
+
+
+def _build_choice(endpoint: Endpoint, finish_reason: str | None) -> dict[str, object]:
+    """Return a choice of a chunk that adds no text."""
+    chat = endpoint == "chat/completions"
+    content = {"delta": {"content": ""}} if chat else {"text": ""}
+    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
 
 
 def _build_envelope(answer: Answer, last: ChunkBatch) -> dict[str, object]:

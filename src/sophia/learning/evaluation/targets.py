@@ -135,9 +135,7 @@ def heuristic_propensities(decision: LoggedDecision, pool: ModelPool) -> Vector:
     ranked = [quotes[model.id] for model in pool.by_quality[task] if model.id in quotes]
     affordable = order_quotes(choose_model_role(decision.features)[0], find_by_role, ranked)
     ordered, _ = order_by_tradeoff(affordable, _infer_tradeoff(decision), None)
-    cheapest = min(affordable, key=lambda quote: quote.expected_nano)
-    first = ordered[0] if ordered else find_by_role("fallback") or cheapest
-    return _one_hot(len(models), models.index(first.pool_model.id))
+    return _one_hot(len(models), models.index(ordered[0].pool_model.id))
 
 
 def _infer_tradeoff(decision: LoggedDecision) -> str:

@@ -17,7 +17,7 @@ EFFORT_TOKENS: Mapping[str, int] = {"none": 0, "minimal": 8, "low": 16, "medium"
 IMAGE_TOKENS = 85
 MESSAGE_TOKENS = 4
 MAX_CHOICES = 128
-TOOL_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]+|\d+")
+TOOL_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 # Words of tools' names that a prompt may use without meaning the tool.
 COMMON_TOOL_WORDS = frozenset(
     {"call", "create", "current", "data", "delete", "fetch", "file", "find", "from", "list", "make"}
@@ -166,12 +166,15 @@ def _select_calls(
         return ()
     if name := as_mapping(as_mapping(choice).get("function")).get("name"):
         return tuple(tool for tool in tools if tool.name == name)
-    spoken = _split_words(prompt)
+    prompt_words = _split_words(prompt)
     mentioned = tuple(
         tool
         for tool in tools
-        if (words := _split_words(tool.name)) <= spoken
-        or any(len(word) > 3 for word in (words - COMMON_TOOL_WORDS) & spoken)
+        if (words := _split_words(tool.name))
+        and (
+            words <= prompt_words
+            or any(len(word) > 3 for word in (words - COMMON_TOOL_WORDS) & prompt_words)
+        )
     )
     return mentioned or (tools[:1] if choice == "required" else ())
 
@@ -191,7 +194,7 @@ def _parse_schema(response_format: object, messages: Sequence[JsonMapping]) -> o
             anything: object = {"type": "object", "properties": {"answer": {"type": "string"}}}
             return next((schema for schema in found if schema is not None), anything)
         case _:
-            # Who describes an object in the system message, as a judge's prompt does, wants it.
+            # A system prompt that describes an object, as a judge's does, asks for it.
             instruction = message_text(messages[0]) if messages[0]["role"] == "system" else ""
             return find_described_object(instruction) if "JSON" in instruction else None
 

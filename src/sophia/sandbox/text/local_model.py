@@ -67,7 +67,7 @@ class StreamingText:
         return False
 
     async def chunks(self) -> AsyncIterator[str]:
-        """Yield the text, and at the end that no real model wrote it.
+        """Yield the text, then the notice that no real model wrote it.
 
         When the engine breaks, the text ends with the finish reason `error`.
         """

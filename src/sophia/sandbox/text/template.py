@@ -35,7 +35,7 @@ CODE_WORDS = re.compile(
 )
 TOKEN = re.compile(r"\s*\S{1,6}|\s+")
 # Words with a capital that do not begin a sentence.
-NAME = re.compile(r"(?<=[\w,:] )[A-Z][\w'-]*(?: [A-Z][\w'-]*)*")
+NAME = re.compile(r"(?<=[\w,:] )[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
 TOPIC_WORDS = 12
 
 
@@ -73,7 +73,7 @@ def extract_topic(prompt: str) -> str:
 
 
 def extract_name(prompt: str) -> str:
-    """Return the last name in `prompt`, which a tool is most often called with, or its topic."""
+    """Return the last proper noun in `prompt`, a likely argument of a tool, or its topic."""
     names = NAME.findall(prompt)
     return names[-1] if names else extract_topic(prompt)
 

@@ -6,7 +6,7 @@ from functools import partial
 from sophia.core.calls import ChunkBatch, Usage
 from sophia.core.events import Settled
 from sophia.core.failures import UpstreamFailure
-from sophia.core.ids import MAX_ATTEMPTS
+from sophia.core.ids import JUDGE_ATTEMPT
 from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
 from sophia.routing.bandit.arms import build_call_mode
@@ -21,7 +21,7 @@ class RequestRecord:
     """Outcomes of one request, and its one event for the sinks.
 
     `muted`: closing emits no event, because the request goes on with another attempt. `upstream` is
-    the last one that was asked.
+    the last one that was asked, `numbers` are those that its attempts have not used.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class RequestRecord:
         self.outcomes: list[AttemptOutcome] = []
         self.muted = False
         self.upstream = dependencies.upstreams.default
+        self.numbers = iter(range(JUDGE_ATTEMPT))
 
     @property
     def cost_nano(self) -> int:
@@ -88,10 +89,7 @@ class RequestRecord:
 
 
 class Answer:
-    """An answer to read: `next` until None, and `close` in a `finally`, always.
-
-    `attempt_number` counts the attempts of the request from 0.
-    """
+    """An answer to read: `next` until None, and `close` in a `finally`, always."""
 
     def __init__(  # noqa: PLR0913 - the parts of the attempt that answers
         self,
@@ -105,12 +103,11 @@ class Answer:
     ) -> None:
         self.record = record
         self.attempt = reservation.spec.attempt
-        self.attempt_number = reservation.id & MAX_ATTEMPTS
         self.model = self.attempt.model
         self.outcome: AttemptOutcome | None = None
         self.observer: AnswerObserver | None = None
         self._reservation = reservation
-        self._upstream = upstream
+        self.upstream = upstream
         self._exchange = exchange
         self._result = result
         self._buffered = buffered
@@ -229,7 +226,7 @@ class Answer:
             finish(self._reservation.settle(result))
         else:
             reconciler = self.record.dependencies.reconciler
-            reconciler.schedule(self._upstream, self._reservation, result, finish)
+            reconciler.schedule(self.upstream, self._reservation, result, finish)
 
     def close(self) -> None:
         """Release everything; an unfinished answer is cancelled and settled."""

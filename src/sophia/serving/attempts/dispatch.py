@@ -31,7 +31,7 @@ class UpstreamsByModel:
     by_model: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
 
     def deployments(self, model: str, request_id: int) -> tuple[Deployment, ...]:
-        """Return where to ask for a model: one drawn by weight, then the others in their order."""
+        """Return where to ask for a model: one sampled by weight, then the others, rotated."""
         known = self.by_model.get(model)
         if known is None:
             return (Deployment(self.default, model),)

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall
 from sophia.core.errors import SophiaError
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.core.ids import JUDGE_ATTEMPT, encode_id
+from sophia.core.ids import encode_id
 from sophia.core.ports import DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.routing.types import Attempt
@@ -26,12 +26,15 @@ from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, Budg
 
 
 async def run_attempts(
-    record: RequestRecord, scope: BudgetScope, attempts: Sequence[Attempt], first_number: int = 0
+    record: RequestRecord,
+    scope: BudgetScope,
+    attempts: Sequence[Attempt],
+    numbers: Iterator[int] | None = None,
 ) -> Answer:
     """Return the first attempt that answers, committed at its first content.
 
-    A model's other deployments come before the next model. `first_number` is the number of the
-    first attempt; a request uses no number twice, so a later attempt tries one deployment.
+    A model's other deployments come before the next model. Each attempt takes the next of
+    `numbers`, by default of the request's own, which uses none twice; none is made without one.
 
     Raises:
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
@@ -43,11 +46,10 @@ async def run_attempts(
         (attempt, deployment)
         for attempt in attempts
         for deployment in upstreams.deployments(attempt.model, id)
-    ][: 1 if first_number else JUDGE_ATTEMPT]
-    for number, (attempt, deployment) in enumerate(tries, first_number):
+    ]
+    for (attempt, deployment), number in zip(tries, numbers or record.numbers, strict=False):
         if failed and limit is not None and record.cost_nano + attempt.held_nano > limit:
             continue
-        record.upstream = deployment.upstream
         run = _AttemptRun(record, attempt, deployment, keep_plan=number == 0)
         try:
             reservation = await record.dependencies.ledger.reserve(
@@ -58,11 +60,12 @@ async def run_attempts(
             raise _close_with_error(
                 record, build_attempts_error(failed) if failed else error
             ) from error
+        record.upstream = deployment.upstream
         try:
-            return await run.run(reservation, last=number == first_number + len(tries) - 1)
+            return await run.run(reservation, last=(attempt, deployment) == tries[-1])
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
-            failed.append(FailedAttempt(attempt.model, failure))
+            failed.append(FailedAttempt(attempt.model, deployment.upstream.name, failure))
             if is_caller_fault(failure):
                 raise _close_with_error(record, build_caller_error(failed)) from failure
         except asyncio.CancelledError:

@@ -26,6 +26,13 @@ _MODEL_SPECIFIC_ERRORS = frozenset(
         "string_too_long",
     }
 )
+_TOO_LONG_WORDS = (
+    *("context length", "context window", "maximum context", "prompt is too long"),
+    *("input is too long", "too many tokens", "exceeds the maximum number of tokens"),
+    "reduce the length of the",
+)
+_NO_REFUSAL_STATUSES = frozenset({401, 402, 403, 407, 408, 409, 421, 423, 425, 429, 499})
+"""Client errors that say nothing about the request: Sophia's own account, or the moment."""
 _MODERATION_ERRORS = frozenset(
     {"content_policy_violation", "refusal", "moderation", "content_filter"}
 )
@@ -36,13 +43,24 @@ class FailedAttempt:
     """One failed attempt, as the caller may read it."""
 
     model: str
+    upstream: str
     failure: UpstreamFailure
+
+
+def is_too_long(failure: UpstreamFailure) -> bool:
+    """Return whether the request was too long for the model."""
+    if failure.error_type == "context_length_exceeded" or failure.status == 413:
+        return True
+    message = failure.message.lower()
+    return failure.status in _CALLER_FAULT_STATUSES and any(
+        words in message for words in _TOO_LONG_WORDS
+    )
 
 
 def is_caller_fault(failure: UpstreamFailure) -> bool:
     """Return whether the request itself is at fault, so that no other model does better."""
     message = failure.message.lower()
-    if failure.error_type in _MODEL_SPECIFIC_ERRORS or "context length" in message:
+    if failure.error_type in _MODEL_SPECIFIC_ERRORS or is_too_long(failure):
         return False
     return (
         failure.error_type in _MODERATION_ERRORS
@@ -57,9 +75,15 @@ def may_be_billed(failure: UpstreamFailure) -> bool:
 
 
 def build_attempts_error(tried: Sequence[FailedAttempt]) -> SophiaError:
-    """Return the error for the caller when other models might have done better."""
+    """Return the error for the caller when other models might have done better.
+
+    When every model refused the request itself, it is told as such a refusal, with its own status:
+    clients repeat what looks like an outage.
+    """
+    if tried and all(_is_refusal(attempt.failure) for attempt in tried):
+        return build_caller_error(tried)
     causes = "; ".join(f"{attempt.model}: {_safe_message(attempt.failure)}" for attempt in tried)
-    whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} models tried"
+    whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} attempts"
     error = AllAttemptsFailed(
         f"{whole} failed. {causes}"[:2000],
         retry_after=_retry_after(tried),
@@ -73,12 +97,18 @@ def build_caller_error(tried: Sequence[FailedAttempt]) -> SophiaError:
     """Return the error for the caller, whose own request is at fault by the last failure."""
     failure, details = tried[-1].failure, _describe(tried)
     message = f"{tried[-1].model} refused the request: {failure.message}"
-    if failure.error_type == "context_length_exceeded":
+    if is_too_long(failure) and failure.status != 413:
         return ContextLengthExceeded(message, details=details)
     error = BadRequest(message, details=details)
     error.status = failure.status or 400
     error.error_type = failure.error_type or "invalid_request"
     return error
+
+
+def _is_refusal(failure: UpstreamFailure) -> bool:
+    status = failure.status or 0
+    answered = failure.kind in (FailureKind.STATUS, FailureKind.IN_BAND)
+    return answered and 400 <= status < 500 and status not in _NO_REFUSAL_STATUSES
 
 
 def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
@@ -111,6 +141,7 @@ def _describe(tried: Sequence[FailedAttempt]) -> dict[str, object]:
     attempts = [
         {
             "model": attempt.model,
+            "upstream": attempt.upstream,
             "cause": str(attempt.failure.kind),
             "status": attempt.failure.status,
             "message": _safe_message(attempt.failure),

@@ -6,7 +6,7 @@ from msgspec import json
 
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
-from sophia.core.ids import MAX_ATTEMPTS, encode_id
+from sophia.core.ids import encode_id
 from sophia.core.rows import CHECK_FAILED_PREFIX, RUBRIC_FINISH
 from sophia.routing.escalation import CheckScore, EscalationCandidate
 from sophia.routing.request import KeyLimits
@@ -58,14 +58,12 @@ class _Cascade:
         self._webhook = webhook
         self._requirements = parse_requirements(record.request.fields)
         self._candidates = EscalationSelector(record, runtime.cascade.value_nano)
-        self._attempt_number = 0
         self._rejected_answer: Answer | None = None
         self._failed_attempts: list[FailedAttempt] = []
 
     async def run(self, answer: Answer) -> Answer:
         """Return `answer` or a better one. Raises SophiaError when all of them broke off."""
         while True:
-            self._attempt_number = max(self._attempt_number, answer.attempt_number)
             try:
                 attempt = await self._check(answer)
                 if attempt is None:
@@ -73,7 +71,9 @@ class _Cascade:
             except UpstreamFailure as failure:
                 # Nothing of it was delivered, so another model can still take over unseen.
                 answer.reject(str(failure.kind), interrupted=True)
-                self._failed_attempts.append(FailedAttempt(answer.model, failure))
+                self._failed_attempts.append(
+                    FailedAttempt(answer.model, answer.upstream.name, failure)
+                )
                 candidate = self._next_candidate(answer, 0.0, any_price=True)
                 attempt = _build_attempt(answer, candidate, "it broke off") if candidate else None
             except BaseException:
@@ -146,13 +146,12 @@ class _Cascade:
         judge = self._record.knowledge.find(self._runtime.cascade.rubric_model or "")
         if judge is None:
             return None
-        self._attempt_number += 1
         limits = self._remaining_limits(answer)
         try:
             judgement = build_judge_request(self._record, judge, choice, limits)
         except SophiaError:
             return None
-        _, score = await run_judgement(judgement, self._scope, self._attempt_number)
+        _, score = await run_judgement(judgement, self._scope, self._record.numbers)
         return score
 
     def _next_candidate(
@@ -161,10 +160,10 @@ class _Cascade:
         """Return the model to ask in place of `answer`, while attempts, time and money are left."""
         runtime, record = self._runtime, self._record
         finished = [o for o in record.outcomes if o.finish_reason != RUBRIC_FINISH]
-        attempts = len(finished) + (answer.outcome is None)
+        models = {answer.model, *(outcome.model for outcome in finished)}
         elapsed = runtime.ledger.clock.monotonic() - record.request.arrived_at
         deadline = record.request.deadline or runtime.limits.request_timeout_seconds
-        if attempts >= runtime.limits.max_attempts or self._attempt_number >= MAX_ATTEMPTS - 1:
+        if len(models) >= runtime.limits.max_attempts:
             return None
         if deadline - elapsed < _MIN_SECONDS:
             return None
@@ -191,10 +190,9 @@ class _Cascade:
 
     async def _run_attempt(self, attempt: Attempt) -> Answer | None:
         """Return the answer of `attempt`, None when it fails."""
-        self._attempt_number += 1
         self._record.muted = True
         try:
-            return await run_attempts(self._record, self._scope, (attempt,), self._attempt_number)
+            return await run_attempts(self._record, self._scope, (attempt,))
         except SophiaError:
             return None
         finally:
@@ -209,6 +207,7 @@ class _Cascade:
             raise error
         record.outcomes.remove(rejected.outcome)
         record.outcomes.append(rejected.outcome)
+        record.upstream = rejected.upstream
         record.close(200)
         return rejected
 

@@ -157,7 +157,7 @@ class Judge:
             raise BudgetExceeded("what is left covers only a part of a judgement")
         held, daily = attempt.held_nano, self._config.daily_budget_nano
         await coordinator.reserve(JUDGE_ACCOUNT, window, daily, held)
-        result = await run_judgement(judgement, scope, JUDGE_ATTEMPT)
+        result = await run_judgement(judgement, scope, iter([JUDGE_ATTEMPT]))
         if all(outcome.state != "unknown" for outcome in record.outcomes):
             coordinator.settle(JUDGE_ACCOUNT, window, held, record.cost_nano)
         if not record.outcomes:

@@ -1,5 +1,7 @@
 """Score of an answer by a judge model, as one more attempt on its request's bill."""
 
+from collections.abc import Iterator
+
 import msgspec
 from msgspec.structs import replace
 
@@ -69,15 +71,15 @@ def build_judge_request(
 
 
 async def run_judgement(
-    judgement: RequestRecord, scope: BudgetScope, attempt_number: int
+    judgement: RequestRecord, scope: BudgetScope, numbers: Iterator[int]
 ) -> tuple[bool, float | None]:
     """Return whether the judge replied, and its score from 0 to 1, None when it gave none.
 
-    Attempt `attempt_number` of the request is reserved and settled like any other.
+    Its attempts, with the next of `numbers`, are reserved and settled like any other.
     """
     attempts = judgement.decision.plan.attempts
     try:
-        answer = await run_attempts(judgement, scope, attempts, attempt_number)
+        answer = await run_attempts(judgement, scope, attempts, numbers)
     except SophiaError:
         return False, None
     try:

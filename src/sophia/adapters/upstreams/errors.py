@@ -1,0 +1,100 @@
+"""Errors of upstreams, whatever their shape: OpenAI's, OpenRouter's, FastAPI's, a list or text."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sophia.adapters.upstreams.json_text import coerce_object, decode_value
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+MAX_WAIT_SECONDS = 86_400.0
+"""Longest `Retry-After` that is believed."""
+_MAX_CHARS = 1000
+_MESSAGE_FIELDS = ("message", "detail", "msg", "error", "error_description", "errors", "title")
+
+
+def find_error(value: object) -> object | None:
+    """Return what is an error in a decoded body or event, None when it is none.
+
+    Besides a truthy `error` that is an object or list without any choices, or one that calls itself
+    an error.
+    """
+    if isinstance(value, list):
+        return find_error(value[0]) if value else None
+    if not isinstance(value, Mapping):
+        return None
+    error: object = value.get("error")
+    if error:
+        return error
+    if value.get("object") == "error" or value.get("type") == "error":
+        return value
+    return None
+
+
+def parse_error_body(body: bytes, status: int) -> UpstreamFailure:
+    """Return the failure that the body of an answer with an error status tells of."""
+    try:
+        value = decode_value(body)
+    except ValueError:
+        text = body.decode(errors="replace").strip()
+        # A page for people says nothing that a program's user could act on.
+        value = None if text.startswith("<") else text
+    if isinstance(value, list) and value:
+        value = value[0]
+    error = find_error(value) or value or f"HTTP {status}"
+    return parse_failure(error, FailureKind.STATUS, status)
+
+
+def parse_failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:
+    """Turn an upstream's error into a failure."""
+    if not isinstance(value, dict):
+        return UpstreamFailure(kind, _clean(str(value)), status=status)
+    metadata = coerce_object(value.get("metadata"))
+    code = value.get("code")
+    if not isinstance(code, int):
+        code = int(code) if isinstance(code, str) and code.isdigit() else status
+    message = _find_message(value) or "the provider returned an error"
+    raw = metadata.get("raw")
+    if isinstance(raw, str) and raw and raw not in message:
+        message = f"{message}: {raw}"
+    provider = metadata.get("provider_name")
+    wait = coerce_object(value.get("availability")).get("retry_after")
+    error_type = metadata.get("error_type") or value.get("type") or value.get("code")
+    if metadata.get("reasons") or metadata.get("patterns"):
+        # Findings of a filter, whatever the error calls itself.
+        error_type = "moderation"
+    return UpstreamFailure(
+        kind,
+        _clean(message),
+        status=code if code and 400 <= code < 600 else status or 502,
+        error_type=error_type if isinstance(error_type, str) and error_type != "error" else None,
+        retry_after=parse_wait(wait) if isinstance(wait, int | float) else None,
+        provider=provider if isinstance(provider, str) else None,
+    )
+
+
+def parse_wait(seconds: float) -> float | None:
+    """Return a wait in seconds, None when it is no usable number."""
+    return min(max(seconds, 0.0), MAX_WAIT_SECONDS) if math.isfinite(seconds) else None
+
+
+def _find_message(value: object) -> str:
+    """Return the words of an error; those of a validation list each with its place."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_find_message, value)))
+    if not isinstance(value, Mapping):
+        return ""
+    fields: Mapping[Any, object] = value
+    text = next(filter(None, (_find_message(fields.get(name)) for name in _MESSAGE_FIELDS)), "")
+    place = fields.get("loc")
+    if text and isinstance(place, list):
+        return f"{'.'.join(map(str, place))}: {text}"
+    return text
+
+
+def _clean(text: str) -> str:
+    """Return text for one line of a log or of an error."""
+    shown = "".join(char if char.isprintable() else " " for char in text[:_MAX_CHARS])
+    return shown.strip()

@@ -1,0 +1,583 @@
+"""Inputs that people met with real upstreams: each is told right, or refused with its reason."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from stage import HTML, SSE, SSE_HEAD
+
+from gateway import MINI, NEMO, SHORT, Answer, Gateway, Start, chat
+from sophia.config import ServerSettings, UpstreamModelSettings, UpstreamSettings
+from sophia.sandbox import ScriptStep
+
+OWN = "own/model"
+BOM = b"\xef\xbb\xbf"
+STREAMS = pytest.mark.parametrize("stream", [False, True])
+
+
+@asynccontextmanager
+async def own(start: Start, **settings: Any) -> AsyncIterator[Gateway]:
+    """Yield a Sophia with an own upstream of one paid model, which the scripted upstream plays."""
+    model = UpstreamModelSettings(
+        id=OWN, served_as=MINI, prompt_usd_per_mtok=1.0, completion_usd_per_mtok=10.0
+    )
+    async with start() as plain:
+        url = plain.up.base_url
+    place = UpstreamSettings(name="own", base_url=url, api_key="k", models=(model,), **settings)
+    async with start(upstreams=(place,)) as gateway:
+        yield gateway
+
+
+def delta(finish: object = None, **fields: Any) -> dict[str, Any]:
+    return {"id": "gen-x", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
+
+def events(*chunks: Mapping[str, Any] | str) -> bytes:
+    """Return a whole stream; text stands as it is between the braces of an event."""
+    payloads = [one if isinstance(one, str) else json.dumps(one) for one in chunks]
+    return b"".join(f"data: {payload}\n\n".encode() for payload in (*payloads, "[DONE]"))
+
+
+def stream_of(*chunks: Mapping[str, Any] | str) -> ScriptStep:
+    return ScriptStep(body=events(*chunks), headers=SSE)
+
+
+def whole(message: Mapping[str, Any], finish: object = "stop", **more: Any) -> ScriptStep:
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return ScriptStep(body={"id": "gen-x", "choices": [choice], **more})
+
+
+def finish_reasons(answer: Answer) -> list[str]:
+    streamed = answer.headers["content-type"].startswith("text/event-stream")
+    bodies = answer.chunks if streamed else [answer.json]
+    return [c["finish_reason"] for body in bodies for c in body["choices"] if c["finish_reason"]]
+
+
+def calls_of(answer: Answer) -> dict[int, dict[str, str]]:
+    """Return the calls of a stream as a client builds them: by index."""
+    built: dict[int, dict[str, str]] = {}
+    for chunk in answer.chunks:
+        for choice in chunk["choices"]:
+            for call in choice["delta"].get("tool_calls", ()):
+                part = built.setdefault(call["index"], {"id": "", "arguments": ""})
+                part["id"] += call.get("id") or ""
+                part["arguments"] += call["function"].get("arguments") or ""
+    return built
+
+
+def call(id: str | None = None, arguments: Any = None, **fields: Any) -> dict[str, Any]:
+    named = {} if id is None else {"id": id, "type": "function"}
+    function = ({"name": "look"} if id else {}) | {"arguments": arguments}
+    return {**fields, **named, "function": function}
+
+
+@pytest.mark.parametrize("empty", ["", "null", "None"])
+async def test_an_empty_finish_reason_ends_nothing(sophia: Gateway, empty: str) -> None:
+    """Row 1."""
+    parts = [delta(empty, content="One"), delta(empty, content=" two"), delta("stop")]
+    head, rest = events(parts[0])[:-14], events(*parts[1:])
+    sophia.up.script(MINI, ScriptStep(raw=[SSE_HEAD + head, ("sleep", 5.6), rest, "fin"]))
+    answer = await sophia.client.chat(stream=True)
+    assert (answer.text, finish_reasons(answer), answer.done) == ("One two", ["stop"], True)
+
+
+async def test_an_answer_that_goes_on_after_an_early_reason_is_not_cut(sophia: Gateway) -> None:
+    """Row 1: another way to say a reason on every chunk."""
+    first, second = (
+        events(delta("stop", content="One"))[:-14],
+        events(delta("stop", content=" two")),
+    )
+    sophia.up.script(MINI, ScriptStep(raw=[SSE_HEAD + first, ("sleep", 5.6), second, "fin"]))
+    answer = await sophia.client.chat(stream=True)
+    assert (answer.text, answer.done) == ("One two", True)
+
+
+@STREAMS
+@pytest.mark.parametrize(
+    ("native", "expected"),
+    [
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("LENGTH", "length"),
+        ("SAFETY", "content_filter"),
+        ("STOP", "stop"),
+        ("end_turn", "stop"),
+    ],
+)
+async def test_finish_reasons_in_other_words(
+    gateway: Gateway, stream: bool, native: str, expected: str
+) -> None:
+    """Row 16."""
+    gateway.up.script(MINI, ScriptStep(finish_reason=native))
+    answer = await gateway.client.chat(stream=stream)
+    assert finish_reasons(answer) == [expected]
+
+
+@pytest.mark.parametrize("native", ["abort", "insufficient_system_resource", "what_is_this"])
+async def test_an_unknown_finish_reason_is_no_clean_end(gateway: Gateway, native: str) -> None:
+    """D18: before an answer is given, the next model is asked; after content it is told."""
+    gateway.up.script(MINI, ScriptStep(finish_reason=native))
+    answer = await gateway.client.chat(models=[MINI, NEMO])
+    assert (answer.status, answer.headers["x-sophia-model"]) == (200, NEMO)
+    gateway.up.script(MINI, ScriptStep(finish_reason=native))
+    answer = await gateway.client.chat(models=[MINI, NEMO], stream=True)
+    assert not answer.done and finish_reasons(answer)[-1] == "error"
+    assert native in answer.chunks[-1]["error"]["message"]
+
+
+async def test_the_last_finish_reason_counts_and_a_call_is_no_stop(gateway: Gateway) -> None:
+    """Row 17."""
+    gateway.up.script(
+        MINI,
+        stream_of(
+            delta("stop", content="Let me look."),
+            delta(tool_calls=[call("a", '{"x":1}', index=0)]),
+            delta("tool_calls"),
+        ),
+    )
+    answer = await gateway.client.chat(stream=True)
+    assert finish_reasons(answer)[-1] == "tool_calls"
+    gateway.up.script(MINI, whole({"content": None, "tool_calls": [call("a", "{}")]}, None))
+    assert finish_reasons(await gateway.client.chat()) == ["tool_calls"]
+
+
+PARALLEL = {
+    "same-index": [[call("a", '{"x":1}', index=0)], [call("b", '{"x":2}', index=0)]],
+    "one-chunk": [[call("a", '{"x":1}', index=0), call("b", '{"x":2}', index=0)]],
+    "no-index": [[call("a", '{"x":1}')], [call("b", '{"x":2}')]],
+    "in-parts": [
+        [call("a", '{"x"', index=0)],
+        [call(None, ":1}", index=0)],
+        [call("b", '{"x"', index=0)],
+        [call(None, ":2}", index=0)],
+    ],
+    "objects": [[call("a", {"x": 1}, index=0)], [call("b", {"x": 2}, index=1)]],
+    "interleaved": [
+        [call("a", '{"x"', index=0), call("b", '{"x"', index=1)],
+        [call(None, ":2}", index=1), call(None, ":1}", index=0)],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+async def test_parallel_calls_stay_apart(gateway: Gateway, name: str) -> None:
+    """Rows 2 and 47."""
+    chunks = [delta(tool_calls=part) for part in PARALLEL[name]]
+    gateway.up.script(MINI, stream_of(*chunks, delta("tool_calls")))
+    answer = await gateway.client.chat(stream=True)
+    built = calls_of(answer)
+    assert [(at, one["id"], json.loads(one["arguments"])) for at, one in sorted(built.items())] == [
+        (0, "a", {"x": 1}),
+        (1, "b", {"x": 2}),
+    ]
+
+
+async def test_calls_without_id_and_index_stay_apart_and_get_both(gateway: Gateway) -> None:
+    """Rows 2 and 47, streamed and whole."""
+    named = [{"function": {"name": name, "arguments": {"at": name}}} for name in ("one", "two")]
+    gateway.up.script(MINI, stream_of(delta(tool_calls=named), delta("stop")))
+    answer = await gateway.client.chat(stream=True)
+    built = calls_of(answer)
+    assert len({one["id"] for one in built.values()}) == 2 and all(built[0].values())
+    assert finish_reasons(answer) == ["tool_calls"]
+    gateway.up.script(MINI, whole({"content": None, "tool_calls": named}))
+    message = (await gateway.client.chat()).json["choices"][0]["message"]
+    assert [one["type"] for one in message["tool_calls"]] == ["function"] * 2
+    assert len({one["id"] for one in message["tool_calls"]}) == 2
+    assert json.loads(message["tool_calls"][1]["function"]["arguments"]) == {"at": "two"}
+
+
+async def test_thousands_of_calls_in_one_event_take_no_time(gateway: Gateway) -> None:
+    """D12."""
+    calls = [call(f"c{number}", "{}", index=number) for number in range(8_000)]
+    gateway.up.script(MINI, stream_of(delta(tool_calls=calls), delta("tool_calls")))
+    answer = await gateway.client.chat(stream=True)
+    assert len(calls_of(answer)) == 8_000
+
+
+@pytest.mark.parametrize("megabytes", [1.2, 4])
+async def test_a_picture_in_one_event_passes(gateway: Gateway, megabytes: float) -> None:
+    """Row 3, in slices of any size."""
+    url = "data:image/png;base64," + "A" * int(megabytes * 2**20)
+    image = {"type": "image_url", "image_url": {"url": url}}
+    gateway.up.script(MINI, stream_of(delta(images=[image], content=""), delta("stop")))
+    answer = await gateway.client.chat(stream=True)
+    assert answer.done
+    assert answer.chunks[0]["choices"][0]["delta"]["images"][0]["image_url"]["url"] == url
+
+
+@STREAMS
+@pytest.mark.parametrize(
+    ("usage", "nano"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}, 1_060_000),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 115,
+                "completion_tokens_details": {"reasoning_tokens": 100},
+            },
+            1_060_000,
+        ),
+        ({"prompt_tokens": 10.0, "completion_tokens": 5.0, "total_tokens": 15.0}, 60_000),
+        ({"input_tokens": 10, "output_tokens": 5}, 60_000),
+    ],
+)
+async def test_usage_in_other_ways_is_billed_in_full(
+    start: Start, stream: bool, usage: dict[str, Any], nano: int
+) -> None:
+    """Row 4: thoughts beside the completion; figures as fractions, in other words."""
+    async with own(start) as gateway:
+        if stream:
+            step = stream_of(delta(content="Yes."), delta("stop"), {"choices": [], "usage": usage})
+        else:
+            step = whole({"content": "Yes."}, usage=usage)
+        gateway.up.script(MINI, step)
+        answer = await gateway.client.chat(OWN, stream=stream)
+        (outcome,) = await gateway.settled(1)
+        assert (outcome.cost_source, outcome.cost_nano) == ("priced", nano)
+        told = (answer.chunks[-1] if stream else answer.json)["usage"]
+        assert told["total_tokens"] == outcome.prompt_tokens + outcome.completion_tokens
+
+
+@STREAMS
+async def test_a_key_of_ones_own_at_the_provider_is_billed(gateway: Gateway, stream: bool) -> None:
+    """Row 18: OpenRouter takes nothing then, and the provider does."""
+    own_cost = {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0123}}
+    gateway.up.script(MINI, ScriptStep(usage=own_cost))
+    await gateway.client.chat(stream=stream)
+    assert (await gateway.settled(1))[0].cost_nano == 12_300_000
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"error": {"code": 400, "message": "x", "type": "context_length_exceeded"}}),
+        (400, {"error": {"message": "This model's maximum context length is 8 tokens."}}),
+        (400, {"object": "error", "message": "The prompt is too long: 9 tokens > 8 maximum"}),
+    ],
+)
+@STREAMS
+async def test_too_long_a_prompt_is_told_as_that(
+    start: Start, stream: bool, status: int, error: dict[str, Any]
+) -> None:
+    """Row 5: not as an outage, which clients try again."""
+    step = ScriptStep(status=status, body=error)
+    async with own(start) as gateway:
+        for model in (OWN, MINI):
+            gateway.up.script("*", step)
+            answer = await gateway.client.chat(model, stream=stream)
+            assert answer.status == 400
+            assert answer.error["metadata"]["error_type"] == "context_length_exceeded"
+        gateway.up.script("*", step, times=3)
+        assert (await gateway.client.chat("sophia/auto", stream=stream)).status == 400
+
+
+@pytest.mark.parametrize("status", [404, 405, 413, 410])
+async def test_a_refusal_of_the_only_model_keeps_its_status_and_words(
+    gateway: Gateway, status: int
+) -> None:
+    """Row 6."""
+    words = "No endpoints found that support tool use."
+    gateway.up.script(MINI, ScriptStep(status=status, message=words))
+    answer = await gateway.client.chat()
+    assert answer.status == status and words in answer.error["message"]
+    assert answer.error["metadata"]["fault"] == "caller"
+
+
+ERROR_BODIES: dict[str, Any] = {
+    "vllm": {"object": "error", "message": "temperature must be at least zero", "code": 400},
+    "message": {"message": "temperature must be at least zero"},
+    "detail": {"detail": "temperature must be at least zero"},
+    "fastapi": {"detail": [{"loc": ["body"], "msg": "temperature must be at least zero"}]},
+    "list": [{"error": {"code": 400, "message": "temperature must be at least zero"}}],
+    "text": "temperature must be at least zero",
+    "in-text": {"error": "temperature must be at least zero"},
+}
+
+
+@pytest.mark.parametrize("name", ERROR_BODIES)
+async def test_errors_of_other_servers_keep_their_words(gateway: Gateway, name: str) -> None:
+    """Row 7."""
+    gateway.up.script(MINI, ScriptStep(status=400, body=json.dumps(ERROR_BODIES[name]).strip('"')))
+    answer = await gateway.client.chat()
+    assert answer.status == 400 and "temperature must be at least zero" in answer.error["message"]
+
+
+async def test_an_error_object_in_mid_stream_is_told(gateway: Gateway) -> None:
+    """Row 7."""
+    error = {"object": "error", "message": "the engine died", "code": 500}
+    first, rest = events(delta(content="One"))[:-14], events(error)
+    gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + first, ("sleep", 0.05), rest, "fin"]))
+    answer = await gateway.client.chat(stream=True)
+    assert not answer.done and "the engine died." in answer.chunks[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize("falsy", ["", {}, False, 0, []])
+@STREAMS
+async def test_an_error_field_that_holds_nothing_is_none(
+    gateway: Gateway, stream: bool, falsy: object
+) -> None:
+    gateway.up.script(MINI, ScriptStep(extra={"error": falsy}))
+    assert (await gateway.client.chat(stream=stream)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [("nan", "1"), ("inf", "1"), ("1e999", "1"), ("2.4", "3"), ("-5", "1"), ("soon", "1")],
+)
+async def test_a_retry_after_that_is_no_wait(gateway: Gateway, wait: str, told: str) -> None:
+    """Row 8 and D7."""
+    gateway.up.script(MINI, ScriptStep(status=429, retry_after=wait))
+    answer = await gateway.client.chat()
+    assert (answer.status, answer.headers["retry-after"]) == (429, told)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 20])
+async def test_a_byte_order_mark_takes_nothing_away(gateway: Gateway, cut: int) -> None:
+    """Row 11."""
+    data = BOM + events(delta(content="First"), delta("stop", content=" second"))
+    raw = [SSE_HEAD + data[:cut], ("sleep", 0.02), data[cut:], "fin"]
+    gateway.up.script(MINI, ScriptStep(raw=raw))  # type: ignore[arg-type] # bytes and waits
+    answer = await gateway.client.chat(stream=True)
+    assert (answer.text, answer.done) == ("First second", True)
+    gateway.up.script(MINI, ScriptStep(leading=BOM))
+    assert (await gateway.client.chat()).status == 200
+    body = BOM + json.dumps(chat()).encode()
+    assert (await gateway.client.post("/v1/chat/completions", body)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["Hi \\ud83d", "\\ude00!"], "Hi 😀!"),
+        (["\\ud83d\\ude00"], "😀"),
+        (["Zoe \\ud83d"], "Zoe "),
+        (["Zoe \\ud83d", " and"], "Zoe \ufffd and"),
+        (["\\ude00 Zoe"], "\ufffd Zoe"),
+        (["Hi \\ud83d", "", "\\ude00!"], "Hi 😀!"),
+    ],
+)
+async def test_an_emoji_in_two_deltas_arrives(
+    gateway: Gateway, parts: list[str], text: str
+) -> None:
+    """Row 12."""
+    plain = json.dumps(delta(content="@"))
+    chunks = [plain.replace("@", part) for part in parts]
+    gateway.up.script(MINI, stream_of(*chunks, delta("stop")))
+    answer = await gateway.client.chat(stream=True)
+    assert (answer.text, answer.done) == (text, True)
+    body = json.dumps({"choices": [{"message": {"content": "@"}, "finish_reason": "stop"}]})
+    gateway.up.script(MINI, ScriptStep(body=body.replace("@", "cut \\ud83d")))
+    assert (await gateway.client.chat()).text == "cut \ufffd"
+
+
+@pytest.mark.parametrize("place", ["end", "middle"])
+async def test_half_an_emoji_in_a_request_is_named(gateway: Gateway, place: str) -> None:
+    """Row 13."""
+    text = "half \\ud83d" if place == "end" else "half \\ud83d of it"
+    body = json.dumps(chat(text="@")).replace("@", text).encode()
+    answer = await gateway.client.post("/v1/chat/completions", body)
+    assert answer.status == 400 and "\\ud83d at byte" in answer.error["message"]
+
+
+async def test_an_upstream_that_refuses_max_tokens_gets_the_other_name(start: Start) -> None:
+    """Row 14: the limit is Sophia's own, and the refusal is remembered."""
+    words = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."
+    async with own(start) as gateway:
+        key = await gateway.new_key(each=0.01)
+        gateway.up.script(MINI, ScriptStep(status=400, message=words))
+        for tries in (2, 1):
+            before = len(gateway.up.requests)
+            assert (await gateway.client.chat(OWN, key=key)).status == 200
+            sent = [request.json() for request in list(gateway.up.requests)[before:]]
+            assert len(sent) == tries and "max_tokens" not in sent[-1]
+            assert sent[-1]["max_completion_tokens"] > 0
+        answer = await gateway.client.chat(
+            OWN, key=key, max_completion_tokens=50_000, max_tokens=None
+        )
+        assert answer.status == 200
+        assert not gateway.up.requests[-1].json().get("max_tokens")
+
+
+async def test_own_models_may_take_pictures_by_a_setting(start: Start) -> None:
+    """Row 15."""
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]
+    messages = [{"role": "user", "content": parts}]
+    async with own(start) as gateway:
+        answer = await gateway.client.chat(OWN, messages=messages)
+        assert answer.status == 400 and "image" in answer.error["message"]
+    async with own(start, modalities=("text", "image")) as gateway:
+        assert (await gateway.client.chat(OWN, messages=messages)).status == 200
+        assert gateway.up.requests[-1].json()["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    "label", ["Text/Event-Stream", "text/plain", "application/json", "application/octet-stream"]
+)
+async def test_the_label_of_a_stream_does_not_matter(gateway: Gateway, label: str) -> None:
+    """Row 24."""
+    body = events(delta(content="Yes"), delta("stop"))
+    gateway.up.script(MINI, ScriptStep(body=body, headers={"Content-Type": label}))
+    answer = await gateway.client.chat(stream=True)
+    assert (answer.text, answer.done) == ("Yes", True)
+
+
+async def test_a_whole_answer_to_a_request_for_a_stream_is_streamed(gateway: Gateway) -> None:
+    """Row 24."""
+    gateway.up.script(MINI, whole({"role": "assistant", "content": "Yes"}))
+    answer = await gateway.client.chat(stream=True)
+    assert (answer.text, answer.done, finish_reasons(answer)) == ("Yes", True, ["stop"])
+    gateway.up.script(MINI, ScriptStep(body="<html>busy</html>", headers=HTML))
+    assert (await gateway.client.chat(stream=True)).status == 502
+
+
+async def test_keep_alives_are_believed_while_a_model_thinks(start: Start) -> None:
+    """Row 25, with shorter clocks: content comes after three times the deadline."""
+    comments = [item for _ in range(12) for item in (b": thinking\n\n", ("sleep", 0.1))]
+    raw = [SSE_HEAD, *comments, events(delta(content="Done"), delta("stop")), "fin"]
+    async with start(deadlines=SHORT) as gateway:
+        gateway.up.script(MINI, ScriptStep(raw=raw))  # type: ignore[arg-type] # bytes and waits
+        answer = await gateway.client.chat(stream=True)
+        assert (answer.text, answer.done) == ("Done", True)
+
+
+async def test_an_upstream_that_refuses_stream_options_is_not_asked_again(start: Start) -> None:
+    """Row 26."""
+    problem = {"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}
+    async with own(start) as gateway:
+        gateway.up.script(MINI, ScriptStep(status=422, body={"detail": [problem]}))
+        for tries in (2, 1):
+            before = len(gateway.up.requests)
+            answer = await gateway.client.chat(OWN, stream=True)
+            assert answer.done and len(gateway.up.requests) == before + tries
+            assert "stream_options" not in gateway.up.requests[-1].json()
+    async with own(start, stream_options="never") as gateway:
+        assert (await gateway.client.chat(OWN, stream=True)).done
+        assert "stream_options" not in gateway.up.requests[-1].json()
+
+
+async def test_fields_of_openrouter_and_those_to_drop_are_not_sent(start: Start) -> None:
+    """Row 27: an effort of reasoning has a name in OpenAI's API too."""
+    more = {
+        "reasoning": {"effort": "low"},
+        "include_reasoning": True,
+        "preset": "x",
+        "logit_bias": {},
+        "x_own": 1,
+    }
+    async with own(start, drop=("logit_bias",)) as gateway:
+        assert (await gateway.client.chat(OWN, **more)).status == 200
+        sent = gateway.up.requests[-1].json()
+        assert not {"reasoning", "include_reasoning", "preset", "logit_bias"} & sent.keys()
+        assert (sent["reasoning_effort"], sent["x_own"]) == ("low", 1)
+
+
+@pytest.mark.parametrize("content", ["", "\n", []])
+async def test_an_empty_user_message_is_the_upstreams_to_judge(
+    gateway: Gateway, content: object
+) -> None:
+    """Row 28."""
+    messages = [{"role": "user", "content": content}, {"role": "user", "content": "Hello"}]
+    answer = await gateway.client.post(
+        "/v1/chat/completions", {"model": MINI, "messages": messages}
+    )
+    assert answer.status == 200
+    assert gateway.up.requests[-1].json()["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [15496, 995]},
+        {"prompt": [[1, 2], [3]]},
+        {"prompt": "x", "max_tokens": 0, "echo": True},
+    ],
+)
+async def test_legacy_prompts_in_tokens_are_forwarded(
+    gateway: Gateway, body: dict[str, Any]
+) -> None:
+    """Row 21."""
+    gateway.up.script(MINI, ScriptStep(body={"choices": [{"text": "y", "finish_reason": "stop"}]}))
+    answer = await gateway.client.post("/v1/completions", {"model": MINI, **body})
+    sent = gateway.up.requests[-1].json()
+    assert sent["prompt"] == body["prompt"] and answer.status in (200, 400)
+    assert answer.status == 200 or "refused the request" in answer.error["message"]
+
+
+async def test_a_key_may_come_in_both_headers(gateway: Gateway) -> None:
+    """Row 20; two valid keys of different owners are still two."""
+    key = gateway.client.key
+    for headers in (
+        {"Authorization": f"Bearer {key}", "x-api-key": key},
+        {"Authorization": "Basic dTpw", "x-api-key": key},
+        {"Authorization": "Bearer ", "x-api-key": key},
+        {"Authorization": f"Bearer {key}", "x-api-key": "sk-or-another"},
+    ):
+        assert (await gateway.client.get("/v1/key", headers)).status == 200
+    other = await gateway.new_key()
+    both = {"Authorization": f"Bearer {key}", "x-api-key": other}
+    await gateway.client.get("/v1/key", key=other)
+    assert (await gateway.client.get("/v1/key", both)).status == 400
+
+
+async def test_a_new_key_works_at_once_whoever_sends_wrong_ones(gateway: Gateway) -> None:
+    """Row 22."""
+    for _ in range(4):
+        unknown = (await gateway.new_key())[:-1] + "0"
+        await gateway.client.get("/v1/key", key=unknown)
+        assert (await gateway.client.get("/v1/key", key=await gateway.new_key())).status == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_a_compressed_body_is_named(gateway: Gateway, coding: str) -> None:
+    """Row 23."""
+    headers = {"Authorization": f"Bearer {gateway.client.key}", "Content-Encoding": coding}
+    answer = await gateway.client.post("/v1/chat/completions", b"\x1f\x8b\x08\x00", headers)
+    assert answer.status == 415 and coding in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("PUT", "/v1/models", "GET, HEAD"),
+        ("OPTIONS", "/v1/chat/completions", "POST"),
+    ],
+)
+async def test_a_wrong_method_is_answered_with_the_right_ones(
+    gateway: Gateway, method: str, path: str, allowed: str
+) -> None:
+    """Row 10."""
+    answer = await gateway.client.send(method, path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "allowed"),
+    [
+        (("https://app.example",), "https://app.example", True),
+        (("*",), "https://any.example", True),
+        (("https://app.example",), "https://evil.example", False),
+        ((), "https://app.example", False),
+    ],
+)
+async def test_pages_of_the_allowed_origins_may_call(
+    start: Start, origins: tuple[str, ...], origin: str, allowed: bool
+) -> None:
+    """Row 9."""
+    async with start(server=ServerSettings(cors_origins=origins)) as gateway:
+        ask = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        answer = await gateway.client.send("OPTIONS", "/v1/chat/completions", b"", ask)
+        assert answer.status == (204 if allowed else 405)
+        key = {"Origin": origin, "Authorization": f"Bearer {gateway.client.key}"}
+        for request in (chat(), chat(stream=True), {"model": MINI}):
+            answer = await gateway.client.post("/v1/chat/completions", request, key)
+            told = answer.headers.get("access-control-allow-origin")
+            assert told == (origin if allowed else None)
