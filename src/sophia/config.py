@@ -16,7 +16,7 @@ Name = Annotated[str, Meta(min_length=1)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 
 
-class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The address that Sophia listens on, and limits of its connections."""
 
     host: str = "127.0.0.1"

@@ -48,7 +48,7 @@ async def ledger(tmp_path: Path) -> Path:
         await store.reserve(_intent(attempt, model, 1000))
     store.settle(_outcome(16, "a", 0, "released", "status:500"))
     store.settle(_outcome(17, "b", 700))
-    store.settle(_outcome(32, "b", 0, "unknown", "client_gone"))
+    store.settle(_outcome(32, "b", 300, "unknown", "client_gone"))
     await store.close()
     return tmp_path / "sophia.db"
 
@@ -64,7 +64,7 @@ async def test_the_report_adds_up_by_model(ledger: Path) -> None:
     rows = {row.name: row for row in totals(ledger, "model")}
     assert (rows["a"].requests, rows["a"].failures, rows["a"].cost_nano) == (1, 1, 0)
     assert (rows["b"].requests, rows["b"].failures, rows["b"].cost_nano) == (2, 0, 700)
-    assert (rows["b"].open_holds, rows["b"].held_nano) == (1, 1000)
+    assert (rows["b"].open_holds, rows["b"].held_nano) == (1, 300)
     assert (rows["c"].requests, rows["c"].open_holds) == (0, 1)
 
 

@@ -60,10 +60,10 @@ async def test_a_hold_is_open_until_its_bill_is_known(store: Store) -> None:
     for number, state in enumerate(("settled", "released", "unknown", None)):
         await store.reserve(intent(NOW + number, held=number))
         if state is not None:
-            store.settle(outcome(NOW + number, state))  # type: ignore[arg-type]
+            store.settle(outcome(NOW + number, state, cost=1))  # type: ignore[arg-type]
     await store.attempts(NOW)
     assert sorted(await store.open_holds()) == [
-        OpenHold(NOW + 2, "k", DAY, 2),
+        OpenHold(NOW + 2, "k", DAY, 1),
         OpenHold(NOW + 3, "k", DAY, 3),
     ]
 
@@ -351,7 +351,5 @@ async def test_open_guesses_are_found_newest_first(store: Store) -> None:
         store.settle(row)
     store.settle(outcome(NOW + 64, generation="g4"))
     rows = await store.unsettled_attempts(NOW // first_id_at(1))
-    assert [(row.outcome, row.upstream, row.held_nano) for row in rows] == [
-        (guesses[n], "up", n) for n in (3, 2, 0)
-    ]
+    assert [(row.outcome, row.upstream) for row in rows] == [(guesses[n], "up") for n in (3, 2, 0)]
     assert await store.unsettled_attempts(NOW // first_id_at(1) + 60_000) == []

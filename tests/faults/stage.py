@@ -41,14 +41,10 @@ def check_clean(answer: Answer, model: str = NEMO, attempts: int = 2) -> None:
 
 
 async def check_books(gateway: Gateway, *states: str) -> list[AttemptOutcome]:
-    """One row for each attempt, and only what is in doubt stays held."""
+    """One row for each attempt, and of what is in doubt the probable cost stays held."""
     rows = await gateway.settled(len(states))
     assert [row.state for row in rows] == list(states)
-    held = sum(
-        row["held_nano"]
-        for row in await gateway.rows("intents")
-        if any(o.attempt_id == row["attempt_id"] and o.state == "unknown" for o in rows)
-    )
+    held = sum(row.cost_nano for row in rows if row.state == "unknown")
     spent = sum(row.cost_nano for row in rows if row.state != "unknown")
     assert await gateway.standing() == (spent / 1e9, held / 1e9)
     return rows

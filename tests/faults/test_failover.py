@@ -7,7 +7,7 @@ import pytest
 from stage import HTML, SSE, asked, check_books, check_clean, sse
 
 from gateway import CODER, FLASH, MINI, NEMO, SHORT, Gateway, Start
-from sophia.config import UpstreamModelSettings, UpstreamSettings
+from sophia.config import BudgetSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptStep
 
 REFUSED = {
@@ -353,3 +353,26 @@ async def test_an_error_inside_the_first_event_is_never_an_answer(
     check_clean(await asked(gateway, True))
     first, _ = await gateway.settled(2)
     assert first.failure == "in_band:502"
+
+
+async def test_an_outage_costs_what_it_probably_cost(start: Start) -> None:
+    """D2: the whole of a hold would use up the day's budget for answers that nobody got."""
+    budget = BudgetSettings(daily_usd=0.05)
+    async with start(deadlines=SHORT, budget=budget) as gateway:
+        gateway.up.script(MINI, ScriptStep(no_answer="close"), times=None)
+        gateway.up.script(NEMO, ScriptStep(no_answer="hang"), times=None)
+        for _ in range(12):
+            assert (await gateway.client.chat(models=[MINI, NEMO])).status in (502, 504)
+        spent, held = await gateway.standing()
+        assert spent == 0.0 and 0.0 < held < 0.02
+
+
+async def test_a_call_that_is_repeated_has_a_reservation_of_its_own(gateway: Gateway) -> None:
+    """D3: a kept connection that ends as it is used again."""
+    assert (await gateway.client.chat()).status == 200
+    gateway.up.script(MINI, ScriptStep(no_answer="reset"))
+    answer = await gateway.client.chat()
+    assert answer.status == 200 and answer.headers["x-sophia-attempts"] == "2"
+    rows = await gateway.settled(3)
+    assert len(gateway.up.requests) == len(await gateway.rows("intents")) == len(rows) == 3
+    assert [row.state for row in rows] == ["settled", "unknown", "settled"]

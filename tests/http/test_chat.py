@@ -79,7 +79,7 @@ async def test_fields_that_an_upstream_leaves_out_are_filled_in(
         ("tool_use", "tool_calls"),
         ("safety", "content_filter"),
         ("MODEL_LENGTH", "length"),
-        ("function_call", "function_call"),
+        ("function_call", "tool_calls"),
     ],
 )
 async def test_finish_reasons_are_words_that_clients_know(

@@ -187,7 +187,8 @@ async def test_the_first_answer_is_given_when_the_better_model_fails(
     assert answer.status == 200 and "sorry" in answer.text
     assert answer.headers["x-sophia-model"] == MINI == answer.json["sophia"]["model"]
     rows = await sophia.settled(2)
-    assert [row.model for row in rows] == [MINI, SONNET]
+    # A call on a kept connection that ends at once is repeated.
+    assert list(dict.fromkeys(row.model for row in rows)) == [MINI, SONNET]
     id = answer.headers["x-sophia-decision-id"]
     assert (await sophia.client.get(f"/v1/decisions/{id}")).json["served_by"] == MINI
     page = (await sophia.client.get("/metrics", headers={})).body.decode()

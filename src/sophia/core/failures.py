@@ -31,7 +31,8 @@ class UpstreamFailure(Exception):
 
     `message` holds no secrets. `status` and `error_type` (OpenRouter's) are those of the answer or
     of the in-band error, `retry_after` is in seconds. `sent`: the upstream may have received a part
-    of the request, and may bill it.
+    of the request, and may bill it. `stale`: a connection that had been kept open ended as it was
+    used again, most likely before the upstream read the request.
     """
 
     kind: FailureKind = field(kw_only=False)
@@ -40,6 +41,7 @@ class UpstreamFailure(Exception):
     error_type: str | None = None
     retry_after: float | None = None
     sent: bool = True
+    stale: bool = False
     provider: str | None = None
 
     def __post_init__(self) -> None:

@@ -71,11 +71,10 @@ def find_served_outcome(outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | 
 
 
 class UnsettledAttempt(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """An outcome whose real cost an upstream may still report, and the amount held for it."""
+    """An outcome whose real cost an upstream may still report, and that upstream's name."""
 
     outcome: AttemptOutcome
     upstream: str
-    held_nano: int
 
 
 class KeyRow(Struct, frozen=True, array_like=True, order=True, gc=False):

@@ -34,9 +34,8 @@ class CostCorrection:
     def _correct(self, attempt: UnsettledAttempt, usage: Usage, cost_nano: int) -> None:
         outcome, ledger = attempt.outcome, self._ledger
         # An unknown cost is still reserved; an estimated one is already counted as spent.
-        reserved, counted = (
-            (attempt.held_nano, 0) if outcome.state == "unknown" else (0, outcome.cost_nano)
-        )
+        is_reserved = outcome.state == "unknown"
+        reserved, counted = (outcome.cost_nano, 0) if is_reserved else (0, outcome.cost_nano)
         ledger.coordinator.settle(outcome.key_id, outcome.window, reserved, cost_nano - counted)
         ledger.store.settle(
             replace(

@@ -117,9 +117,9 @@ class MemoryStore:
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and have no bill yet."""
         return [
-            OpenHold(id, intent.key_id, intent.window, intent.held_nano)
+            OpenHold(id, intent.key_id, intent.window, row.cost_nano if row else intent.held_nano)
             for id, intent in self._intents.items()
-            if id not in self._outcomes or self._outcomes[id].state == "unknown"
+            if (row := self._outcomes.get(id)) is None or row.state == "unknown"
         ]
 
     async def decision(self, request_id: int) -> AttemptIntent | None:
@@ -134,7 +134,7 @@ class MemoryStore:
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
         """Return estimates since `since_ms` that have a generation id, newest first."""
         rows = [
-            UnsettledAttempt(row, self._intents[id].upstream, self._intents[id].held_nano)
+            UnsettledAttempt(row, self._intents[id].upstream)
             for id, row in self._outcomes.items()
             if id >= first_id_at(since_ms)
             and id in self._intents

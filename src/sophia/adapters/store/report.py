@@ -28,7 +28,7 @@ SELECT o.{column}, COUNT(DISTINCT o.attempt_id & ~?), COUNT(*),
 FROM outcomes o WHERE o.window >= ? GROUP BY 1
 """
 _OPEN_HOLDS_SQL = """
-SELECT i.{column}, COUNT(*), SUM(i.held_nano)
+SELECT i.{column}, COUNT(*), SUM(IFNULL(o.cost_nano, i.held_nano))
 FROM intents i LEFT JOIN outcomes o USING (attempt_id)
 WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.state = 'unknown') GROUP BY 1
 """

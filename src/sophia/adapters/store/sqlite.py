@@ -141,10 +141,10 @@ class SqliteStore:
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
     async def open_holds(self) -> Sequence[OpenHold]:
-        """Return attempts that may have been dispatched and have no bill yet."""
+        """Return attempts that may have been dispatched and have no bill, with what is held."""
         rows = await self._read(
-            "SELECT i.attempt_id, i.key_id, i.window, i.held_nano FROM intents i"
-            " LEFT JOIN outcomes o USING (attempt_id)"
+            "SELECT i.attempt_id, i.key_id, i.window, IFNULL(o.cost_nano, i.held_nano)"
+            " FROM intents i LEFT JOIN outcomes o USING (attempt_id)"
             " WHERE o.attempt_id IS NULL OR o.state = 'unknown'"
         )
         return [OpenHold(*row) for row in rows]
@@ -166,13 +166,13 @@ class SqliteStore:
         """Return estimates since `since_ms` that have a generation id, newest first."""
         await self._writer.flush()
         rows = await self._read(
-            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream, intents.held_nano FROM outcomes"  # noqa: S608
+            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
             " JOIN intents USING (attempt_id) WHERE attempt_id >= ?"
             " AND cost_source = 'estimated' AND generation_id IS NOT NULL"
             " ORDER BY attempt_id DESC LIMIT 1000",
             (first_id_at(since_ms),),
         )
-        return [UnsettledAttempt(AttemptOutcome(*row[:-2]), row[-2], row[-1]) for row in rows]
+        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
 
     async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
         """Return the outcome with an upstream's generation id.

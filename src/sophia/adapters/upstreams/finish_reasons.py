@@ -10,8 +10,7 @@ _WORDS = {
     " complete completed done finish finished success pause_turn",
     "length": "length max_tokens max_output_tokens max_new_tokens max_length max_tokens_reached"
     " model_length model_context_window_exceeded token_limit context_length truncated incomplete",
-    "tool_calls": "tool_calls tool_call tool_use",
-    "function_call": "function_call",
+    "tool_calls": "tool_calls tool_call tool_use function_call",
     "content_filter": "content_filter content_filtered safety recitation blocklist blocked refusal"
     " prohibited_content spii image_safety image_prohibited_content guardrail_intervened"
     " guardrails language moderation sensitive",
@@ -32,6 +31,10 @@ def normalize_finish_reason(choice: dict[str, Any]) -> str | None:
         choice["finish_reason"] = None
         return None
     reason = _REASONS.get(native.lower(), "error") if isinstance(native, str) else "error"
+    content = choice.get("message") or choice.get("delta")
+    if native == "function_call" and isinstance(content, dict) and content.get("function_call"):
+        # The older form of a tool call, whose clients know its own reason.
+        return "function_call"
     if reason != native:
         choice.setdefault("native_finish_reason", native)
         choice["finish_reason"] = reason

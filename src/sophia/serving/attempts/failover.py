@@ -47,7 +47,10 @@ async def run_attempts(
         for attempt in attempts
         for deployment in upstreams.deployments(attempt.model, id)
     ]
-    for (attempt, deployment), number in zip(tries, numbers or record.numbers, strict=False):
+    numbers, at, repeated = numbers or record.numbers, 0, False
+    while at < len(tries) and (number := next(numbers, None)) is not None:
+        attempt, deployment = tries[at]
+        at += 1
         if failed and limit is not None and record.cost_nano + attempt.held_nano > limit:
             continue
         run = _AttemptRun(record, attempt, deployment, keep_plan=number == 0)
@@ -65,6 +68,10 @@ async def run_attempts(
             return await run.run(reservation, last=(attempt, deployment) == tries[-1])
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
+            if failure.stale and not repeated:
+                # Most likely nobody read it: once more, on a new connection and its own money.
+                at, repeated = at - 1, True
+                continue
             failed.append(FailedAttempt(attempt.model, deployment.upstream.name, failure))
             if is_caller_fault(failure):
                 raise _close_with_error(record, build_caller_error(failed)) from failure

@@ -160,16 +160,23 @@ class Reservation:
         return compute_cost(result.usage, spec.model.prices, spec.prompt_tokens, result.text_chars)
 
     def close_unknown(self, result: AttemptResult) -> AttemptOutcome:
-        """Close with an unknown cost: the upstream may bill, so the reservation stays charged."""
-        held = self.spec.attempt.held_nano
-        return self._close("unknown", result, Cost(held, "estimated", held, Usage()))
+        """Close with an unknown cost: the upstream may bill, so the probable cost stays reserved.
+
+        That is the expected one, or more where more text was received; the rest is free again.
+        """
+        attempt = self.spec.attempt
+        probable = max(attempt.expected_nano, self.cost(result).nano)
+        kept = min(probable, attempt.held_nano)
+        return self._close("unknown", result, Cost(kept, "estimated", kept, Usage()))
 
     def _close(self, state: AttemptState, result: AttemptResult, cost: Cost) -> AttemptOutcome:
         if self.outcome is not None:
             return self.outcome
         ledger, scope, usage = self._ledger, self._scope, cost.usage
         held = self.spec.attempt.held_nano
-        if state != "unknown":
+        if state == "unknown":
+            ledger.coordinator.settle(scope.key_id, scope.window, held - cost.nano, 0)
+        else:
             ledger.coordinator.settle(scope.key_id, scope.window, held, cost.nano)
         first = result.first_content_at
         self.outcome = AttemptOutcome(

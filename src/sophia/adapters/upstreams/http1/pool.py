@@ -70,10 +70,16 @@ class ConnectionPool:
                 await connection.exchange(response, head, body)
             except UpstreamFailure as failure:
                 # An idle connection may have been closed by the server, which has then not read
-                # the request: one retry on a fresh connection is safe. A later reset may come from
-                # a server that has read the request, and bills it.
+                # the request. A later reset may come from a server that has read it, and bills it.
                 is_late = loop.time() - now > _RETRY_WINDOW_SECONDS
                 if failure.kind is not FailureKind.RESET or connection.has_received or is_late:
+                    raise
+                if method != b"GET":
+                    # Whoever called decides: a second call needs a reservation of its own. The
+                    # other idle connections are most likely gone as well.
+                    failure.stale = True
+                    for other in tuple(self._idle):
+                        other.abort()
                     raise
             else:
                 return response
