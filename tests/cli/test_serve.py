@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from terminal import SOPHIA, Run, clean_environment
+from terminal import SOPHIA, Run, clean_environment, serving
 
 QUICK = {"SOPHIA_SANDBOX_SPEED": "0", "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
 
@@ -147,3 +147,25 @@ def post(url: str, key: str, body: object) -> dict:
     made = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(made, timeout=20) as answer:
         return json.loads(answer.read())
+
+
+@pytest.mark.parametrize("learning", ["true", "false"])
+def test_a_second_server_on_a_folder_is_refused(run: Run, tmp_path: Path, learning: str) -> None:
+    """Two would each spend the whole budget, whether they learn or not."""
+    environment = {"SOPHIA_LEARNING_ENABLED": learning, "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
+    with serving("sophia", "serve", "--port", "0", folder=tmp_path, **environment) as lines:
+        assert "Sophia serves" in next(lines)
+        ran = run("serve", "--port", "0", **environment)
+        assert ran.code != 0 and "another Sophia serves from" in ran.err
+
+
+def test_commands_read_the_folder_of_the_server_that_runs(run: Run, tmp_path: Path) -> None:
+    """Without the key in its environment, a terminal cannot know it otherwise."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sophia.db").touch()
+    environment = {"SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
+    with serving("sophia", "serve", "--port", "0", folder=tmp_path, **environment) as lines:
+        assert "Sophia serves" in next(lines)
+        created = run("keys", "create", "--name", "mine")
+        assert created.code == 0, created.err
+        assert "mine" in run("keys", "list", "--data-dir", "data/sandbox").out

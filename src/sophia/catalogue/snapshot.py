@@ -104,6 +104,9 @@ def _parse_model(raw: msgspec.Raw, partial: frozenset[str]) -> Model | None:
         row = _MODEL_DECODER.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    if not row.id.isprintable():
+        # An id becomes a header of answers; a line break would add another one.
+        return None
     top = row.top_provider or _TopProvider()
     shape = row.architecture or _Architecture()
     outbound = frozenset(shape.output_modalities or ["text"])

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from sophia.compose.keys import is_served
 from sophia.config import (
     LEDGER_FILE,
     SANDBOX_FOLDER,
@@ -127,15 +128,18 @@ def _check_deployments(upstreams: Sequence[UpstreamSettings]) -> None:
 def _separate_sandbox(settings: Settings, *, serving: bool) -> Settings:
     """Keep what the sandbox leaves, below the data folder, apart from real traffic.
 
-    Without OpenRouter's key, other commands than the server's read the real traffic where there
-    is any: the key is in the server's environment, not always in the operator's.
+    Without OpenRouter's key, other commands than the server's read the traffic of the server that
+    is running, or the real one where there is any: the key is in the server's environment, not
+    always in the operator's.
     """
     data = Path(settings.data_dir)
     if not is_sandbox_used(settings, os.environ) or data.name == SANDBOX_FOLDER:
         return settings
-    if not serving and not settings.sandbox.enabled and (data / LEDGER_FILE).exists():
+    sandbox = data / SANDBOX_FOLDER
+    has_traffic = not settings.sandbox.enabled and (data / LEDGER_FILE).exists()
+    if has_traffic and not serving and (is_served(data) or not is_served(sandbox)):
         return settings
-    return msgspec.structs.replace(settings, data_dir=str(data / SANDBOX_FOLDER))
+    return msgspec.structs.replace(settings, data_dir=str(sandbox))
 
 
 def _read_file(path: Path) -> Settings:

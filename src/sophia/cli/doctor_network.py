@@ -7,13 +7,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from sophia.cli.doctor_machine import DoctorFinding
 from sophia.compose.upstreams import build_connection_pool, describe_proxy
-from sophia.config import Settings, UpstreamSettings, is_sandbox_used, resolve_upstreams
+from sophia.config import (
+    SANDBOX_FOLDER,
+    Settings,
+    UpstreamSettings,
+    is_sandbox_used,
+    resolve_upstreams,
+)
 from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError
 from sophia.core.failures import FailureKind, UpstreamFailure
@@ -58,6 +65,9 @@ def _describe_sandbox(settings: Settings) -> DoctorFinding:
     detail = "sandbox: no real model is asked, nothing is spent"
     if settings.sandbox.enabled:
         return DoctorFinding("ok", "key", detail)
+    if Path(settings.data_dir).name != SANDBOX_FOLDER:
+        detail = "not set in this terminal; the server has its own environment, and may spend"
+        return DoctorFinding("warning", "key", f"OPENROUTER_API_KEY is {detail}")
     return DoctorFinding("ok", "key", f"none, so {detail}", "export OPENROUTER_API_KEY=sk-or-…")
 
 

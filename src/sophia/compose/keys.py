@@ -5,6 +5,7 @@ import secrets
 import time
 from pathlib import Path
 
+from sophia.adapters.store import folder_lock
 from sophia.config import Settings
 from sophia.core.errors import ConfigError
 from sophia.core.rows import KeyRow
@@ -64,3 +65,8 @@ def create_key(
         created_ms=time.time_ns() // 1_000_000,
     )
     return token, row
+
+
+def is_served(data: Path) -> bool:
+    """Return whether a running Sophia serves from a data folder."""
+    return folder_lock.is_served(data)

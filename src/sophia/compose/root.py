@@ -15,11 +15,12 @@ from typing import NamedTuple
 import msgspec
 
 from sophia.adapters.clock import SystemClock
+from sophia.adapters.store.folder_lock import lock_for_serving
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.telemetry.logs import RequestLog, configure_logging
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.catalogue.refresh import listing_age
-from sophia.compose.keys import load_pepper
+from sophia.compose.keys import ensure_data_folder, load_pepper
 from sophia.compose.offline import SNAPSHOT_FOLDER, build_policy_archive, build_runtime, open_store
 from sophia.compose.upstreams import Connections, build_webhooks, open_connections
 from sophia.config import Settings
@@ -96,6 +97,7 @@ async def compose(
     """Build Sophia in the loop that will serve; delays as in `Reconciler`. Raises ConfigError."""
     async with AsyncExitStack() as stack:
         # Closed last: whatever else fails, bills that wait are written.
+        stack.enter_context(lock_for_serving(ensure_data_folder(settings)))
         store = await stack.enter_async_context(open_store(settings))
         metrics = PrometheusSink(await store.cost_by_model(), await store.mean_scores())
         sinks = metrics, *_build_sinks(settings, environ, stack)
@@ -156,7 +158,6 @@ async def _start_learning(sophia: Sophia) -> LearningRuntime:
     """Add the learned policy to the runtime, as far as it had come when it was last saved."""
     runtime, stack = sophia.runtime, sophia.closing
     folder = SnapshotFolder(Path(sophia.settings.data_dir) / SNAPSHOT_FOLDER)
-    stack.enter_context(folder.lock_for_serving())
     learning = _build_learning(sophia.settings, runtime, folder)
     try:
         await learning.snapshots.resume_or_create()

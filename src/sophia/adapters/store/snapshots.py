@@ -6,19 +6,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from sophia.core.errors import ConfigError
+from sophia.adapters.store.folder_lock import lock_file
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".snapshot"
 _HISTORY = "history"
 _PROMPTS = "prompts"
-_SERVING_LOCK = ".serving"
-
-
-class FolderInUse(ConfigError):
-    """Another process serves from this folder."""
 
 
 class SnapshotFolder:
@@ -70,21 +64,8 @@ class SnapshotFolder:
     def lock(self) -> Iterator[None]:
         """Hold the right to change the history, across threads and processes."""
         with (self.path / ".changing").open("ab") as lock:
-            _lock(lock, wait=True)
+            lock_file(lock, wait=True)
             yield
-
-    def lock_for_serving(self) -> IO[bytes]:
-        """Return a lock on the folder, held until it is closed. Raises FolderInUse."""
-        lock = (self.path / _SERVING_LOCK).open("ab")
-        try:
-            _lock(lock, wait=False)
-        except OSError as error:
-            lock.close()
-            raise FolderInUse(
-                f"another Sophia serves from {self.path.parent}, and two would mix up budgets and "
-                "lessons: choose another `data_dir`, or stop that one."
-            ) from error
-        return lock
 
     def remove(self, id: str) -> None:
         """Delete a snapshot, if it exists."""
@@ -115,14 +96,6 @@ class SnapshotFolder:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _lock(file: IO[bytes], *, wait: bool) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        return  # Windows has no such lock; the folder is not protected there.
-    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read(file: Path) -> bytes | None:

@@ -53,6 +53,7 @@ _LEGEND = (
     f"Cost and seconds are of a complete answer to {EXAMPLE_PROMPT_TOKENS:,} tokens where "
     f"{EXAMPLE_COMPLETION_TOKENS} are expected, by the measured answers; `--json` adds the ranges."
 )
+_FULL_TABLE_COLUMNS = 90
 _WEIGHTING_LABELS = {"request": "by request and model", "score": "by request, model and score"}
 
 
@@ -231,21 +232,22 @@ def _describe_basis(learned: OnlinePolicy, key_id: str | None) -> str:
 
 
 def print_arms(arms: Sequence[ArmSummary]) -> None:
-    """Print arms as a table."""
-    numbers = ("quality", "cost", "p50", "p95", "fails", "answers")
+    """Print arms as a table, on a narrow terminal without the rarer columns."""
+    console = build_console()
+    wide = console.width >= _FULL_TABLE_COLUMNS
+    numbers = ("quality", "cost", "p50", *(("p95", "fails") if wide else ()), "answers")
     out = build_table("model", *numbers, numeric=numbers)
     for arm in arms:
         summary = arm.performance
+        rare = (_seconds(summary.p95_ms), f"{summary.failure_rate:.1%}")
         out.add_row(
             arm.arm,
             f"{arm.quality:.2f} ± {arm.sd:.2f}",
             format_money(nano_to_usd(round(arm.cost_nano))),
             _seconds(summary.p50_ms),
-            _seconds(summary.p95_ms),
-            f"{summary.failure_rate:.1%}",
+            *(rare if wide else ()),
             f"{arm.timed_answers:,}",
         )
-    console = build_console()
     console.print(out)
     console.print("", _LEGEND, markup=False, highlight=False, sep="\n")
 

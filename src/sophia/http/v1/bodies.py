@@ -57,8 +57,9 @@ class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     quality_bias: Annotated[float, Meta(ge=0, le=10)] | None = None
     """Weight of quality against cost in the learned policy: 0 cheapest, 10 best."""
     min_quality: UnitInterval | None = None
-    """Minimum expected quality. If no model is expected to reach it, the one that comes closest
-    answers, with a warning."""
+    """Minimum expected quality, which the learned policy compares with its estimate less one
+    standard deviation. If no model reaches it, the one that comes closest answers, with a
+    warning."""
     strict: bool | None = None
     """Refuse the request instead, when no model is expected to reach `min_quality`."""
     max_cost_usd: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None

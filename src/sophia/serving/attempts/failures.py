@@ -118,6 +118,8 @@ def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
     if all(failure.status in _NO_CAPACITY_STATUSES for failure in failures):
         # Not a 5xx: clients that retry those for an hour would never see the Retry-After.
         return 429, "provider_overloaded"
+    if all(failure.kind is FailureKind.POOL_EXHAUSTED for failure in failures):
+        return 503, "overloaded"
     if all(failure.kind in _TIMEOUTS for failure in failures):
         return 504, "timeout"
     return 502, "provider_unavailable"
@@ -125,7 +127,10 @@ def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
 
 def _retry_after(tried: Sequence[FailedAttempt]) -> float | None:
     failures = [attempt.failure for attempt in tried]
-    no_capacity = all(failure.status in _NO_CAPACITY_STATUSES for failure in failures)
+    no_capacity = all(
+        failure.status in _NO_CAPACITY_STATUSES or failure.kind is FailureKind.POOL_EXHAUSTED
+        for failure in failures
+    )
     waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
     return min(waits, default=1.0 if no_capacity else None)
 
