@@ -226,3 +226,12 @@ async def test_a_stream_cut_before_the_second_choice_began_is_cut(
     answer = await gateway.client.post(path, more)
     assert answer.status == 200 and answer.complete and not answer.done
     assert answer.chunks[-1]["error"]["metadata"]["cause"] == "cut"
+
+
+async def test_text_without_usage_is_not_billed_too_low(gateway: Gateway) -> None:
+    """D4: Chinese has about one token for each character, not one for four."""
+    text = "路由器为每个请求选择合适的模型" * 20
+    gateway.up.script(MINI, ScriptStep(text=text, no_usage=True))
+    assert (await gateway.client.chat()).status == 200
+    (row,) = await gateway.settled(1)
+    assert row.cost_source == "estimated" and row.completion_tokens == len(text)

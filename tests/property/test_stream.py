@@ -62,7 +62,7 @@ class Long(ChunkReader):
             batch = super().read([payload])
             total.chunks += batch.chunks
             total.has_content = total.has_content or batch.has_content
-            total.text_chars += batch.text_chars
+            total.text_bytes += batch.text_bytes
         return total
 
 
@@ -126,7 +126,7 @@ def test_the_fast_path_gives_the_bytes_of_the_full_one(payloads: list[bytes]) ->
         batch, expected = short.read([payload]), long.read([payload])
         assert batch.chunks == expected.chunks
         assert batch.has_content == expected.has_content
-        assert batch.text_chars == expected.text_chars
+        assert batch.text_bytes == expected.text_bytes
         for chunk in batch.chunks:
             check_chunk(json.loads(chunk))
 

@@ -79,4 +79,4 @@ class ChunkBatch(Struct, kw_only=True):
     provider: str | None = None
     id: str | None = None
     created: int | None = None
-    text_chars: int = 0
+    text_bytes: int = 0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, DecodeError, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 
-from sophia.adapters.upstreams.shapes import parse_cost
+from sophia.adapters.upstreams.shapes import count_bytes, parse_cost
 from sophia.core.calls import ChunkBatch, Usage
 
 TokenCount = Annotated[int, Meta(ge=0, lt=10**9)]
@@ -80,13 +80,13 @@ def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
     reasoning = (completion.reasoning_tokens or 0) if completion is not None else 0
     if usage.is_byok or reasoning > usage.completion_tokens:
         return None
-    chars = 0
+    size = 0
     for choice in answer.choices:
         message = choice.message
-        chars += len(message.content) + len(message.reasoning or "")
+        size += count_bytes(message.content) + count_bytes(message.reasoning or "")
     return ChunkBatch(
         chunks=[body],
-        has_content=chars > 0,
+        has_content=size > 0,
         finish_reason=answer.choices[-1].finish_reason,
         usage=Usage(
             prompt_tokens=usage.prompt_tokens,
@@ -100,5 +100,5 @@ def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
         provider=answer.provider,
         id=answer.id,
         created=answer.created,
-        text_chars=chars,
+        text_bytes=size,
     )

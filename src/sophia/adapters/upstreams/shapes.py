@@ -22,7 +22,7 @@ _CONTENT_KEYS = (
 
 
 def measure_content(message: JsonObject) -> tuple[bool, int]:
-    """Return whether a message or delta has content, and its characters of generated text.
+    """Return whether a message or delta has content, and its bytes of generated text.
 
     Content is text, reasoning, tool calls or media; the text includes tool arguments.
     """
@@ -30,12 +30,17 @@ def measure_content(message: JsonObject) -> tuple[bool, int]:
     for key in ("content", "reasoning", "refusal"):
         value = message.get(key)
         if isinstance(value, str):
-            total += len(value)
+            total += count_bytes(value)
     for call in message.get("tool_calls") or ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            total += len(function["arguments"])
+            total += count_bytes(function["arguments"])
     return any(message.get(key) for key in _CONTENT_KEYS), total
+
+
+def count_bytes(text: str) -> int:
+    """Return the length of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def repair_message(message: JsonObject) -> None:

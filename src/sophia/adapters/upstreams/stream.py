@@ -37,7 +37,7 @@ class _DeltaTemplate:
     after_out: bytes
 
     def fill(self, payload: bytes) -> tuple[bytes, int] | None:
-        """Return the event to send and its characters of text, or None when it does not match."""
+        """Return the event to send and its bytes of text, or None when it does not match."""
         before, after = self.before, self.after
         if not (payload.startswith(before) and payload.endswith(after)):
             return None
@@ -50,7 +50,7 @@ class _DeltaTemplate:
             return None
         if not text.isprintable():
             return None
-        return self.before_out + encoded + self.after_out, len(text)
+        return self.before_out + encoded + self.after_out, len(encoded)
 
 
 class ChunkReader:
@@ -101,12 +101,12 @@ class ChunkReader:
         After content has been returned, chunks before an error are returned first, and the error
         is in `failure`.
         """
-        batch, chars = ChunkBatch(chunks=[]), 0
+        batch, size = ChunkBatch(chunks=[]), 0
         for payload in payloads:
             template = self._template
             if template is not None and (filled := template.fill(payload)) is not None:
                 batch.chunks.append(filled[0])
-                chars += filled[1]
+                size += filled[1]
             elif payload == b"[DONE]":
                 self.done = True
             elif payload:
@@ -117,8 +117,8 @@ class ChunkReader:
                         raise
                     self.failure = failure
                     break
-        if chars:
-            batch.text_chars += chars
+        if size:
+            batch.text_bytes += size
             batch.has_content = True
         self._has_content = self._has_content or batch.has_content
         return batch
@@ -134,13 +134,13 @@ class ChunkReader:
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return
-        has_content, chars, roles = False, 0, len(self._choices_with_role)
+        has_content, size, roles = False, 0, len(self._choices_with_role)
         is_repetition = True
         for position, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 raise UpstreamFailure(FailureKind.MALFORMED, "a choice of a chunk is no object")
             carries, length = self._normalise_choice(choice, position)
-            has_content, chars = has_content or carries, chars + length
+            has_content, size = has_content or carries, size + length
             is_repetition = self._is_repeated_end(choice, carries=carries) and is_repetition
         if is_repetition:
             return
@@ -149,7 +149,7 @@ class ChunkReader:
         encoded = encode_repaired(chunk)
         batch.chunks.append(encoded)
         batch.has_content = batch.has_content or has_content
-        batch.text_chars += chars
+        batch.text_bytes += size
         batch.finish_reason = self.finish_reason
         if self._halves:
             self._template = None
@@ -202,7 +202,7 @@ class ChunkReader:
             choice["text"] = text = text if isinstance(text, str) else ""
             choice.setdefault("logprobs", None)
             self.finish_reason = reason or self.finish_reason
-            return bool(text), len(text)
+            return bool(text), shapes.count_bytes(text)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = choice["delta"] = {}

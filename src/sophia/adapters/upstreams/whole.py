@@ -37,12 +37,12 @@ def _read_choices(
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
-    has_content, chars = False, 0
+    has_content, size = False, 0
     for position, choice in enumerate(choices):
         if not isinstance(choice, dict):
             raise UpstreamFailure(FailureKind.MALFORMED, "a choice of the answer is no object")
         carries, length = _normalise_choice(choice, position, call, is_chat=is_chat)
-        has_content, chars = has_content or carries, chars + length
+        has_content, size = has_content or carries, size + length
     if type(answer.get("id")) is not str:
         answer["id"] = call.request_id
     created = answer.get("created")
@@ -62,14 +62,14 @@ def _read_choices(
         provider=answer["provider"],
         id=answer["id"],
         created=answer["created"],
-        text_chars=chars,
+        text_bytes=size,
     )
 
 
 def _normalise_choice(
     choice: dict[str, Any], position: int, call: UpstreamCall, *, is_chat: bool
 ) -> tuple[bool, int]:
-    """Normalise a choice in place; return whether it has content, and its characters of text."""
+    """Normalise a choice in place; return whether it has content, and its bytes of text."""
     if type(choice.get("index")) is not int:
         choice["index"] = position
     # A whole answer cannot be cut without a failure, so a missing reason means a plain stop.
@@ -90,7 +90,7 @@ def _normalise_choice(
     else:
         value = choice.get("text")
         text = choice["text"] = value if isinstance(value, str) else ""
-        has_content, length = bool(text), len(text)
+        has_content, length = bool(text), shapes.count_bytes(text)
     choice["finish_reason"] = reason
     choice.setdefault("logprobs", None)
     choice.setdefault("native_finish_reason", choice["finish_reason"])

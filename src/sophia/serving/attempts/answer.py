@@ -237,7 +237,7 @@ class Answer:
 
 def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
     """Add the facts of a batch to the result of its attempt."""
-    result.text_chars += batch.text_chars
+    result.text_bytes += batch.text_bytes
     if batch.usage is not None:
         result.usage = batch.usage
     if batch.finish_reason is not None:

@@ -37,7 +37,7 @@ class Reconciler:
                         break
             finally:
                 # A shutdown ends the waiting too; `jobs.correct_costs` keeps asking.
-                known = result.usage is not None or result.text_chars
+                known = result.usage is not None or result.text_bytes
                 close = reservation.settle if known else reservation.close_unknown
                 on_settled(close(result))
 

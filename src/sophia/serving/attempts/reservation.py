@@ -127,7 +127,7 @@ class AttemptResult(Struct, kw_only=True, gc=False):
     """Result of an attempt so far; `first_content_at` is in monotonic seconds."""
 
     usage: Usage | None = None
-    text_chars: int = 0
+    text_bytes: int = 0
     finish_reason: str | None = None
     failure: str | None = None
     generation_id: str | None = None
@@ -157,7 +157,7 @@ class Reservation:
     def cost(self, result: AttemptResult) -> Cost:
         """Return the cost of the answer so far."""
         spec = self.spec
-        return compute_cost(result.usage, spec.model.prices, spec.prompt_tokens, result.text_chars)
+        return compute_cost(result.usage, spec.model.prices, spec.prompt_tokens, result.text_bytes)
 
     def close_unknown(self, result: AttemptResult) -> AttemptOutcome:
         """Close with an unknown cost: the upstream may bill, so the probable cost stays reserved.
