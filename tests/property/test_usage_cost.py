@@ -86,7 +86,7 @@ def test_tokens_without_a_cost_are_priced(prompt: int, completion: int, prices: 
 def test_without_usage_the_text_is_counted(prompt: int, chars: int, prices: Prices) -> None:
     bill = compute_cost(None, prices, prompt, chars)
     assert bill.source == "estimated" and bill.usage.prompt_tokens == prompt
-    assert bill.usage.completion_tokens == -(-chars // 4)
+    assert bill.usage.completion_tokens == -(-chars // 3)
     assert bill.nano == bill.estimate_nano == prices.cost(prompt, bill.usage.completion_tokens)
 
 
