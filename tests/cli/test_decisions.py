@@ -7,6 +7,8 @@ from urllib.request import Request, urlopen
 import pytest
 from terminal import Run, Served
 
+from sophia.cli.route_output import print_decision
+
 
 def decide(served: Served, run: Run, model: str) -> str:
     """Ask for an answer and return the id of the decision."""
@@ -128,3 +130,14 @@ def test_what_cannot_be_done_is_said_with_the_way_on(
     ran = run("policy", *arguments, "--data-dir", str(served.data))
     assert (ran.code, ran.out) == (code, "")
     assert message in ran.err
+
+
+def test_a_decision_whose_first_choice_failed_names_the_model_that_answered(
+    served: Served, run: Run, decision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run("decisions", "show", decision, "--json", "--data-dir", str(served.data))
+    told = json.loads(shown.out)
+    print_decision(json.dumps(told).encode())
+    assert "the first choice failed" not in capsys.readouterr().out
+    print_decision(json.dumps(told | {"served_by": "acme/other"}).encode())
+    assert "acme/other answered: the first choice failed." in capsys.readouterr().out

@@ -1,12 +1,15 @@
 """What goes wrong before the first content is invisible to the caller."""
 
+import asyncio
 import json
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from stage import HTML, SSE, asked, check_books, check_clean, sse
 
-from gateway import CODER, FLASH, MINI, NEMO, SHORT, Gateway, Start
+from gateway import CODER, FLASH, MINI, NEMO, SHORT, Gateway, Start, chat
 from sophia.config import BudgetSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptStep
 
@@ -218,6 +221,8 @@ async def test_auto_fails_over_by_itself(gateway: Gateway, stream: bool) -> None
     assert answer.status == 200 and answer.headers["x-sophia-attempts"] == "2"
     failed, served = [request.json()["model"] for request in gateway.up.requests]
     assert answer.headers["x-sophia-model"] == served != failed
+    told = answer.chunks[-1] if stream else answer.json
+    assert told["sophia"]["reason"].endswith(f"Failed before: {failed} (status:503).")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -376,3 +381,24 @@ async def test_a_call_that_is_repeated_has_a_reservation_of_its_own(gateway: Gat
     rows = await gateway.settled(3)
     assert len(gateway.up.requests) == len(await gateway.rows("intents")) == len(rows) == 3
     assert [row.state for row in rows] == ["settled", "unknown", "settled"]
+
+
+async def test_a_caller_who_leaves_before_anything_was_sent_pays_nothing(start: Start) -> None:
+    """D20: the upstream's queue is full, so that the connection is not made."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            filler = waiting.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        models = (UpstreamModelSettings(id="local/deaf", completion_usd_per_mtok=1.0),)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        place = UpstreamSettings(name="deaf", base_url=url, models=models)
+        async with start(upstreams=(place,)) as gateway:
+            body = gateway.client.request(chat("local/deaf"))
+            async with gateway.client.connection(body):
+                await asyncio.sleep(0.3)
+            (row,) = await gateway.settled(1)
+            assert (row.state, row.failure, row.cost_nano) == ("released", "client_gone", 0)
+            assert await gateway.standing() == (0.0, 0.0)

@@ -1,5 +1,6 @@
 """Inputs that people met with real upstreams: each is told right, or refused with its reason."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 from stage import HTML, SSE, SSE_HEAD
 
-from gateway import MINI, NEMO, SHORT, Answer, Gateway, Start, chat
+from gateway import MINI, NEMO, SHORT, SONNET, Answer, Gateway, Start, chat
+from sophia.catalogue.snapshot import parse_models
 from sophia.config import ServerSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptStep
 
@@ -581,3 +583,54 @@ async def test_pages_of_the_allowed_origins_may_call(
             answer = await gateway.client.post("/v1/chat/completions", request, key)
             told = answer.headers.get("access-control-allow-origin")
             assert told == (origin if allowed else None)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " "])
+async def test_a_secret_that_ends_in_a_newline_is_used_without_it(
+    start: Start, ending: str
+) -> None:
+    """Row 29."""
+    model = UpstreamModelSettings(id=OWN, served_as=MINI)
+    async with start() as plain:
+        url = plain.up.base_url
+    place = UpstreamSettings(name="own", base_url=url, api_key=f"k{ending}", models=(model,))
+    async with start(upstreams=(place,)) as gateway:
+        assert (await gateway.client.chat(OWN)).status == 200
+        assert gateway.up.requests[-1].headers["authorization"] == "Bearer k"
+
+
+@STREAMS
+async def test_cache_writes_cost_what_the_catalogue_says(gateway: Gateway, stream: bool) -> None:
+    """Row 19."""
+    usage = {
+        "prompt_tokens": 10_000,
+        "completion_tokens": 10,
+        "cost": None,
+        "prompt_tokens_details": {"cache_write_tokens": 10_000},
+    }
+    gateway.up.script(SONNET, ScriptStep(usage=usage))
+    assert (await gateway.client.chat(SONNET, stream=stream)).status == 200
+    (outcome,) = await gateway.settled(1)
+    # $3.75 for a million tokens that are written to a cache, $15 for a million of the answer.
+    assert outcome.estimate_nano == 37_650_000 == outcome.cost_nano
+
+
+async def test_a_full_upstream_is_told_as_overload(start: Start) -> None:
+    """D24."""
+    async with own(start, max_connections=1) as gateway:
+        gateway.up.script(MINI, ScriptStep(no_answer="hang"))
+        async with gateway.client.connection(gateway.client.request(chat(OWN))):
+            async with asyncio.timeout(3):
+                while not gateway.up.requests:
+                    await asyncio.sleep(0.01)
+            answer = await gateway.client.chat(OWN)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_an_id_with_a_line_break_is_not_listed() -> None:
+    """D17: it would become a header of answers."""
+    rows = [
+        {"id": id, "pricing": {"prompt": "0", "completion": "0"}} for id in ("a/b", "a\r\nx: y")
+    ]
+    models = parse_models(json.dumps({"data": rows}).encode())
+    assert [model.id for model in models] == ["a/b"]

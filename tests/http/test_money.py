@@ -243,16 +243,16 @@ TWO = [SONNET, MINI]
 
 
 async def test_the_per_request_limit_spans_all_attempts(start: Start) -> None:
-    """What is in doubt counts: a substitute that does not fit beside it is not asked."""
+    """What is in doubt counts: a substitute gives as long an answer as fits beside it (D1)."""
     async with start(deadlines=SHORT, budget=BudgetSettings(per_request_usd=0.001)) as gateway:
         gateway.up.script(SONNET, ScriptStep(no_answer="hang"))
         answer = await gateway.client.chat(SONNET, models=TWO, max_tokens=60_000)
-        assert answer.status == 504
-        assert [one["model"] for one in answer.error["metadata"]["attempts"]] == [SONNET]
-        assert len(gateway.up.requests) == 1
-        (row,) = await gateway.rows("intents")
+        assert (answer.status, answer.json["model"]) == (200, MINI)
+        assert 16 <= gateway.up.requests[-1].json()["max_tokens"] < 60_000
         spent, held = await gateway.standing()
-        assert spent == 0.0 and 0.0 < held < row["held_nano"] / 1e9
+        assert 0.0 < spent + held <= 0.001
+        _, second = await gateway.rows("intents")
+        assert second["held_nano"] + round(held * 1e9) <= 1_000_000
 
 
 async def test_an_attempt_that_cost_nothing_leaves_the_per_request_limit_whole(

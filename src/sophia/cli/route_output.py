@@ -36,6 +36,7 @@ class _Decision(msgspec.Struct, kw_only=True):
     rule: str | None = None
     warning: str | None = None
     learned: _Row | None = None
+    served_by: str | None = None
     attempts_made: list[_Row] = []
     feedback: list[_Row] = []
 
@@ -48,6 +49,8 @@ def print_decision(body: bytes) -> None:
     decision = msgspec.json.decode(body, type=_Decision)
     out = build_console()
     out.print(Text(decision.sentence, style="bold"))
+    if decision.served_by and decision.served_by != decision.attempts[0]["model"]:
+        out.print(Text(f"{decision.served_by} answered: the first choice failed.", style="yellow"))
     out.print(Text(_format_features(decision), style="dim"))
     if decision.warning:
         out.print(Text(decision.warning, style="yellow"))

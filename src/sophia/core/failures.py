@@ -1,5 +1,6 @@
 """Failures of one attempt at an upstream, handled by the failover."""
 
+from asyncio import CancelledError
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -23,6 +24,10 @@ class FailureKind(StrEnum):
     STATUS = "status"
     IN_BAND = "in_band"
     POOL_EXHAUSTED = "pool_exhausted"
+
+
+class CancelledBeforeSending(CancelledError):
+    """The caller left while the connection was made: nothing was sent, and nothing is billed."""
 
 
 @dataclass(eq=False, kw_only=True)

@@ -9,7 +9,7 @@ from sophia.core.errors import AllAttemptsFailed
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import encode_id
 from sophia.core.money import nano_to_usd
-from sophia.core.rows import AttemptOutcome
+from sophia.core.rows import CHECK_FAILED_PREFIX, AttemptOutcome
 from sophia.http.errors import build_error_object
 from sophia.http.wire import encode, render_header
 from sophia.serving.attempts.answer import Answer
@@ -118,7 +118,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "decision_id": encode_id("dec", record.request.id),
         "model": outcome.model,
         "policy": plan.rule or plan.policy,
-        "reason": plan.reason if len(record.outcomes) <= 1 else answer.attempt.reason,
+        "reason": plan.reason if len(record.outcomes) <= 1 else _explain_failover(answer),
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
@@ -134,6 +134,18 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
     if record.decision.warning is not None:
         annotation["warning"] = record.decision.warning
     return annotation
+
+
+def _explain_failover(answer: Answer) -> str:
+    """Return why this attempt was made, and the models that failed before it."""
+    failed = [
+        f"{outcome.model} ({outcome.failure})"
+        for outcome in answer.record.outcomes
+        # A failed check of a cascade is in the attempt's own reason.
+        if outcome.failure and not outcome.failure.startswith(CHECK_FAILED_PREFIX)
+    ]
+    reason = answer.attempt.reason
+    return f"{reason} Failed before: {', '.join(failed)}." if failed else reason
 
 
 def _build_usage(outcome: AttemptOutcome) -> dict[str, object]:

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+import msgspec
+
 from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall
 from sophia.core.errors import SophiaError
-from sophia.core.failures import FailureKind, UpstreamFailure
+from sophia.core.failures import CancelledBeforeSending, FailureKind, UpstreamFailure
 from sophia.core.ids import encode_id
 from sophia.core.ports import DispatchedCall
 from sophia.core.rows import AttemptOutcome
+from sophia.routing.quotes import build_spend_limit, quote_model
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord, update_attempt_result
 from sophia.serving.attempts.dispatch import Deployment
@@ -40,7 +43,6 @@ async def run_attempts(
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
-    limit = scope.per_request_limit
     upstreams, id = record.dependencies.upstreams, record.request.id
     tries = [
         (attempt, deployment)
@@ -51,8 +53,10 @@ async def run_attempts(
     while at < len(tries) and (number := next(numbers, None)) is not None:
         attempt, deployment = tries[at]
         at += 1
-        if failed and limit is not None and record.cost_nano + attempt.held_nano > limit:
+        fitting = _fit_to_limit(record, attempt, scope.per_request_limit)
+        if fitting is None:
             continue
+        attempt = fitting
         run = _AttemptRun(record, attempt, deployment, keep_plan=number == 0)
         try:
             reservation = await record.dependencies.ledger.reserve(
@@ -65,7 +69,7 @@ async def run_attempts(
             ) from error
         record.upstream = deployment.upstream
         try:
-            return await run.run(reservation, last=(attempt, deployment) == tries[-1])
+            return await run.run(reservation, last=at == len(tries))
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             if failure.stale and not repeated:
@@ -75,6 +79,9 @@ async def run_attempts(
             failed.append(FailedAttempt(attempt.model, deployment.upstream.name, failure))
             if is_caller_fault(failure):
                 raise _close_with_error(record, build_caller_error(failed)) from failure
+        except CancelledBeforeSending:
+            record.finish(run.release_unsent(reservation), 499, "client_gone")
+            raise
         except asyncio.CancelledError:
             run.abandon(reservation, 499, "client_gone")
             raise
@@ -83,6 +90,22 @@ async def run_attempts(
             run.abandon(reservation, 500, "internal")
             raise
     raise _close_with_error(record, build_attempts_error(failed))
+
+
+def _fit_to_limit(record: RequestRecord, attempt: Attempt, limit: int | None) -> Attempt | None:
+    """Return `attempt` with an answer that the rest of the request's `limit` covers, or None."""
+    if limit is None or not record.outcomes:
+        return attempt
+    model = record.knowledge.find(attempt.model)
+    if model is None or record.cost_nano + attempt.held_nano <= limit:
+        return attempt
+    plan, limits = record.decision.plan, record.dependencies.limits
+    spend = build_spend_limit(limit - record.cost_nano, None, None)
+    pool_model, prompt = record.knowledge.pool_model(model), record.request.prompt
+    quote = quote_model(pool_model, prompt, plan.features, spend, limits.price_margin)
+    if quote.held_nano is None:
+        return None
+    return msgspec.structs.replace(attempt, held_nano=quote.held_nano, max_tokens=quote.max_tokens)
 
 
 def _close_with_error(record: RequestRecord, error: SophiaError) -> SophiaError:
@@ -163,6 +186,11 @@ class _AttemptRun:
         if may_be_billed(failure):
             return reservation.close_unknown(result)
         return reservation.release(result)
+
+    def release_unsent(self, reservation: Reservation) -> AttemptOutcome:
+        """Settle an attempt of which nothing was sent when the caller left."""
+        self._result.failure = "client_gone"
+        return reservation.release(self._result)
 
     def abandon(self, reservation: Reservation, status: int, cause: str) -> None:
         """Cancel an attempt that nothing waits for, and settle once its bill is known."""

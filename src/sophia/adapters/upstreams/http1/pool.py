@@ -9,7 +9,7 @@ from sophia.adapters.upstreams.http1.heads import RequestHead, header_lines
 from sophia.adapters.upstreams.http1.origin import HttpOrigin, PoolLimits
 from sophia.adapters.upstreams.http1.proxy import Proxy
 from sophia.core.calls import Deadlines
-from sophia.core.failures import FailureKind, UpstreamFailure
+from sophia.core.failures import CancelledBeforeSending, FailureKind, UpstreamFailure
 
 _DEADLINE_CHECK_SECONDS = 0.05
 _RETRY_WINDOW_SECONDS = 0.25
@@ -123,6 +123,8 @@ class ConnectionPool:
                 await open_connection(
                     connection, self._origin, self._proxy, await self._load_ssl_context()
                 )
+        except asyncio.CancelledError as error:
+            raise CancelledBeforeSending from error
         except TimeoutError as error:
             raise UpstreamFailure(
                 FailureKind.CONNECT_TIMEOUT,
