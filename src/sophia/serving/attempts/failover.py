@@ -43,12 +43,7 @@ async def run_attempts(
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
-    upstreams, id = record.dependencies.upstreams, record.request.id
-    tries = [
-        (attempt, deployment)
-        for attempt in attempts
-        for deployment in upstreams.deployments(attempt.model, id)
-    ]
+    tries = _list_tries(record, attempts)
     numbers, at, repeated = numbers or record.numbers, 0, False
     while at < len(tries) and (number := next(numbers, None)) is not None:
         attempt, deployment = tries[at]
@@ -90,6 +85,17 @@ async def run_attempts(
             run.abandon(reservation, 500, "internal")
             raise
     raise _close_with_error(record, build_attempts_error(failed))
+
+
+def _list_tries(
+    record: RequestRecord, attempts: Sequence[Attempt]
+) -> list[tuple[Attempt, Deployment]]:
+    upstreams, id = record.dependencies.upstreams, record.request.id
+    return [
+        (attempt, deployment)
+        for attempt in attempts
+        for deployment in upstreams.deployments(attempt.model, id)
+    ]
 
 
 def _fit_to_limit(record: RequestRecord, attempt: Attempt, limit: int | None) -> Attempt | None:
