@@ -634,3 +634,35 @@ async def test_an_id_with_a_line_break_is_not_listed() -> None:
     ]
     models = parse_models(json.dumps({"data": rows}).encode())
     assert [model.id for model in models] == ["a/b"]
+
+
+@pytest.mark.parametrize("price", ['"nan"', '"inf"', "1e999", "-1", "9" * 5000, "true", '"much"'])
+async def test_no_price_of_a_caller_lifts_the_ceiling(gateway: Gateway, price: str) -> None:
+    """D5 and D6: the ceiling that the reservation counts on is sent, whatever the caller's is."""
+    body = json.dumps(chat(provider={"max_price": {"prompt": "@"}})).replace('"@"', price)
+    answer = await gateway.client.post("/v1/chat/completions", body.encode())
+    _, held = await gateway.standing()
+    assert held == 0.0 and answer.status in (200, 400)
+    if answer.status == 200:
+        sent = gateway.up.requests[-1].json()["provider"]["max_price"]
+        assert 0 < sent["prompt"] < 1 and sent["completion"] > 0
+    else:
+        assert not gateway.up.requests
+
+
+async def test_a_generation_id_of_any_characters_can_be_asked_about(gateway: Gateway) -> None:
+    """D13: one odd id must not end the correction of all older bills."""
+    upstream = gateway.sophia.connections.by_name["openrouter"]
+    for id in ("gen 1 ü#x", "a&id=b", "a\r\nb"):
+        assert await upstream.fetch_usage(id) is None
+    assert gateway.up.requests[-1].path == "/api/v1/generation"
+
+
+async def test_an_upstream_cannot_forge_a_line_of_the_log(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D14."""
+    step = ScriptStep(extra={"model": "x\n2026-01-01 INFO forged"}, malformed_at=2)
+    gateway.up.script(MINI, step)
+    assert (await gateway.client.chat(stream=True)).status == 200
+    assert "malformed event" in caplog.text and "\n2026-01-01 INFO forged" not in caplog.text

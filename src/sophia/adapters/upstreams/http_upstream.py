@@ -5,6 +5,7 @@ import time
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
+import msgspec
 from msgspec.structs import replace
 
 from sophia.adapters.upstreams import shapes
@@ -203,9 +204,8 @@ class HttpUpstream:
         """
         refused = self._refused.get(call.model, frozenset())
         while True:
-            response = await self._pool.send(
-                b"POST", _PATHS[call.endpoint], self._dialect(call, refused), call.deadlines
-            )
+            body = self._encode(call, refused)
+            response = await self._pool.send(b"POST", _PATHS[call.endpoint], body, call.deadlines)
             if response.status == 200:
                 kind = StreamExchange if call.stream else WholeExchange
                 return kind(response, call, self._provider)
@@ -217,6 +217,19 @@ class HttpUpstream:
             refused |= {field}
             self._refused[call.model] = refused
             log.info("%s refuses %s for %s: left out from now on", self.name, field, call.model)
+
+    def _encode(self, call: UpstreamCall, refused: frozenset[str]) -> bytes:
+        """Return the body of a call. Raises UpstreamFailure for fields that cannot be read."""
+        try:
+            return self._dialect(call, refused)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise UpstreamFailure(
+                FailureKind.STATUS,
+                f"a field of the request cannot be read: {error}",
+                status=400,
+                error_type="invalid_request",
+                sent=False,
+            ) from None
 
     async def get(self, path: str) -> bytes:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
