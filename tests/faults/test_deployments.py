@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 from stage import check_clean
 
-from gateway import NEMO, Gateway, Start
+from gateway import NEMO, BrokenUpstream, Gateway, Start
 from sophia.config import UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptedUpstream, ScriptStep
+from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
 
 LOCAL = "local/large"
 
@@ -31,15 +32,26 @@ async def deployed(
             yield gateway, one, two
 
 
-async def test_requests_are_shared_out_by_weight(start: Start) -> None:
-    async with deployed(start, (9, 1)) as (gateway, one, two):
-        for _ in range(60):
+async def test_both_deployments_are_asked_and_listed_as_one_model(start: Start) -> None:
+    async with deployed(start, (1, 1)) as (gateway, one, two):
+        for _ in range(40):
             assert (await gateway.client.chat(LOCAL)).status == 200
-        # With the weights swapped or ignored this fails but once in a billion runs.
-        assert len(one.requests) + len(two.requests) == 60
-        assert 1 <= len(two.requests) <= 20
+        assert len(one.requests) + len(two.requests) == 40
+        assert one.requests and two.requests
         listed = (await gateway.client.get("/v1/models")).json["data"]
         assert [model["id"] for model in listed].count(LOCAL) == 1
+
+
+def test_requests_are_shared_out_by_weight() -> None:
+    """The same request always goes to the same one first."""
+    upstream = BrokenUpstream()
+    known = tuple(Deployment(upstream, name, weight) for name, weight in (("a", 9), ("b", 1)))
+    upstreams = UpstreamsByModel(upstream, {LOCAL: known})
+    orders = [upstreams.deployments(LOCAL, id << 4) for id in range(10_000)]
+    firsts = [order[0].served_as for order in orders]
+    assert 800 < firsts.count("b") < 1_200
+    assert all({one.served_as for one in order} == {"a", "b"} for order in orders)
+    assert orders[:50] == [upstreams.deployments(LOCAL, id << 4) for id in range(50)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
