@@ -1,6 +1,8 @@
 """The sandbox's text is really generated when a small model is there, and a template otherwise."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,20 @@ async def test_broken_weights_leave_the_template(tmp_path: Path) -> None:
         assert answer["system_fingerprint"] is None
 
 
-@needs_engine
-async def test_the_first_answer_is_short_and_says_that_no_real_model_wrote_it() -> None:
+@asynccontextmanager
+async def writing() -> AsyncIterator[ScriptedUpstream]:
+    """Yield a sandbox whose text the small model writes."""
     weights = find_model_file()
     assert weights is not None
     model = LocalTextGenerator(weights)
     async with ScriptedUpstream(models=MODELS, local_model=model) as up:
         model.start()
+        yield up
+
+
+@needs_engine
+async def test_the_first_answer_is_short_and_says_that_no_real_model_wrote_it() -> None:
+    async with writing() as up:
         client = Client(up)
         answer = await client.post(chat(text="What is the capital of France?"), patience=30)
         text = answer.json["choices"][0]["message"]["content"]
@@ -46,11 +55,7 @@ async def test_the_first_answer_is_short_and_says_that_no_real_model_wrote_it() 
 
 @needs_engine
 async def test_plain_text_is_generated_and_marked() -> None:
-    weights = find_model_file()
-    assert weights is not None
-    model = LocalTextGenerator(weights)
-    async with ScriptedUpstream(models=MODELS, local_model=model) as up:
-        model.start()
+    async with writing() as up:
         client = Client(up)
         body = chat(text="Name three fruits.", max_tokens=12, temperature=0)
         whole = (await client.post(body, patience=30)).json

@@ -79,6 +79,10 @@ async def test_fields_that_an_upstream_leaves_out_are_filled_in(
         ("tool_use", "tool_calls"),
         ("safety", "content_filter"),
         ("MODEL_LENGTH", "length"),
+        ("MAX_TOKENS", "length"),
+        ("LENGTH", "length"),
+        ("SAFETY", "content_filter"),
+        ("STOP", "stop"),
         ("function_call", "tool_calls"),
     ],
 )

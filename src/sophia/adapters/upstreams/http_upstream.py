@@ -202,21 +202,23 @@ class HttpUpstream:
 
         Raises UpstreamFailure: no connection, no response in time, or a refusal.
         """
-        refused = self._refused.get(call.model, frozenset())
+        known = refused = self._refused.get(call.model, frozenset())
         while True:
             body = self._encode(call, refused)
             response = await self._pool.send(b"POST", _PATHS[call.endpoint], body, call.deadlines)
             if response.status == 200:
+                if refused is not known:
+                    # Only what helped is remembered: a limit must not be renamed in vain.
+                    self._refused[call.model] = refused
                 kind = StreamExchange if call.stream else WholeExchange
                 return kind(response, call, self._provider)
             failure = await _status_failure(response)
             field = find_refused_field(failure.message) if response.status in (400, 422) else None
-            if field is None or field in refused:
+            if field is None or field in refused or f'"{field}"'.encode() not in body:
                 raise failure
             # Nothing was done and nothing is billed: ask again without what it does not know.
             refused |= {field}
-            self._refused[call.model] = refused
-            log.info("%s refuses %s for %s: left out from now on", self.name, field, call.model)
+            log.info("%s refuses %s for %s", self.name, field, call.model)
 
     def _encode(self, call: UpstreamCall, refused: frozenset[str]) -> bytes:
         """Return the body of a call. Raises UpstreamFailure for fields that cannot be read."""

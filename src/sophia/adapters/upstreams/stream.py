@@ -249,6 +249,8 @@ class ChunkReader:
             del self._reasons[index]
         if reason is not None:
             self._reasons[index] = reason
+            # What comes now is read in full: it may go on after an early reason.
+            self._template = None
             # With content in the same event more may follow.
             self.reasons_are_early = self.reasons_are_early or carries
         return False
