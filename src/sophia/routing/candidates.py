@@ -28,6 +28,12 @@ class Candidates:
         self._is_plain = self._input_modalities is _TEXT and not (
             prompt.tools or prompt.schema or prompt.json_object or prompt.logprobs
         )
+        # A named model is refused only a prompt that is surely too long: the upstream knows best.
+        tokens = request.features.prompt_tokens
+        self._prompt_tokens = tokens * 3 // 4 if request.named else tokens
+        self._answer_tokens = (
+            0 if request.named else prompt.max_tokens or request.features.output_tokens
+        )
         models = request.named or request.pool.models
         self._quote_models(self._find_restriction() if hints.models else models)
 
@@ -103,7 +109,7 @@ class Candidates:
         if not model.prices.known and self.spend_limit.limit_nano is not None:
             cause = "Its price is not known, so no budget can cover it."
             return ExcludedModel(model.id, cause, "unknown_price")
-        exclusion = _check_size_and_latency(model, request) if kind == "chat" else None
+        exclusion = self._check_size_and_latency(model) if kind == "chat" else None
         if exclusion is None and not (self._is_plain and "text" in model.input_modalities):
             exclusion = self._check_capabilities(model)
         return exclusion
@@ -126,30 +132,26 @@ class Candidates:
             return ExcludedModel(model.id, "It does not return logprobs.", "unsupported_logprobs")
         return None
 
+    def _check_size_and_latency(self, model: Model) -> ExcludedModel | None:
+        answer, most = self._answer_tokens, model.max_output_tokens
+        if most is not None and answer > most:
+            answer = most
+        tokens = self._prompt_tokens + answer
+        if tokens > model.context_length:
+            cause = (
+                f"About {tokens:,} tokens do not fit into its context of {model.context_length:,}."
+            )
+            return ExcludedModel(model.id, cause, "context_length_exceeded")
+        limit, profile = self.request.hints.max_latency_ms, model.profile
+        if limit is not None and profile is not None and profile.latency_ms > limit:
+            cause = (
+                f"It starts to answer after about {profile.latency_ms} ms, "
+                f"over the {limit} ms asked for."
+            )
+            return ExcludedModel(model.id, cause, "too_slow")
+        return None
+
 
 def _list_input_modalities(prompt: Prompt) -> frozenset[str]:
     counted = (("image", prompt.images), ("file", prompt.files), ("audio", prompt.audio))
     return frozenset({"text", *(name for name, count in counted if count)})
-
-
-def _check_size_and_latency(model: Model, request: RouteRequest) -> ExcludedModel | None:
-    features = request.features
-    if request.named:
-        # Only a prompt that is surely too long: the upstream knows its own window best.
-        tokens = features.prompt_tokens * 3 // 4
-    else:
-        answer = request.prompt.max_tokens or features.output_tokens
-        if model.max_output_tokens is not None and answer > model.max_output_tokens:
-            answer = model.max_output_tokens
-        tokens = features.prompt_tokens + answer
-    if tokens > model.context_length:
-        cause = f"About {tokens:,} tokens do not fit into its context of {model.context_length:,}."
-        return ExcludedModel(model.id, cause, "context_length_exceeded")
-    limit, profile = request.hints.max_latency_ms, model.profile
-    if limit is not None and profile is not None and profile.latency_ms > limit:
-        cause = (
-            f"It starts to answer after about {profile.latency_ms} ms, "
-            f"over the {limit} ms asked for."
-        )
-        return ExcludedModel(model.id, cause, "too_slow")
-    return None

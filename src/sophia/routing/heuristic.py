@@ -63,6 +63,8 @@ def truncate_chain(order: Iterable[str], last_resort: str | None, length: int) -
     """
     chain: list[str] = []
     for model in order:
+        if len(chain) >= length:
+            break
         if model not in chain and (model != last_resort or not chain):
             chain.append(model)
     if last_resort is None or length < 2 or chain[:1] == [last_resort]:

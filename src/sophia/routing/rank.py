@@ -283,8 +283,9 @@ def _find_trial(
 def _format_reason(
     options: ChoiceSet, choice: ArmChoice, models: list[str], outcomes: int | None
 ) -> str:
-    at, quality, sd = choice.arm, options.ratings.quality, options.ratings.sd
-    expected = f"expected quality {quality[at]:.2f} ± {sd[at]:.2f}"
+    at = choice.arm
+    quality, sd = float(options.ratings.quality[at]), float(options.ratings.sd[at])
+    expected = f"expected quality {quality:.2f} ± {sd:.2f}"
     if options.trial is not None and options.trial[0] == at and at != choice.best:
         return f"A new model on trial: {expected}."
     if at != choice.best:

@@ -24,8 +24,9 @@ def round_context(context: PolicyContext) -> PolicyContext:
 def pack_context(context: PolicyContext) -> bytes:
     """Return a rounded context, without its tenant, as bytes: three lengths, then all numbers."""
     tasks = context.task_probabilities
-    numbers = np.concatenate([[len(tasks), 0, 0], tasks, [context.novelty]])
-    return numbers.astype(_FLOAT32).tobytes()
+    numbers = np.zeros(len(tasks) + 4, _FLOAT32)
+    numbers[0], numbers[3:-1], numbers[-1] = len(tasks), tasks, context.novelty
+    return numbers.tobytes()
 
 
 def unpack_context(packed: bytes, tenant: str = "") -> PolicyContext:
