@@ -24,6 +24,7 @@ class FailureKind(StrEnum):
     STATUS = "status"
     IN_BAND = "in_band"
     POOL_EXHAUSTED = "pool_exhausted"
+    REPETITION = "repetition"
 
 
 class CancelledBeforeSending(CancelledError):
@@ -35,15 +36,17 @@ class UpstreamFailure(Exception):
     """Failure of one attempt.
 
     `message` holds no secrets. `status` and `error_type` (OpenRouter's) are those of the answer or
-    of the in-band error, `retry_after` is in seconds. `sent`: the upstream may have received a part
-    of the request, and may bill it. `stale`: a connection that had been kept open ended as it was
-    used again, most likely before the upstream read the request.
+    of the in-band error, `reason` is the typed cause in OpenRouter's `availability` or of a
+    spending limit, `retry_after` is in seconds. `sent`: the upstream may have received a part of
+    the request, and may bill it. `stale`: a connection that had been kept open ended as it was used
+    again, most likely before the upstream read the request.
     """
 
     kind: FailureKind = field(kw_only=False)
     message: str = field(default="", kw_only=False)
     status: int | None = None
     error_type: str | None = None
+    reason: str = ""
     retry_after: float | None = None
     sent: bool = True
     stale: bool = False

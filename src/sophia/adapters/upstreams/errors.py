@@ -58,7 +58,9 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
     if isinstance(raw, str) and raw and raw not in message:
         message = f"{message}: {raw}"
     provider = metadata.get("provider_name")
-    wait = coerce_object(value.get("availability")).get("retry_after")
+    availability = coerce_object(value.get("availability") or metadata.get("availability"))
+    wait = availability.get("retry_after")
+    reason = availability.get("code") or metadata.get("limit_source")
     error_type = metadata.get("error_type") or value.get("type") or value.get("code")
     if metadata.get("reasons") or metadata.get("patterns"):
         # Findings of a filter, whatever the error calls itself.
@@ -68,6 +70,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
         _clean(message),
         status=code if code and 400 <= code < 600 else status or 502,
         error_type=error_type if isinstance(error_type, str) and error_type != "error" else None,
+        reason=reason if isinstance(reason, str) else "",
         retry_after=parse_wait(wait) if isinstance(wait, int | float) else None,
         provider=provider if isinstance(provider, str) else None,
     )

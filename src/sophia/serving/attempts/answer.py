@@ -11,6 +11,8 @@ from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
 from sophia.routing.bandit.arms import build_call_mode
 from sophia.serving.attempts.dispatch import AttemptDependencies
+from sophia.serving.attempts.failure_table import classify, describe_failure
+from sophia.serving.attempts.health import HealthReport
 from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
 from sophia.serving.attempts.reservation import AttemptResult, Reservation
 from sophia.serving.knowledge import Knowledge
@@ -100,6 +102,7 @@ class Answer:
         exchange: DispatchedCall,
         result: AttemptResult,
         buffered: deque[ChunkBatch],
+        report: HealthReport,
     ) -> None:
         self.record = record
         self.attempt = reservation.spec.attempt
@@ -111,6 +114,7 @@ class Answer:
         self._exchange = exchange
         self._result = result
         self._buffered = buffered
+        self._report = report
         self._open = True
 
     @property
@@ -139,7 +143,7 @@ class Answer:
         """
         size = sum(map(len, self.buffered_chunks))
         while size <= max_bytes:
-            batch = await self._exchange.next()
+            batch = await self._read()
             if batch is None:
                 return True
             update_attempt_result(self._result, batch)
@@ -179,7 +183,7 @@ class Answer:
             self._notify_observer(complete=True)
             return None
         try:
-            batch = await self._exchange.next()
+            batch = await self._read()
         except UpstreamFailure as failure:
             self._abandon(502, str(failure.kind))
             raise
@@ -190,6 +194,16 @@ class Answer:
             return None
         update_attempt_result(self._result, batch)
         return self._observe(batch)
+
+    async def _read(self) -> ChunkBatch | None:
+        """Return the next batch of the upstream. Raises UpstreamFailure, which its health notes."""
+        try:
+            return await self._exchange.next()
+        except UpstreamFailure as failure:
+            now = self.record.dependencies.ledger.clock.monotonic()
+            words = describe_failure(failure)
+            self._report.fail(classify(failure), words, now, failure.retry_after)
+            raise
 
     def _observe(self, batch: ChunkBatch) -> ChunkBatch:
         if self.observer is not None:
@@ -214,6 +228,9 @@ class Answer:
         """Read no more, and return the result so far."""
         self._open = False
         self._exchange.close()
+        # Without effect after a failure; a caller who left in mid-answer says nothing against it.
+        streamed = self.record.request.stream
+        self._report.succeed(self._result.first_content_at if streamed else None)
         return self._result
 
     def _abandon(self, status: int, cause: str) -> None:

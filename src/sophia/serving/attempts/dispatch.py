@@ -8,6 +8,7 @@ from itertools import accumulate
 from sophia.core.ports import Sink, Upstream
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Plan
+from sophia.serving.attempts.health import HealthBook, RetryBudget
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 
@@ -44,7 +45,10 @@ class UpstreamsByModel:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptDependencies:
-    """Upstreams, money and limits; `encode_plan` turns a plan into JSON bytes for the ledger."""
+    """Upstreams and their health, money and limits.
+
+    `encode_plan` turns a plan into JSON bytes for the ledger.
+    """
 
     upstreams: UpstreamsByModel
     ledger: Ledger
@@ -52,3 +56,5 @@ class AttemptDependencies:
     reconciler: Reconciler
     encode_plan: Callable[[Plan], bytes]
     sinks: tuple[Sink, ...] = ()
+    health: HealthBook = field(default_factory=HealthBook)
+    retries: RetryBudget = field(default_factory=RetryBudget)

@@ -17,15 +17,13 @@ from sophia.core.rows import AttemptOutcome
 from sophia.routing.quotes import build_spend_limit, quote_model
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord, update_attempt_result
-from sophia.serving.attempts.dispatch import Deployment
-from sophia.serving.attempts.failures import (
-    FailedAttempt,
-    build_attempts_error,
-    build_caller_error,
-    is_caller_fault,
-    may_be_billed,
-)
+from sophia.serving.attempts.chain import Chain, ChainTarget, remaining_seconds
+from sophia.serving.attempts.failure_table import Action, classify, describe_failure
+from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error, build_caller_error
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
+
+MIN_CONTENT_SHARE = 1 / 6
+"""Least part of the deadline of the first content that a target with fast answers gets."""
 
 
 async def run_attempts(
@@ -36,66 +34,50 @@ async def run_attempts(
 ) -> Answer:
     """Return the first attempt that answers, committed at its first content.
 
-    A model's other deployments come before the next model. Each attempt takes the next of
-    `numbers`, by default of the request's own, which uses none twice; none is made without one.
+    Each attempt takes the next of `numbers`, by default of the request's own, which uses none
+    twice; none is made without one.
 
     Raises:
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
-    tries = _list_tries(record, attempts)
-    numbers, at, repeated = numbers or record.numbers, 0, False
-    while at < len(tries) and (number := next(numbers, None)) is not None:
-        attempt, deployment = tries[at]
-        at += 1
-        fitting = _fit_to_limit(record, attempt, scope.per_request_limit)
-        if fitting is None:
+    chain, numbers = Chain(record, attempts), numbers or record.numbers
+    record.dependencies.retries.add_request()
+    while (target := await _next_target(chain)) is not None:
+        attempt = _fit_to_limit(record, target.attempt, scope.per_request_limit)
+        if attempt is None:
+            chain.skip()
             continue
-        attempt = fitting
-        run = _AttemptRun(record, attempt, deployment, keep_plan=number == 0)
+        if (number := next(numbers, None)) is None:
+            break
+        run = _AttemptRun(record, attempt, target, keep_plan=number == 0)
         try:
-            reservation = await record.dependencies.ledger.reserve(
-                scope, record.request.id, number, run.spec
-            )
+            reservation = await run.reserve(scope, number)
         except SophiaError as error:
             # Out of money in mid-failover: the earlier failures say more.
             raise _close_with_error(
                 record, build_attempts_error(failed) if failed else error
             ) from error
-        record.upstream = deployment.upstream
+        record.upstream = target.deployment.upstream
         try:
-            return await run.run(reservation, last=at == len(tries))
+            return await run.run(reservation, last=chain.is_last)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
-            if failure.stale and not repeated:
-                # Most likely nobody read it: once more, on a new connection and its own money.
-                at, repeated = at - 1, True
+            if chain.add_failure(target, failure):
                 continue
-            failed.append(FailedAttempt(attempt.model, deployment.upstream.name, failure))
-            if is_caller_fault(failure):
+            failed.append(FailedAttempt(attempt.model, record.upstream.name, failure))
+            if classify(failure).action is Action.TELL:
                 raise _close_with_error(record, build_caller_error(failed)) from failure
-        except CancelledBeforeSending:
-            record.finish(run.release_unsent(reservation), 499, "client_gone")
-            raise
-        except asyncio.CancelledError:
-            run.abandon(reservation, 499, "client_gone")
-            raise
-        except BaseException:
-            # Our own mistake: the upstream may bill all the same.
-            run.abandon(reservation, 500, "internal")
-            raise
     raise _close_with_error(record, build_attempts_error(failed))
 
 
-def _list_tries(
-    record: RequestRecord, attempts: Sequence[Attempt]
-) -> list[tuple[Attempt, Deployment]]:
-    upstreams, id = record.dependencies.upstreams, record.request.id
-    return [
-        (attempt, deployment)
-        for attempt in attempts
-        for deployment in upstreams.deployments(attempt.model, id)
-    ]
+async def _next_target(chain: Chain) -> ChainTarget | None:
+    """Return the next target of a chain, after a wait where only a repetition is left."""
+    target = chain.next()
+    if target is None and (wait := chain.wait_for_again()) is not None:
+        await asyncio.sleep(wait)
+        target = chain.next()
+    return target
 
 
 def _fit_to_limit(record: RequestRecord, attempt: Attempt, limit: int | None) -> Attempt | None:
@@ -123,7 +105,7 @@ class _AttemptRun:
     """One dispatch."""
 
     def __init__(
-        self, record: RequestRecord, attempt: Attempt, deployment: Deployment, *, keep_plan: bool
+        self, record: RequestRecord, attempt: Attempt, target: ChainTarget, *, keep_plan: bool
     ) -> None:
         request, plan, parts = record.request, record.decision.plan, record.dependencies
         model = record.knowledge.find(attempt.model)
@@ -132,7 +114,10 @@ class _AttemptRun:
         self._record = record
         self._exchange: DispatchedCall | None = None
         self._result = AttemptResult()
-        self._upstream = deployment.upstream
+        self._upstream = target.deployment.upstream
+        self.report = parts.health.begin(
+            target.key, parts.ledger.clock.monotonic(), plan.features.prompt_tokens
+        )
         self.spec = AttemptSpec(
             attempt=attempt,
             model=model,
@@ -143,10 +128,10 @@ class _AttemptRun:
         self._call = UpstreamCall(
             request_id=encode_id("req", request.id),
             endpoint=request.endpoint,
-            model=record.decision.upstream_ids.get(attempt.model, deployment.served_as),
+            model=record.decision.upstream_ids.get(attempt.model, target.deployment.served_as),
             fields=request.fields,
             stream=request.stream,
-            deadlines=_remaining_deadlines(record),
+            deadlines=_remaining_deadlines(record, target),
             max_tokens=attempt.max_tokens,
             max_tokens_field=request.max_tokens_field,
             price_ceiling=record.knowledge.price_ceiling(
@@ -155,8 +140,39 @@ class _AttemptRun:
             choices=request.prompt.choice_count,
         )
 
+    async def reserve(self, scope: BudgetScope, number: int) -> Reservation:
+        """Reserve the money of the attempt. Raises SophiaError."""
+        record = self._record
+        try:
+            return await record.dependencies.ledger.reserve(
+                scope, record.request.id, number, self.spec
+            )
+        except BaseException:
+            # A cancelled request included: nothing was learned about the target.
+            self.report.drop()
+            raise
+
     async def run(self, reservation: Reservation, *, last: bool) -> Answer:
-        """Dispatch, and hold everything back until there is content. Raises UpstreamFailure."""
+        """Return the answer once there is content; settle when the caller leaves before.
+
+        Raises UpstreamFailure.
+        """
+        try:
+            return await self._dispatch(reservation, last=last)
+        except UpstreamFailure:
+            raise
+        except CancelledBeforeSending:
+            self._record.finish(self._release_unsent(reservation), 499, "client_gone")
+            raise
+        except asyncio.CancelledError:
+            self._abandon(reservation, 499, "client_gone")
+            raise
+        except BaseException:
+            # Our own mistake: the upstream may bill all the same.
+            self._abandon(reservation, 500, "internal")
+            raise
+
+    async def _dispatch(self, reservation: Reservation, *, last: bool) -> Answer:
         exchange = self._exchange = await self._upstream.open(self._call)
         buffered: deque[ChunkBatch] = deque()
         result = self._result
@@ -177,6 +193,7 @@ class _AttemptRun:
             exchange=exchange,
             result=result,
             buffered=buffered,
+            report=self.report,
         )
 
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
@@ -185,21 +202,25 @@ class _AttemptRun:
             self._exchange.close()
         result = self._result
         result.provider = failure.provider or result.provider
-        kind, status = failure.kind, failure.status
-        result.failure = f"{kind}:{status}" if status else str(kind)
+        row = classify(failure)
+        result.failure = describe_failure(failure)
+        now = self._record.dependencies.ledger.clock.monotonic()
+        self.report.fail(row, result.failure, now, failure.retry_after)
         if result.usage is not None:
             return reservation.settle(result)
-        if may_be_billed(failure):
+        if row.may_be_billed and failure.sent:
             return reservation.close_unknown(result)
         return reservation.release(result)
 
-    def release_unsent(self, reservation: Reservation) -> AttemptOutcome:
+    def _release_unsent(self, reservation: Reservation) -> AttemptOutcome:
         """Settle an attempt of which nothing was sent when the caller left."""
+        self.report.drop()
         self._result.failure = "client_gone"
         return reservation.release(self._result)
 
-    def abandon(self, reservation: Reservation, status: int, cause: str) -> None:
+    def _abandon(self, reservation: Reservation, status: int, cause: str) -> None:
         """Cancel an attempt that nothing waits for, and settle once its bill is known."""
+        self.report.drop()
         self._result.failure = cause
         if self._exchange is not None:
             self._exchange.close()
@@ -208,15 +229,25 @@ class _AttemptRun:
         reconciler.schedule(self._upstream, reservation, self._result, finish)
 
 
-def _remaining_deadlines(record: RequestRecord) -> Deadlines:
-    """Return the deadlines of the next attempt, within the rest of the request's own."""
-    limits, request = record.dependencies.limits, record.request
+def _remaining_deadlines(record: RequestRecord, target: ChainTarget) -> Deadlines:
+    """Return the deadlines of the next attempt, within the rest of the request's own.
+
+    The first content of a stream is expected as soon as the target usually begins, unless it
+    thinks first.
+    """
+    parts, request = record.dependencies, record.request
+    limits = parts.limits
     deadlines = limits.deadlines if request.stream else limits.non_streaming_deadlines
+    if request.stream and not request.prompt.reasoning:
+        tokens = record.decision.plan.features.prompt_tokens
+        usual = parts.health.first_content_limit(target.key, tokens, deadlines.content)
+        if usual < deadlines.content:
+            floor = deadlines.content * MIN_CONTENT_SHARE
+            deadlines = replace(deadlines, content=max(usual, floor))
     is_first = not record.outcomes and request.deadline is None
     if is_first and deadlines.total <= limits.request_timeout_seconds:
         return deadlines
-    elapsed = record.dependencies.ledger.clock.monotonic() - request.arrived_at
-    left = max((request.deadline or limits.request_timeout_seconds) - elapsed, 0.01)
+    left = max(remaining_seconds(record), 0.01)
     if left >= deadlines.total:
         return deadlines
     return replace(

@@ -1,10 +1,11 @@
-"""Meaning of a failed attempt: try the next model, or return an error to the caller. Pure."""
+"""Errors for the caller when attempts failed. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sophia.core.errors import AllAttemptsFailed, BadRequest, ContextLengthExceeded, SophiaError
 from sophia.core.failures import FailureKind, UpstreamFailure
+from sophia.serving.attempts.failure_table import NO_CAPACITY_STATUSES, classify, is_too_long
 
 _TIMEOUTS = frozenset(
     {
@@ -15,27 +16,9 @@ _TIMEOUTS = frozenset(
         FailureKind.TOTAL_TIMEOUT,
     }
 )
-_NO_CAPACITY_STATUSES = frozenset({429, 503, 529})
-_CALLER_FAULT_STATUSES = frozenset({400, 412, 422})
-_MODEL_SPECIFIC_ERRORS = frozenset(
-    {
-        "context_length_exceeded",
-        "model_not_found",
-        "max_tokens_exceeded",
-        "token_limit_exceeded",
-        "string_too_long",
-    }
-)
-_TOO_LONG_WORDS = (
-    *("context length", "context window", "maximum context", "prompt is too long"),
-    *("input is too long", "too many tokens", "exceeds the maximum number of tokens"),
-    "reduce the length of the",
-)
 _NO_REFUSAL_STATUSES = frozenset({401, 402, 403, 407, 408, 409, 421, 423, 425, 429, 499})
 """Client errors that say nothing about the request: Sophia's own account, or the moment."""
-_MODERATION_ERRORS = frozenset(
-    {"content_policy_violation", "refusal", "moderation", "content_filter"}
-)
+_CONSTRAINT_ROWS, _ACCOUNT_ROWS = (16, 17), (14, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +28,6 @@ class FailedAttempt:
     model: str
     upstream: str
     failure: UpstreamFailure
-
-
-def is_too_long(failure: UpstreamFailure) -> bool:
-    """Return whether the request was too long for the model."""
-    if failure.error_type == "context_length_exceeded" or failure.status == 413:
-        return True
-    message = failure.message.lower()
-    return failure.status in _CALLER_FAULT_STATUSES and any(
-        words in message for words in _TOO_LONG_WORDS
-    )
-
-
-def is_caller_fault(failure: UpstreamFailure) -> bool:
-    """Return whether the request itself is at fault, so that no other model does better."""
-    message = failure.message.lower()
-    if failure.error_type in _MODEL_SPECIFIC_ERRORS or is_too_long(failure):
-        return False
-    return (
-        failure.error_type in _MODERATION_ERRORS
-        or failure.status in _CALLER_FAULT_STATUSES
-        or (failure.status == 403 and "moderation" in message)
-    )
-
-
-def may_be_billed(failure: UpstreamFailure) -> bool:
-    """Return whether the upstream may charge for the attempt although it gave no answer."""
-    return failure.sent and failure.kind not in (FailureKind.STATUS, FailureKind.IN_BAND)
 
 
 def build_attempts_error(tried: Sequence[FailedAttempt]) -> SophiaError:
@@ -108,14 +64,15 @@ def build_caller_error(tried: Sequence[FailedAttempt]) -> SophiaError:
 def _is_refusal(failure: UpstreamFailure) -> bool:
     status = failure.status or 0
     answered = failure.kind in (FailureKind.STATUS, FailureKind.IN_BAND)
-    return answered and 400 <= status < 500 and status not in _NO_REFUSAL_STATUSES
+    is_own = status not in _NO_REFUSAL_STATUSES or classify(failure).number in _CONSTRAINT_ROWS
+    return answered and 400 <= status < 500 and is_own
 
 
 def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
     failures = [attempt.failure for attempt in tried]
     if all(failure.status == 429 for failure in failures):
         return 429, "rate_limit_exceeded"
-    if all(failure.status in _NO_CAPACITY_STATUSES for failure in failures):
+    if all(failure.status in NO_CAPACITY_STATUSES for failure in failures):
         # Not a 5xx: clients that retry those for an hour would never see the Retry-After.
         return 429, "provider_overloaded"
     if all(failure.kind is FailureKind.POOL_EXHAUSTED for failure in failures):
@@ -128,7 +85,7 @@ def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
 def _retry_after(tried: Sequence[FailedAttempt]) -> float | None:
     failures = [attempt.failure for attempt in tried]
     no_capacity = all(
-        failure.status in _NO_CAPACITY_STATUSES or failure.kind is FailureKind.POOL_EXHAUSTED
+        failure.status in NO_CAPACITY_STATUSES or failure.kind is FailureKind.POOL_EXHAUSTED
         for failure in failures
     )
     waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
@@ -137,7 +94,7 @@ def _retry_after(tried: Sequence[FailedAttempt]) -> float | None:
 
 def _safe_message(failure: UpstreamFailure) -> str:
     """Return a message safe to repeat: a refusal of Sophia's own key could quote that key."""
-    if failure.status in (401, 402) or (failure.status == 403 and not failure.error_type):
+    if classify(failure).number in _ACCOUNT_ROWS:
         return f"the upstream refused Sophia's own account (HTTP {failure.status})"
     return failure.message
 

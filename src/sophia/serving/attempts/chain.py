@@ -1,0 +1,129 @@
+"""Chain: the targets of one request in the order to ask them, by plan and health."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from sophia.core.failures import UpstreamFailure
+from sophia.core.uniform import derive_uniform
+from sophia.routing.types import Attempt
+from sophia.serving.attempts.answer import RequestRecord
+from sophia.serving.attempts.dispatch import Deployment
+from sophia.serving.attempts.failure_table import Action, classify
+from sophia.serving.attempts.health import Target
+
+MAX_WAIT_SECONDS = 10.0
+"""Longest wait before the same target is asked again."""
+FIRST_BACKOFF_SECONDS = 0.5
+_BACKOFF_STREAM = 8
+
+
+class ChainTarget(Struct, frozen=True):
+    """One attempt of the plan at one deployment of its model."""
+
+    attempt: Attempt
+    deployment: Deployment
+
+    @property
+    def key(self) -> Target:
+        """The key of its health."""
+        return self.deployment.upstream.name, self.attempt.model
+
+
+class Chain:
+    """The next target to ask, until one answers or nothing is left to try.
+
+    Targets that are well come first, in the order of the plan; a model's other deployments come
+    before the next model. Of those left out at most half a chain is not asked at all; the others
+    come last, the one that is soonest back first. With none left, one that was refused for the
+    moment may be asked again.
+    """
+
+    def __init__(self, record: RequestRecord, attempts: Sequence[Attempt]) -> None:
+        parts, id = record.dependencies, record.request.id
+        self._record = record
+        self._health = parts.health
+        self._retries = parts.retries
+        self._targets = [
+            ChainTarget(attempt, deployment)
+            for attempt in attempts
+            for deployment in parts.upstreams.deployments(attempt.model, id)
+        ]
+        self._left = self._order(self._targets)
+        self._again: list[tuple[float, ChainTarget]] = []
+        self._dispatches = 0
+        self._repeated = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no further target may be asked after the present one."""
+        return not self._left or self._dispatches >= self._record.dependencies.limits.max_attempts
+
+    def next(self) -> ChainTarget | None:
+        """Return the next target, None when there is none or too much is repeated already."""
+        limits = self._record.dependencies.limits
+        if not self._left or self._dispatches >= limits.max_attempts:
+            return None
+        if self._dispatches and not self._may_repeat():
+            return None
+        self._dispatches += 1
+        return self._left.pop(0)
+
+    def skip(self) -> None:
+        """Take back a target that was not dispatched to, since money does not cover it."""
+        self._dispatches -= 1
+
+    def add_failure(self, target: ChainTarget, failure: UpstreamFailure) -> bool:
+        """Note a failed attempt; return whether the same target comes again at once.
+
+        A connection that had been kept open and was lost was most likely read by nobody.
+        """
+        if failure.stale and not self._repeated:
+            self._repeated = True
+            self._left.insert(0, target)
+            return True
+        row = classify(failure)
+        if row.action is Action.AGAIN:
+            wait = failure.retry_after
+            if wait is None and not failure.sent:
+                jitter = derive_uniform(self._record.request.id, _BACKOFF_STREAM)
+                wait = FIRST_BACKOFF_SECONDS * 2.0 ** (self._dispatches - 1) * jitter
+            if wait:
+                self._again.append((wait, target))
+        return False
+
+    def wait_for_again(self) -> float | None:
+        """Return the seconds after which a target may be asked again, which then comes next.
+
+        None when no target is left for that, or not before the request's deadline.
+        """
+        if self._left or not self._again:
+            return None
+        self._again.sort(key=lambda pair: pair[0])
+        wait, target = self._again[0]
+        if wait > min(MAX_WAIT_SECONDS, remaining_seconds(self._record)):
+            return None
+        self._again.clear()
+        self._left = [target]
+        return wait
+
+    def _may_repeat(self) -> bool:
+        return self._retries.take(self._record.dependencies.ledger.clock.monotonic())
+
+    def _order(self, targets: list[ChainTarget]) -> list[ChainTarget]:
+        book = self._health
+        if book.all_well or len(targets) == 1:
+            return list(targets)
+        now = self._record.dependencies.ledger.clock.monotonic()
+        well = [target for target in targets if book.is_available(target.key, now)]
+        left_out = [target for target in targets if target not in well]
+        left_out.sort(key=lambda target: book.back_at(target.key))
+        kept = len(left_out) - min(len(left_out), len(targets) // 2)
+        return [*well, *left_out[:kept]]
+
+
+def remaining_seconds(record: RequestRecord) -> float:
+    """Return the rest of a request's deadline, in seconds."""
+    request, limits = record.request, record.dependencies.limits
+    elapsed = record.dependencies.ledger.clock.monotonic() - request.arrived_at
+    return max((request.deadline or limits.request_timeout_seconds) - elapsed, 0.0)

@@ -1,0 +1,457 @@
+"""Failure table: each way in which a request can fail, and what is done about it. Data only.
+
+The rows follow what the OpenAI and OpenRouter APIs promise, and what their servers were seen to do.
+`classify` finds the row of a failed attempt; docs/reference/failures.md shows all rows with the
+results of their tests.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+NO_CAPACITY_STATUSES = frozenset({429, 503, 529})
+IN_FLIGHT_BUDGET = "openrouter_in_flight_budget"
+
+_CALLER_FAULT_STATUSES = frozenset({400, 412, 422})
+_MODEL_SPECIFIC_ERRORS = frozenset(
+    {"max_tokens_exceeded", "token_limit_exceeded", "string_too_long", "model_not_found"}
+)
+_TOO_LONG_WORDS = (
+    *("context length", "context window", "maximum context", "prompt is too long"),
+    *("input is too long", "too many tokens", "exceeds the maximum number of tokens"),
+    "reduce the length of the",
+)
+_UPSTREAM_FAULT_WORDS = (
+    *("internal server error", "service unavailable", "temporarily unavailable", "overloaded"),
+    *("failed to call a function", "tool_use_failed", "output_parse_failed"),
+)
+"""Words of client errors that in truth tell of a fault of the provider."""
+_MODERATION_ERRORS = frozenset(
+    {"content_policy_violation", "refusal", "moderation", "content_filter"}
+)
+_KEY_ERRORS = frozenset(
+    {"permission_denied", "permission_error", "authentication", "invalid_api_key"}
+)
+_FILTERED_REASONS = frozenset({"constraint_filtered", "no_allowed_providers", "data_policy"})
+_FILTERED_WORDS = ("data policy", "no allowed providers", "privacy")
+_REGION_WORDS = ("region", "country", "territory", "location")
+
+
+class Action(StrEnum):
+    """Answer to a failure before the first content.
+
+    NEXT asks the next target at once. AGAIN does so too, and once no other is left it may ask the
+    same one again: after the time that the upstream names, or after a short one where it was not
+    reached. TELL returns the error to the caller.
+    """
+
+    NEXT = "next"
+    AGAIN = "again"
+    TELL = "tell"
+
+
+class HealthEffect(StrEnum):
+    """Effect on the health of a target, which is a model at an upstream.
+
+    COUNT counts a failure, SOFT one that alone never closes a target, COOL leaves the target out
+    for the time that the upstream names, CLOSE_KEY leaves out every model behind the same key, and
+    REMOVE leaves the target out for long.
+    """
+
+    NONE = "none"
+    COUNT = "count"
+    SOFT = "soft"
+    COOL = "cool"
+    CLOSE_KEY = "close key"
+    REMOVE = "remove"
+
+
+class FailureRow(Struct, frozen=True, kw_only=True):
+    """One row. `before` and `after` say what happens before and after the first content.
+
+    `is_attempt`: `classify` returns it for an attempt; the others concern the whole request.
+    `may_be_billed`: the upstream may charge for the attempt although it gave no answer.
+    """
+
+    number: int
+    failure: str
+    before: str
+    after: str = "–"
+    effect: str
+    action: Action = Action.NEXT
+    health: HealthEffect = HealthEffect.NONE
+    may_be_billed: bool = False
+    is_attempt: bool = True
+
+
+_NEXT = "The next target is asked at once."
+_BREAKS = "The stream ends with an error and without `[DONE]`, or another model continues it."
+_COUNTED = "Counts against the target; nothing is charged."
+_IN_DOUBT = "Counts against the target; the probable cost stays held until the bill is known."
+
+FAILURE_TABLE: tuple[FailureRow, ...] = (
+    FailureRow(
+        number=1,
+        failure="Name not found, connection refused, TLS failed, or reset before anything was sent",
+        before="The next target is asked at once. With none left the same one is asked again after "
+        "a short, random time.",
+        effect=_COUNTED,
+        action=Action.AGAIN,
+        health=HealthEffect.COUNT,
+    ),
+    FailureRow(
+        number=2,
+        failure="Reset after the request was sent, no response",
+        before=_NEXT,
+        effect=_IN_DOUBT,
+        health=HealthEffect.COUNT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=3,
+        failure="No connection in time",
+        before=_NEXT,
+        effect=_COUNTED,
+        health=HealthEffect.COUNT,
+    ),
+    FailureRow(
+        number=4,
+        failure="A response begins, or none does, and no content comes in time; comments and empty "
+        "deltas are no content",
+        before="The call is cancelled, and the next target is asked.",
+        effect=_IN_DOUBT,
+        health=HealthEffect.COUNT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=5,
+        failure="A stream stalls",
+        before=_NEXT,
+        after=_BREAKS,
+        effect=_IN_DOUBT,
+        health=HealthEffect.COUNT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=6,
+        failure="The connection ends in the middle of an answer, or a stream without a finish "
+        "reason",
+        before=_NEXT,
+        after=_BREAKS,
+        effect=_IN_DOUBT,
+        health=HealthEffect.COUNT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=7,
+        failure="An error inside a stream",
+        before="As an answer with the status that the error names.",
+        after=_BREAKS,
+        effect="As an answer with that status.",
+        health=HealthEffect.COUNT,
+    ),
+    FailureRow(
+        number=8,
+        failure="An error as the body of a 200",
+        before="As an answer with the status that the error names.",
+        effect="As an answer with that status.",
+        health=HealthEffect.COUNT,
+    ),
+    FailureRow(
+        number=9,
+        failure="A 200 that is no answer: a page, no JSON, JSON of another kind, nothing, too long",
+        before=_NEXT,
+        effect=_IN_DOUBT,
+        health=HealthEffect.COUNT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=10,
+        failure="Malformed events in a stream",
+        before="One is left out; with the second the next target is asked.",
+        after="One is left out, and the end of the answer says so; with the second the stream "
+        "ends with an error and without `[DONE]`, or another model continues it.",
+        effect=_IN_DOUBT,
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=11,
+        failure="429: the rate limit of the key or of the model",
+        before="The next target is asked. With none left the same one is asked again after its "
+        "`Retry-After`, if that is before the request's deadline.",
+        effect="The target rests for that time; nothing is charged.",
+        action=Action.AGAIN,
+        health=HealthEffect.COOL,
+    ),
+    FailureRow(
+        number=12,
+        failure="429: the model's capacity is exhausted",
+        before="The next model is asked.",
+        effect="The model rests; nothing is charged.",
+        health=HealthEffect.COOL,
+    ),
+    FailureRow(
+        number=13,
+        failure="402 for a moment: too much of the account's money is reserved for running calls",
+        before="The next target is asked. With none left the same one is asked again after its "
+        "`Retry-After`.",
+        effect="The target rests for that time; nothing is charged.",
+        action=Action.AGAIN,
+        health=HealthEffect.COOL,
+    ),
+    FailureRow(
+        number=14,
+        failure="402: the account or the key has no money left",
+        before="The next target is asked.",
+        effect="Every model behind that key is left out, but for one live trial at a time.",
+        health=HealthEffect.CLOSE_KEY,
+    ),
+    FailureRow(
+        number=15,
+        failure="401, or 403 for the key",
+        before="The next target is asked.",
+        effect="Every model behind that key is left out, but for one live trial at a time.",
+        health=HealthEffect.CLOSE_KEY,
+    ),
+    FailureRow(
+        number=16,
+        failure="403 by moderation or a guardrail",
+        before="The caller is told; no other model is tried behind the filter's back.",
+        effect="None; nothing is charged.",
+        action=Action.TELL,
+    ),
+    FailureRow(
+        number=17,
+        failure="403 for a region, 404 for privacy: constraints leave no provider",
+        before="The next target is asked under the same constraints; with none left the caller is "
+        "told.",
+        effect="None; nothing is charged.",
+    ),
+    FailureRow(
+        number=18,
+        failure="400 or 413: the prompt is longer than the model's context",
+        before="A model with a longer context is asked; nothing is cut silently.",
+        effect="None; nothing is charged.",
+    ),
+    FailureRow(
+        number=19,
+        failure="400 or 422 otherwise",
+        before="The caller is told with the upstream's status and words, unless they tell of a "
+        "fault of the provider.",
+        effect="None; nothing is charged.",
+        action=Action.TELL,
+    ),
+    FailureRow(
+        number=20,
+        failure="404 or 410: the model is gone",
+        before=_NEXT,
+        effect="The target is left out for ten minutes, and the log says so.",
+        health=HealthEffect.REMOVE,
+    ),
+    FailureRow(
+        number=21,
+        failure="408, 409, 425, 500, 502, 503, 504, 52x or 529",
+        before=_NEXT,
+        effect=_COUNTED,
+        health=HealthEffect.COUNT,
+    ),
+    FailureRow(
+        number=22,
+        failure="An empty answer: no text and no tool call",
+        before="The next target is asked; an empty answer of the last one is delivered.",
+        effect="Counts softly against the target; charged as reported.",
+        health=HealthEffect.SOFT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=23,
+        failure="A refusal in the text of the answer",
+        before="Delivered. A checked cascade asks the next model.",
+        after="Delivered.",
+        effect="A signal of quality for learning.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=24,
+        failure="The answer ends at its limit of tokens",
+        before="Delivered with `finish_reason: length`.",
+        after="Delivered with `finish_reason: length`.",
+        effect="None; charged as reported.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=25,
+        failure="JSON, a schema or the arguments of a tool are not valid",
+        before="Delivered. A checked cascade asks the next model.",
+        after="Delivered.",
+        effect="A signal of quality for learning.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=26,
+        failure="The same words again and again",
+        before="With `sophia.cut_repetition` the answer is cut, and the next target is asked.",
+        after="With `sophia.cut_repetition` the stream ends with an error and without `[DONE]`.",
+        effect="Counts softly against the target; charged as reported.",
+        health=HealthEffect.SOFT,
+        may_be_billed=True,
+    ),
+    FailureRow(
+        number=27,
+        failure="No usage at the end",
+        before="Delivered.",
+        after="Delivered.",
+        effect="Charged by the length of the text, and corrected once the bill is known.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=28,
+        failure="The reported cost is above the hold",
+        before="Delivered.",
+        after="Delivered.",
+        effect="Charged in full, and logged; further requests find the budget that much smaller.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=29,
+        failure="The caller hangs up",
+        before="The call is cancelled.",
+        after="The call is cancelled.",
+        effect="Charged as the upstream bills.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=30,
+        failure="The caller reads slowly, or not at all",
+        before="–",
+        after="No more is read from the upstream than the caller takes; after 60 s without a byte "
+        "taken the connection is cut.",
+        effect="None; charged as the upstream bills.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=31,
+        failure="Sophia is overloaded",
+        before="503 with `Retry-After`, before anything is reserved; no key gets more than its "
+        "share.",
+        after="The answer goes on.",
+        effect="None; nothing is charged.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=32,
+        failure="The ledger cannot be written",
+        before="503 with `Retry-After`; nothing is sent that could not be billed.",
+        after="The answer goes on; its cost is written later.",
+        effect="None.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=33,
+        failure="Sophia is asked to stop (SIGTERM)",
+        before="Not ready at once; then 503 for new requests.",
+        after="Answers finish until the drain time ends; then the stream ends with an error.",
+        effect="Everything is settled.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=34,
+        failure="Sophia is killed",
+        before="–",
+        after="The caller sees a broken connection.",
+        effect="Holds of sent attempts stay, and are settled by their bill after the restart.",
+        is_attempt=False,
+    ),
+    FailureRow(
+        number=35,
+        failure="The clock jumps",
+        before="Nothing: deadlines use the monotonic clock.",
+        after="Nothing.",
+        effect="Each cost belongs to the day in which it was reserved.",
+        is_attempt=False,
+    ),
+)
+
+_ROWS = {row.number: row for row in FAILURE_TABLE}
+_BY_KIND = {
+    FailureKind.DNS: 1,
+    FailureKind.REFUSED: 1,
+    FailureKind.TLS: 1,
+    FailureKind.RESET: 2,
+    FailureKind.CONNECT_TIMEOUT: 3,
+    FailureKind.FIRST_BYTE_TIMEOUT: 4,
+    FailureKind.CONTENT_TIMEOUT: 4,
+    FailureKind.TOTAL_TIMEOUT: 4,
+    FailureKind.STALL: 5,
+    FailureKind.CUT: 6,
+    FailureKind.MALFORMED: 9,
+    FailureKind.TOO_LARGE: 9,
+    FailureKind.EMPTY: 22,
+    FailureKind.REPETITION: 26,
+    # All connections are in use: nothing about the target, and nothing was sent.
+    FailureKind.POOL_EXHAUSTED: 31,
+}
+
+
+def classify(failure: UpstreamFailure) -> FailureRow:
+    """Return the row of a failed attempt: by its kind, typed codes and status, by its words last.
+
+    An error in a stream or in a 200 is classed by the status that it names.
+    """
+    if failure.kind in (FailureKind.STATUS, FailureKind.IN_BAND):
+        return _ROWS[_classify_status(failure)]
+    if failure.kind is FailureKind.RESET and not failure.sent:
+        return _ROWS[1]
+    return _ROWS[_BY_KIND[failure.kind]]
+
+
+def describe_failure(failure: UpstreamFailure) -> str:
+    """Return the kind of a failure, and its status if it has one, for the ledger."""
+    return f"{failure.kind}:{failure.status}" if failure.status else str(failure.kind)
+
+
+def is_too_long(failure: UpstreamFailure) -> bool:
+    """Return whether the request was too long for the model."""
+    if failure.error_type == "context_length_exceeded" or failure.status == 413:
+        return True
+    return failure.status in _CALLER_FAULT_STATUSES and _has_words(failure, _TOO_LONG_WORDS)
+
+
+def _classify_status(failure: UpstreamFailure) -> int:
+    status, kind = failure.status or 502, failure.error_type
+    if kind in _MODERATION_ERRORS or (status == 403 and _has_words(failure, ("moderation",))):
+        return 16
+    if is_too_long(failure) or kind in ("max_tokens_exceeded", "token_limit_exceeded"):
+        return 18
+    if failure.reason in _FILTERED_REASONS:
+        return 17
+    by_status = {401: 15, 402: 14, 403: 15, 404: 20, 407: 15, 410: 20, 413: 18, 429: 11}
+    if status in by_status:
+        return _refine(by_status[status], failure)
+    if kind in _MODEL_SPECIFIC_ERRORS:
+        return 20
+    if status in _CALLER_FAULT_STATUSES and not _has_words(failure, _UPSTREAM_FAULT_WORDS):
+        return 19
+    return 21
+
+
+def _refine(row: int, failure: UpstreamFailure) -> int:
+    """Return the row by the typed reason, where a status has more than one meaning."""
+    if row == 11 and failure.reason == "capacity_exhausted":
+        return 12
+    if row == 14 and failure.reason == IN_FLIGHT_BUDGET and failure.retry_after is not None:
+        return 13
+    if row == 15 and failure.status == 403:
+        kind = failure.error_type
+        is_constraint = kind is not None and kind not in _KEY_ERRORS
+        return 17 if is_constraint or _has_words(failure, _REGION_WORDS) else 15
+    if row == 20 and _has_words(failure, _FILTERED_WORDS):
+        return 17
+    return row
+
+
+def _has_words(failure: UpstreamFailure, words: tuple[str, ...]) -> bool:
+    message = failure.message.lower()
+    return any(word in message for word in words)

@@ -1,0 +1,293 @@
+"""Health of targets: which models at which upstreams answer, by the last attempts. No I/O.
+
+A target is left out after failures in a row, or when most of its attempts fail; after a time it
+gets one live trial at a time, and is back with the first success. Passive ejection as in Envoy's
+outlier detection; the breaker is Nygard's (Release It!, 2007).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from sophia.core.bounded import BoundedDict
+from sophia.serving.attempts.failure_table import FailureRow, HealthEffect
+
+FAILURES_IN_A_ROW = 5
+MIN_SUCCESS, MIN_SAMPLES = 0.5, 20
+CLOSED_SECONDS, MAX_CLOSED_SECONDS = 30.0, 300.0
+"""First time for which a target is left out, which doubles with each failed trial, and the last."""
+DEFAULT_REST_SECONDS, MAX_REST_SECONDS = 5.0, 600.0
+"""Rest after a refusal for want of capacity: without a stated time, and at most."""
+REMOVED_SECONDS = 600.0
+_SMOOTHING, _SOFT = 0.1, 0.5
+_MAX_TARGETS = 4096
+_MIN_FIRST_CONTENTS = 20
+_TOKENS_PER_SHARE = 4000.0
+"""Prompt tokens that make the first content take as long again."""
+
+Target = tuple[str, str]
+"""The name of an upstream, and a model there; "" for everything behind the upstream's key."""
+State = Literal["well", "left out", "on trial"]
+
+
+class TargetHealth(Struct, kw_only=True):
+    """Recent attempts at one target; times in monotonic seconds.
+
+    Attributes:
+        success: share of successes, exponentially weighted.
+        failures_in_a_row: failures since the last success.
+        until: end of the time for which it is left out; None while it is well.
+        closings: times it was left out since it last stayed well.
+        trial: whether its one live trial is running.
+        cause: the last failure that counted, in words.
+        log_first_content, first_content_variance: of seconds to the first content, at no prompt.
+    """
+
+    success: float = 1.0
+    attempts: int = 0
+    failures_in_a_row: int = 0
+    until: float | None = None
+    closings: int = 0
+    trial: bool = False
+    cause: str = ""
+    first_contents: int = 0
+    log_first_content: float = 0.0
+    first_content_variance: float = 0.25
+
+    def state(self, now: float) -> State:
+        """Return whether it is asked as usual, not at all, or by one request at a time."""
+        if self.until is None:
+            return "well"
+        return "left out" if now < self.until else "on trial"
+
+    def is_available(self, now: float) -> bool:
+        """Return whether a request may be sent to it now."""
+        return self.until is None or (now >= self.until and not self.trial)
+
+
+class HealthReport:
+    """Report on one attempt; only the first call counts."""
+
+    __slots__ = ("_book", "_started", "_target", "_tokens")
+
+    def __init__(self, book: "HealthBook", target: Target, started: float, tokens: int) -> None:
+        self._book: HealthBook | None = book
+        self._target = target
+        self._started = started
+        self._tokens = tokens
+
+    def succeed(self, first_content_at: float | None = None) -> None:
+        """Report an answer; its time to the first content counts for a stream."""
+        if (book := self._take()) is not None:
+            wait = None if first_content_at is None else first_content_at - self._started
+            book.count_success(self._target, wait, self._tokens)
+
+    def fail(self, row: FailureRow, words: str, now: float, wait: float | None = None) -> None:
+        """Report a failure by its row; `wait` is the time that the upstream named."""
+        if (book := self._take()) is not None:
+            book.count_failure(self._target, row, words, now, wait)
+
+    def drop(self) -> None:
+        """Report that nothing was learned, since the caller left."""
+        if (book := self._take()) is not None:
+            book.end_trial(self._target)
+
+    def _take(self) -> "HealthBook | None":
+        book, self._book = self._book, None
+        return book
+
+
+class HealthBook:
+    """Health of every target that was asked; the longest idle ones are forgotten first."""
+
+    def __init__(self) -> None:
+        self._targets: BoundedDict[Target, TargetHealth] = BoundedDict(_MAX_TARGETS)
+        # The few that are not well, so that the ordinary request looks at nothing else.
+        self._unwell: dict[Target, TargetHealth] = {}
+
+    @property
+    def all_well(self) -> bool:
+        """Whether no target is left out or on trial."""
+        return not self._unwell
+
+    def begin(self, target: Target, now: float, prompt_tokens: int) -> HealthReport:
+        """Return the report on an attempt that begins now; it is the trial of an unwell target."""
+        if self._unwell:
+            for each in (target, (target[0], "")):
+                health = self._unwell.get(each)
+                if health is not None and health.state(now) == "on trial":
+                    health.trial = True
+        return HealthReport(self, target, now, prompt_tokens)
+
+    def is_available(self, target: Target, now: float) -> bool:
+        """Return whether a request may be sent to a target now."""
+        return all(
+            health is None or health.is_available(now)
+            for health in (self._unwell.get(target), self._unwell.get((target[0], "")))
+        )
+
+    def back_at(self, target: Target) -> float:
+        """Return when a target gets its next trial, in monotonic seconds; 0 for a well one."""
+        found = (self._unwell.get(target), self._unwell.get((target[0], "")))
+        return max((health.until or 0.0 for health in found if health is not None), default=0.0)
+
+    def describe(self, target: Target, now: float) -> str:
+        """Return why a target is left out, as a sentence; empty for a well one."""
+        for each in ((target[0], ""), target):
+            health = self._unwell.get(each)
+            if health is not None and health.until is not None:
+                left = max(health.until - now, 0.0)
+                what = "Its upstream's key" if not each[1] else "It"
+                when = f"the next trial is in {left:.0f} s" if left else "its trial is due"
+                return f"{what} is left out after {health.cause}; {when}."
+        return ""
+
+    def unwell(self) -> Mapping[Target, TargetHealth]:
+        """Return the targets that are left out or on trial."""
+        return self._unwell
+
+    def items(self) -> Iterator[tuple[Target, TargetHealth]]:
+        """Return every known target."""
+        return iter(self._targets.items())
+
+    def first_content_limit(self, target: Target, prompt_tokens: int, most: float) -> float:
+        """Return the seconds that the first content of a stream may take, at most `most`.
+
+        One and a half times the 99th percentile of a log-normal fitted to what the target took,
+        longer for long prompts; `most` until there are enough answers.
+        """
+        health = self._targets.get(target)
+        if health is None or health.first_contents < _MIN_FIRST_CONTENTS:
+            return most
+        spread = 2.326 * math.sqrt(health.first_content_variance)
+        usual = math.exp(min(health.log_first_content + spread, 12.0))
+        return min(1.5 * usual * _stretch(prompt_tokens), most)
+
+    def typical_first_content(self, target: Target, prompt_tokens: int) -> float:
+        """Return the median seconds to the first content; 0 until there are enough answers."""
+        health = self._targets.get(target)
+        if health is None or health.first_contents < _MIN_FIRST_CONTENTS:
+            return 0.0
+        return math.exp(min(health.log_first_content, 12.0)) * _stretch(prompt_tokens)
+
+    def count_success(self, target: Target, wait: float | None, prompt_tokens: int) -> None:
+        """Count an answer; whatever was left out is well again, and so is the upstream's key."""
+        health = self._find(target)
+        health.attempts += 1
+        health.success += _SMOOTHING * (1.0 - health.success)
+        health.failures_in_a_row = 0
+        if wait is not None:
+            _learn_first_content(health, wait / _stretch(prompt_tokens))
+        if self._unwell:
+            self._restore(target)
+            self._restore((target[0], ""))
+        elif health.closings:
+            health.closings = 0
+
+    def count_failure(
+        self, target: Target, row: FailureRow, words: str, now: float, wait: float | None
+    ) -> None:
+        """Count a failed attempt by the effect of its row; `wait` is what the upstream named."""
+        self.end_trial(target)
+        effect = row.health
+        if effect is HealthEffect.NONE:
+            return
+        if effect is HealthEffect.COOL:
+            rest = DEFAULT_REST_SECONDS if wait is None else min(wait, MAX_REST_SECONDS)
+            self._close(target, now + rest, words)
+            return
+        if effect is HealthEffect.REMOVE:
+            self._close(target, now + REMOVED_SECONDS, words)
+            return
+        if effect is HealthEffect.CLOSE_KEY:
+            self._close_longer((target[0], ""), now, words)
+        health = self._find(target)
+        health.attempts += 1
+        weight = _SOFT if effect is HealthEffect.SOFT else 1.0
+        health.success -= _SMOOTHING * weight * health.success
+        health.failures_in_a_row += effect is not HealthEffect.SOFT
+        is_poor = health.success < MIN_SUCCESS and health.attempts >= MIN_SAMPLES
+        failed_trial = health.until is not None and effect is not HealthEffect.SOFT
+        if failed_trial or is_poor or health.failures_in_a_row >= FAILURES_IN_A_ROW:
+            self._close_longer(target, now, words)
+
+    def end_trial(self, target: Target) -> None:
+        """Let the next request be the trial of a target that is still left out."""
+        for each in (target, (target[0], "")):
+            if (health := self._unwell.get(each)) is not None:
+                health.trial = False
+
+    def _find(self, target: Target) -> TargetHealth:
+        health = self._targets.get(target)
+        if health is None:
+            health = self._targets[target] = TargetHealth()
+        return health
+
+    def _close_longer(self, target: Target, now: float, words: str) -> None:
+        health = self._find(target)
+        seconds = min(CLOSED_SECONDS * 2.0**health.closings, MAX_CLOSED_SECONDS)
+        if health.until is None or now >= health.until:
+            health.closings += 1
+        self._close(target, now + seconds, words)
+
+    def _close(self, target: Target, until: float, words: str) -> None:
+        health = self._find(target)
+        health.until = until if health.until is None else max(health.until, until)
+        health.cause = words
+        self._unwell[target] = health
+
+    def _restore(self, target: Target) -> None:
+        health = self._unwell.pop(target, None)
+        if health is not None:
+            health.until, health.trial, health.cause = None, False, ""
+            health.success = max(health.success, MIN_SUCCESS)
+
+
+class RetryBudget:
+    """Dispatches beyond the first of each request, for the whole process: a share, and a floor.
+
+    As in Finagle: every request adds `share` of one, every second `floor`, and what is not used
+    within some seconds is lost. It keeps an outage from being multiplied.
+    """
+
+    def __init__(self, share: float = 0.2, floor: float = 10.0, seconds: float = 10.0) -> None:
+        self._share = share
+        self._floor = floor
+        self._seconds = seconds
+        self._balance = floor * seconds
+        self._requests = 0.0
+        self._at = 0.0
+
+    def add_request(self) -> None:
+        """Count a request."""
+        self._requests += 1.0
+
+    def take(self, now: float) -> bool:
+        """Return whether one more dispatch is allowed, and count it."""
+        passed = max(now - self._at, 0.0)
+        self._at = now
+        most = (self._floor + self._share * self._requests / max(passed, 1.0)) * self._seconds
+        added = self._floor * passed + self._share * self._requests
+        self._balance = min(self._balance + added, most)
+        self._requests = 0.0
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
+
+
+def _learn_first_content(health: TargetHealth, seconds: float) -> None:
+    value = math.log(max(seconds, 1e-4))
+    health.first_contents += 1
+    weight = max(1.0 / health.first_contents, 0.02)
+    surprise = value - health.log_first_content
+    health.log_first_content += weight * surprise
+    if health.first_contents > 1:
+        spread = surprise * surprise * (1.0 - weight)
+        health.first_content_variance += weight * (spread - health.first_content_variance)
+
+
+def _stretch(prompt_tokens: int) -> float:
+    return 1.0 + prompt_tokens / _TOKENS_PER_SHARE
