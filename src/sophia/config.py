@@ -88,6 +88,9 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     aliases: dict[str, str] = {}
     """Names that callers may use, or patterns of them, and the model or `sophia/` name that each
     stands for."""
+    chains: dict[str, tuple[str, ...]] = {}
+    """Models to try when a model fails, in order, by the name of that model or of its role; after
+    them come the others of comparable cost."""
     fallback_models: tuple[str, ...] = ()
     """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3

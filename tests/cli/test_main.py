@@ -15,7 +15,7 @@ from sophia import __version__
 COMMANDS = {
     (): "serve chat route keys models usage decisions policy feedback config doctor",
     ("keys",): "create list update revoke",
-    ("models",): "list show refresh probe",
+    ("models",): "list show refresh probe health",
     ("decisions",): "show verify",
     ("policy",): "show history rollback retrain compare",
     ("feedback",): "sources",

@@ -10,6 +10,7 @@ from feedback_traffic import QUESTION, SOON, read_history, replayed, rolled_back
 from gateway import NEMO, Gateway, ServerKind, Start
 from sophia.cli.commands import models, policy
 from sophia.sandbox import ScriptStep
+from sophia.serving.attempts import health
 from sophia.tenants.keys import parse_key_id
 
 
@@ -27,9 +28,11 @@ async def candidates(gateway: Gateway, **more: Any) -> dict[str, dict[str, Any]]
 
 
 async def test_a_model_that_fails_is_worth_less_and_decisions_still_come_out_the_same(
-    start: Start,
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though how arms answer is no lesson: what moved a decision is kept with it."""
+    # Otherwise it would be left out, and not rated at all.
+    monkeypatch.setattr(health, "FAILURES_IN_A_ROW", 1000)
     async with start(learning=SOON) as gateway:
         await taught(gateway, 25, other=0.8)
         before = (await candidates(gateway))[NEMO]

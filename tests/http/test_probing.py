@@ -10,7 +10,7 @@ import typer
 from feedback_traffic import SOON, qualities, read_history, replayed, rolled_back, taught
 from gateway import MINI, NEMO, ServerKind, Start
 from probe_answers import Knows, sitting
-from sophia.cli.commands.models_probe import probe_new_model
+from sophia.cli.commands.models_live import probe_new_model
 from sophia.compose.offline import open_offline_runtime
 from sophia.config import PoolSettings, RoutingSettings, Settings
 from sophia.learning.online.packaged import load_probes

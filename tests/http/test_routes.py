@@ -316,6 +316,7 @@ async def test_the_openapi_document_names_every_route(sophia: Gateway) -> None:
         "/v1/completions",
         "/v1/embeddings",
         "/v1/models",
+        "/v1/models/health",
         "/v1/models/{id}",
         "/v1/key",
         "/v1/generation",

@@ -1,11 +1,14 @@
 """HTTP client for one request to a running Sophia, answered whole or as server-sent events."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
+
+from sophia.cli.terminal import exit_with_error
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 660.0
@@ -26,9 +29,34 @@ class _ErrorBody(msgspec.Struct):
     error: ErrorDetail
 
 
+def require_key(key: str | None, data_dir: str | None) -> str:
+    """Return the inference key; exit with a hint when there is none."""
+    if not key or not key.strip():
+        folder = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
+        exit_with_error(
+            f"There is no key. Create one:  sophia keys create --name me{folder}\n"
+            "and pass it with --key, or set SOPHIA_API_KEY to it.",
+            2,
+        )
+    return key.strip()
+
+
+def get_json(base_url: str, key: str, path: str) -> object:
+    """Return the JSON that a running Sophia answers at `path`. Raises RequestFailed."""
+    with open_response(base_url, key, path) as response:
+        try:
+            return msgspec.json.decode(response.read())
+        except msgspec.MsgspecError:
+            raise RequestFailed(f"The answer of {base_url} is not JSON.") from None
+
+
 @contextmanager
-def open_post_response(base_url: str, key: str, path: str, body: object) -> Iterator[HTTPResponse]:
-    """Send `body` as JSON to `path` below `base_url` and yield the response, which is a 200.
+def open_response(
+    base_url: str, key: str, path: str, body: object | None = None
+) -> Iterator[HTTPResponse]:
+    """Send `body` as JSON to `path` below `base_url`, and yield the response, which is a 200.
+
+    Without a body it is a GET.
 
     Raises:
         RequestFailed: there is no server, the answer is an error, or it breaks off.
@@ -41,7 +69,10 @@ def open_post_response(base_url: str, key: str, path: str, body: object) -> Iter
         _connect(connection, base_url)
         try:
             target = url.path.rstrip("/") + path
-            connection.request("POST", target, msgspec.json.encode(body), headers)
+            if body is None:
+                connection.request("GET", target, headers=headers)
+            else:
+                connection.request("POST", target, msgspec.json.encode(body), headers)
             response = connection.getresponse()
             if response.status != 200:
                 raise RequestFailed(_read_error_message(response, base_url))

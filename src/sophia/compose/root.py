@@ -104,6 +104,7 @@ async def compose(
         connections = await open_connections(settings, environ, stack)
         runtime = await build_runtime(settings, connections, store, clock or SystemClock(), sinks)
         runtime.reconciler = Reconciler(reconcile_delays)
+        metrics.list_targets = runtime.health.list_figures
         sophia = Sophia(
             settings=settings,
             store=store,

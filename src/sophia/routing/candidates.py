@@ -13,7 +13,10 @@ _TEXT = frozenset({"text"})
 
 
 class Candidates:
-    """Quotes of the models that can serve a request, by id; `excluded` holds the others."""
+    """Quotes of the models that can serve a request, by id; `excluded` holds the others.
+
+    Unhealthy models are excluded while any other is able.
+    """
 
     def __init__(self, request: RouteRequest) -> None:
         prompt, hints, limits = request.prompt, request.hints, request.limits
@@ -35,7 +38,12 @@ class Candidates:
             0 if request.named else prompt.max_tokens or request.features.output_tokens
         )
         models = request.named or request.pool.models
+        self._unhealthy: dict[str, Quote] = {}
         self._quote_models(self._find_restriction() if hints.models else models)
+        if not self.quotes and self._unhealthy:
+            self.quotes = self._unhealthy
+            for id in self._unhealthy:
+                del self.excluded[id]
 
     def quote_by_name(self, name: str) -> Quote | None:
         """Return the quote of a model by name, if it is able; one outside the pool is added."""
@@ -83,12 +91,18 @@ class Candidates:
     def _quote_models(self, models: Iterable[PoolModel]) -> None:
         request, limit = self.request, self.spend_limit
         prompt, features, margin = request.prompt, request.features, request.limits.price_margin
+        unhealthy = request.unhealthy
         for model in models:
             exclusion = self._check(model.model)
             if exclusion is None:
                 quoted = quote_model(model, prompt, features, limit, margin)
                 if quoted.held_nano is not None:
-                    self.quotes[model.id] = quoted
+                    if not unhealthy or model.id not in unhealthy:
+                        self.quotes[model.id] = quoted
+                        continue
+                    self._unhealthy[model.id] = quoted
+                    cause = unhealthy[model.id]
+                    self.excluded[model.id] = ExcludedModel(model.id, cause, "unhealthy")
                     continue
                 cause = (
                     f"Even a minimal answer may cost {format_usd(quoted.minimal_nano)}, more than "

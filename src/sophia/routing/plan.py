@@ -13,7 +13,7 @@ from sophia.routing.explain.refusals import (
     format_below_minimum,
 )
 from sophia.routing.features.extract import build_default_features
-from sophia.routing.heuristic import choose_model_role, order_quotes, truncate_chain
+from sophia.routing.heuristic import FALLBACK_ROLES, choose_model_role, order_quotes, truncate_chain
 from sophia.routing.model_name import LEARNED_POLICY
 from sophia.routing.pool import PoolModel
 from sophia.routing.quotes import Quote, order_by_tradeoff, resolve_tradeoff
@@ -22,6 +22,8 @@ from sophia.routing.request import KeyLimits, RouteRequest
 from sophia.routing.rules.model import Rule
 from sophia.routing.types import Attempt, Candidate, DecisionTrace, Hints, Plan, Prompt
 
+COMPARABLE_COST = 4
+"""How much dearer a substitute may be before one of lower rank is preferred."""
 _NO_HINTS = Hints()
 
 
@@ -131,11 +133,12 @@ def plan_named(  # noqa: PLR0913 - the facts of a request, each by name
 
 
 class _Selection(Struct, kw_only=True):
-    """Quotes in the order to try them, and the reason for the first."""
+    """Quotes in the order to try them, and the reason for the first; `fixed` of them stay first."""
 
     quotes: list[Quote]
     reason: str
     policy: str
+    fixed: int = 1
     rule: str | None = None
     last_resort: Quote | None = None
     notes: tuple[str, ...] = ()
@@ -195,7 +198,12 @@ def _select_by_rule(candidates: Candidates, rule: Rule) -> _Selection | None:
             f"Rule {rule.name}: no preferred model is able and affordable, so its fallback answers."
         )
     return _Selection(
-        quotes=ordered, reason=reason, policy="rule", rule=rule.name, last_resort=fallback
+        quotes=ordered,
+        reason=reason,
+        policy="rule",
+        fixed=len(ordered),
+        rule=rule.name,
+        last_resort=fallback,
     )
 
 
@@ -236,7 +244,9 @@ def _select_by_policy(candidates: Candidates, policy: str) -> _Selection:
         reason = f"It is {why}."
     elif ordered[0] is not candidates.find_quote_by_role(role):
         reason = f"{reason} That one is not able or too expensive, so the next in line answers."
-    return _Selection(quotes=ordered, reason=reason, policy=policy, last_resort=last)
+    # The table's own substitutes stay; a trade-off has its own order.
+    fixed = 1 if why else 1 + len(FALLBACK_ROLES.get(role, ()))
+    return _Selection(quotes=ordered, reason=reason, policy=policy, fixed=fixed, last_resort=last)
 
 
 def _select_closest(quotes: Sequence[Quote], min_quality: float, policy: str) -> _Selection:
@@ -288,14 +298,39 @@ def _with_min_quality(quotes: list[Quote], hints: Hints) -> list[Quote]:
     return [quote for quote in quotes if quote.quality >= hints.min_quality]
 
 
+def _order_substitutes(
+    candidates: Candidates, selection: _Selection, cost: Mapping[str, int]
+) -> list[str]:
+    """Return the models to try: the first, its configured chain, the fixed ones, then the others.
+
+    Among those others models that cost about as much as the first come before dearer ones, so that
+    the outage of a small model does not become a dear answer.
+    """
+    chosen = [quote.pool_model for quote in selection.quotes]
+    request, first = candidates.request, chosen[0]
+    names = request.chains.get(first.id) or request.chains.get(first.role, ())
+    chain = [quote for name in names if (quote := candidates.quote_by_name(name)) is not None]
+    before = [first.id, *(quote.pool_model.id for quote in chain if quote.covers_expected)]
+    before += [model.id for model in chosen[1 : selection.fixed]]
+    others = [model.id for model in chosen[selection.fixed :]]
+    if selection.rule is not None:
+        ranked = _with_min_quality(candidates.rank_by_quality(), request.hints)
+        others = [quote.pool_model.id for quote in ranked if quote.covers_expected]
+    if resolve_tradeoff(request.hints) == "best" or not others:
+        return before + others
+
+    def expected_cost(model: str) -> int:
+        return cost.get(model, candidates.quotes[model].expected_nano)
+
+    most = COMPARABLE_COST * expected_cost(first.id)
+    return before + sorted(others, key=lambda model: expected_cost(model) > most)
+
+
 def _build_attempts(
     candidates: Candidates, selection: _Selection, cost: Mapping[str, int]
 ) -> tuple[Attempt, ...]:
     """Return the attempts in order; `cost` holds learned costs of answers, by model."""
-    order = [quote.pool_model.id for quote in selection.quotes]
-    if selection.rule is not None:
-        ranked = _with_min_quality(candidates.rank_by_quality(), candidates.request.hints)
-        order.extend(quote.pool_model.id for quote in ranked if quote.covers_expected)
+    order = _order_substitutes(candidates, selection, cost)
     last = None if selection.last_resort is None else selection.last_resort.pool_model.id
     chain = truncate_chain(order, last, candidates.request.limits.max_attempts)
     attempts = []

@@ -1,6 +1,6 @@
 """Input of a decision: features and hints, models, and the key's limits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -36,6 +36,8 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
         today: ISO date.
         learned_policy: the learned policy, when it may decide.
         context: the request as the learned policy sees it.
+        unhealthy: models that are left out for now, each with the reason as a sentence.
+        chains: models to try after another one or a role, in order, before all others.
     """
 
     prompt: Prompt
@@ -51,3 +53,5 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
     fallback_models: tuple[str, ...] = ()
     learned_policy: LearnedPolicy | None = None
     context: RoutingContext | None = None
+    unhealthy: Mapping[str, str] = {}
+    chains: Mapping[str, tuple[str, ...]] = {}

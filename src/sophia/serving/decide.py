@@ -15,6 +15,7 @@ from sophia.serving.request import Decision, Request
 from sophia.serving.runtime import Runtime
 
 _NO_ALIASES: Mapping[str, str] = {}
+_NONE_UNHEALTHY: Mapping[str, str] = {}
 
 
 def decide(runtime: Runtime, request: Request, scope: BudgetScope) -> Decision:
@@ -66,10 +67,25 @@ def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -
             fallback_models=knowledge.fallbacks,
             learned_policy=policy,
             context=context,
+            unhealthy=_list_unhealthy(runtime),
+            chains=knowledge.chains,
         )
     )
     warning = plan.reason if BELOW_MIN_QUALITY in plan.notes else None
     return Decision(plan, _NO_ALIASES, warning, context)
+
+
+def _list_unhealthy(runtime: Runtime) -> Mapping[str, str]:
+    """Return the models of the pool of which no deployment is available, with the reason."""
+    book = runtime.health
+    if book.all_well:
+        return _NONE_UNHEALTHY
+    now, found = runtime.ledger.clock.monotonic(), {}
+    for model in runtime.knowledge.pool.models:
+        targets = runtime.upstreams.targets(model.id)
+        if not any(book.is_available(target, now) for target in targets):
+            found[model.id] = book.describe(targets[0], now)
+    return found
 
 
 def _decide_named(

@@ -29,7 +29,8 @@ class Knowledge:
     """Catalogue, pool of models, rules and classifier.
 
     `follow_roles` returns a catalogue with each role at its present model; `aliases` are the names
-    and patterns that callers may use for another name.
+    and patterns that callers may use for another name; `chains` are the models to try after another
+    one or a role.
     """
 
     catalogue: Catalogue
@@ -38,6 +39,7 @@ class Knowledge:
     classifier: TaskClassifier
     quality_prior: QualityPrior
     fallbacks: tuple[str, ...] = ()
+    chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pool_settings: PoolSettings = field(default_factory=PoolSettings)
     follow_roles: Callable[[Catalogue], Catalogue] = _keep_roles
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -140,11 +142,24 @@ def build_knowledge(
         rulebook=rulebook,
         classifier=load_classifier(),
         fallbacks=fallbacks,
+        chains=_resolve_chains(catalogue, settings.chains),
         pool_settings=settings.pool,
         follow_roles=follow_roles,
         aliases=settings.aliases,
         cache_size=settings.model_cache_size,
     )
+
+
+def _resolve_chains(
+    catalogue: Catalogue, chains: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the chains by id or role, of ids. Raises ConfigError for unknown names."""
+    roles = {model.profile.role for model in catalogue.profiled_models if model.profile}
+    found = {}
+    for name, models in chains.items():
+        key = name if name in roles else _resolve_ids(catalogue, "routing.chains", (name,))[0]
+        found[key] = _resolve_ids(catalogue, f"routing.chains: {name}", models)
+    return found
 
 
 def _check_alias(alias: str, target: str, catalogue: Catalogue, rulebook: RuleBook) -> None:

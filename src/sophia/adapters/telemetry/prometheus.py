@@ -37,11 +37,19 @@ _HELP = {
     "sophia_first_content_seconds": "Seconds from dispatch to the first content, by model.",
     "openrouter_quality_score": "Mean score (0 to 1) that feedback gave to a model's answers.",
     "sophia_attempt_failures": "Attempts that failed, by model and cause.",
+    "sophia_target_success": (
+        "Share of answers among the last attempts, by upstream and model; only of those asked."
+    ),
+    "sophia_target_left_out": "1 while a model is left out at an upstream after failures, else 0.",
     "sophia_judgements": (
         "Answers sampled for a judge, by result: judged, unparsable (the reply is no score), "
         "unpaid, dropped (too many waited), no_judge, empty or failed."
     ),
 }
+
+
+TargetFigures = tuple[str, str, float, bool]
+"""An upstream, a model there ("" for its key), the share of successes, and whether it is well."""
 
 
 @dataclass(slots=True)
@@ -84,6 +92,7 @@ class PrometheusSink(Collector):
         self._counters: defaultdict[str, _ModelCounters] = defaultdict(_ModelCounters)
         self._failures: Counter[tuple[str, str]] = Counter()
         self._judgements: Counter[str] = Counter()
+        self.list_targets: Callable[[], Iterable[TargetFigures]] = tuple
         self._scores = {model: (mean, count) for model, mean, count in scores}
         self.registry.register(self)
 
@@ -150,6 +159,12 @@ class PrometheusSink(Collector):
         yield _build_metric(
             CounterMetricFamily, "sophia_attempt_failures", ["model", "cause"], rows
         )
+        targets = list(self.list_targets())
+        labels = ["upstream", "model"]
+        rows = [((upstream, model), success) for upstream, model, success, _ in targets if model]
+        yield _build_metric(GaugeMetricFamily, "sophia_target_success", labels, rows)
+        rows = [((upstream, model), float(not well)) for upstream, model, _, well in targets]
+        yield _build_metric(GaugeMetricFamily, "sophia_target_left_out", labels, rows)
         rows = [((result,), count) for result, count in list(self._judgements.items())]
         yield _build_metric(CounterMetricFamily, "sophia_judgements", ["result"], rows)
 

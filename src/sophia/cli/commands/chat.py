@@ -1,6 +1,5 @@
 """`sophia chat` and `sophia route`: ask a running Sophia for an answer or for its decision."""
 
-import shlex
 import sys
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from sophia.cli.client import ErrorDetail, RequestFailed, open_post_response, read_events
+from sophia.cli.client import ErrorDetail, RequestFailed, open_response, read_events, require_key
 from sophia.cli.options import DEFAULT_BASE_URL, BaseUrl, DataDir, Json, Key
 from sophia.cli.terminal import (
     build_console,
@@ -65,7 +64,7 @@ def chat(
     Shows the answer as it streams, then model, cost and reason. Exits with 1 when there is no
     complete answer, with 130 when it is interrupted.
     """
-    token = _require_key(key, data_dir)
+    token = require_key(key, data_dir)
     try:
         last = _print_answer(base_url, token, _build_body(prompt, model) | {"stream": True})
     except RequestFailed as error:
@@ -88,9 +87,9 @@ def route(
     """Explain which model would answer, and why, without asking it."""
     from sophia.cli.route_output import print_decision
 
-    token = _require_key(key, data_dir)
+    token = require_key(key, data_dir)
     try:
-        with open_post_response(base_url, token, "/route", _build_body(prompt, model)) as response:
+        with open_response(base_url, token, "/route", _build_body(prompt, model)) as response:
             body = response.read()
         if json:
             typer.echo(msgspec.json.format(body, indent=2).decode())
@@ -107,23 +106,12 @@ def _build_body(prompt: list[str], model: str) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": text}]}
 
 
-def _require_key(key: str | None, data_dir: str | None) -> str:
-    if not key or not key.strip():
-        folder = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
-        exit_with_error(
-            f"There is no key. Create one:  sophia keys create --name me{folder}\n"
-            "and pass it with --key, or set SOPHIA_API_KEY to it.",
-            2,
-        )
-    return key.strip()
-
-
 def _print_answer(base_url: str, key: str, body: dict[str, object]) -> _Chunk:
     """Print the text as it streams and return the last chunk, which has usage and cost."""
     last = _Chunk()
     begun = False
     try:
-        with open_post_response(base_url, key, "/chat/completions", body) as response:
+        with open_response(base_url, key, "/chat/completions", body) as response:
             for data in read_events(response):
                 last = msgspec.json.decode(data, type=_Chunk)
                 if last.error is not None:

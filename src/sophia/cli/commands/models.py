@@ -1,4 +1,4 @@
-"""`sophia models`: list, show, refresh and probe the models of the catalogue."""
+"""`sophia models`: list, show, refresh, probe, and the health of the models of the catalogue."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from sophia.catalogue.refresh import (
     refresh_catalogue,
     save_listing,
 )
-from sophia.cli.commands.models_probe import probe_new_model
+from sophia.cli.commands.models_live import probe_new_model, show_health
 from sophia.cli.commands.policy import arm_to_json, load_learned_arms, print_arms
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir, Json
@@ -198,6 +198,7 @@ def refresh_model_list(data_dir: DataDir = None, config: ConfigFile = None) -> N
 
 
 models.command("probe")(probe_new_model)
+models.command("health")(show_health)
 
 
 async def _fetch_listing(settings: UpstreamSettings) -> bytes:

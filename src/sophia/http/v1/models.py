@@ -26,7 +26,7 @@ async def list_models(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
     offset, limit = _parse_number(query, "offset", 0), _parse_number(query, "limit", 1000)
     knowledge = app.runtime.knowledge
     rows = [encode(row) for row in _sophia_models(knowledge)]
-    rows += [_render_model(model) for model in knowledge.catalogue.models]
+    rows += [_render_model(app, model) for model in knowledge.catalogue.models]
     after = offset + limit
     next_page = f"{incoming.path}?offset={after}&limit={limit}" if after < len(rows) else None
     body = b'{"object":"list","data":[%b],"total_count":%d,"links":{"next":%b}}' % (
@@ -35,6 +35,27 @@ async def list_models(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
         encode(next_page),
     )
     await reply.send(200, JSON_HEADERS, body)
+
+
+async def list_health(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    """Answer `GET /v1/models/health`: every target that was asked, the unwell ones first."""
+    await app.authenticate(incoming)
+    now = app.runtime.ledger.clock.monotonic()
+    rows = [
+        {
+            "upstream": upstream,
+            "model": model or None,
+            "state": health.state(now),
+            "success": round(health.success, 3),
+            "attempts": health.attempts,
+            "failures_in_a_row": health.failures_in_a_row,
+            "cause": health.cause or None,
+            "next_trial_s": health.seconds_to_trial(now),
+        }
+        for (upstream, model), health in app.runtime.health.items()
+    ]
+    rows.sort(key=lambda row: (row["state"] == "well", row["upstream"], row["model"] or ""))
+    await send_json(reply, {"object": "list", "data": rows})
 
 
 async def get_model(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
@@ -51,7 +72,7 @@ async def get_model(app: App, incoming: HttpRequest, reply: ResponseWriter) -> N
         near = ", ".join(catalogue.similar_ids(name))
         hint = f" Did you mean {near}?" if near else ""
         raise UnknownModel(f"There is no model {name[:200]!r}.{hint}", param="id")
-    await reply.send(200, JSON_HEADERS, _render_model(resolved.model))
+    await reply.send(200, JSON_HEADERS, _render_model(app, resolved.model))
 
 
 def _parse_number(query: dict[str, list[str]], name: str, default: int) -> int:
@@ -61,9 +82,22 @@ def _parse_number(query: dict[str, list[str]], name: str, default: int) -> int:
     return int(text)
 
 
-def _render_model(model: Model) -> bytes:
+def _render_model(app: App, model: Model) -> bytes:
     author = model.id.lstrip("~").partition("/")[0]
-    return model.listing_json[:-1] + b',"object":"model","owned_by":' + encode(author) + b"}"
+    return b'%b,"object":"model","owned_by":%b,"health":%b}' % (
+        model.listing_json[:-1],
+        encode(author),
+        encode(_describe_health(app, model.id)),
+    )
+
+
+def _describe_health(app: App, model: str) -> dict[str, object]:
+    """Return whether a model is well: a request for it can be sent somewhere."""
+    book, targets = app.runtime.health, app.runtime.upstreams.targets(model)
+    now = app.runtime.ledger.clock.monotonic()
+    if book.all_well or any(book.is_available(target, now) for target in targets):
+        return {"state": "well"}
+    return {"state": "left out", "cause": book.describe(targets[0], now)}
 
 
 def _sophia_models(knowledge: Knowledge) -> list[dict[str, object]]:

@@ -118,7 +118,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "decision_id": encode_id("dec", record.request.id),
         "model": outcome.model,
         "policy": plan.rule or plan.policy,
-        "reason": plan.reason if len(record.outcomes) <= 1 else _explain_failover(answer),
+        "reason": plan.reason if _is_as_planned(answer) else _explain_failover(answer),
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
@@ -136,6 +136,13 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
     return annotation
 
 
+def _is_as_planned(answer: Answer) -> bool:
+    """Return whether the first model of the plan answered at the first attempt."""
+    record = answer.record
+    planned = record.decision.plan.attempts[0].model
+    return len(record.outcomes) <= 1 and (answer.model == planned or not record.left_out)
+
+
 def _explain_failover(answer: Answer) -> str:
     """Return why this attempt was made, and the models that failed before it."""
     failed = [
@@ -144,8 +151,10 @@ def _explain_failover(answer: Answer) -> str:
         # A failed check of a cascade is in the attempt's own reason.
         if outcome.failure and not outcome.failure.startswith(CHECK_FAILED_PREFIX)
     ]
-    reason = answer.attempt.reason
-    return f"{reason} Failed before: {', '.join(failed)}." if failed else reason
+    reasons = [answer.attempt.reason, *answer.record.left_out]
+    if failed:
+        reasons.append(f"Failed before: {', '.join(failed)}.")
+    return " ".join(reasons)
 
 
 def _build_usage(outcome: AttemptOutcome) -> dict[str, object]:

@@ -23,7 +23,8 @@ class RequestRecord:
     """Outcomes of one request, and its one event for the sinks.
 
     `muted`: closing emits no event, because the request goes on with another attempt. `upstream` is
-    the last one that was asked, `numbers` are those that its attempts have not used.
+    the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
+    says why a planned model was not asked first.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RequestRecord:
         self.request = request
         self.decision = decision
         self.outcomes: list[AttemptOutcome] = []
+        self.left_out: list[str] = []
         self.muted = False
         self.upstream = dependencies.upstreams.default
         self.numbers = iter(range(JUDGE_ATTEMPT))

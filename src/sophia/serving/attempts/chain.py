@@ -117,6 +117,7 @@ class Chain:
         now = self._record.dependencies.ledger.clock.monotonic()
         well = [target for target in targets if book.is_available(target.key, now)]
         left_out = [target for target in targets if target not in well]
+        self._record.left_out += [book.describe(target.key, now) for target in left_out]
         left_out.sort(key=lambda target: book.back_at(target.key))
         kept = len(left_out) - min(len(left_out), len(targets) // 2)
         return [*well, *left_out[:kept]]

@@ -8,7 +8,7 @@ from itertools import accumulate
 from sophia.core.ports import Sink, Upstream
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Plan
-from sophia.serving.attempts.health import HealthBook, RetryBudget
+from sophia.serving.attempts.health import HealthBook, RetryBudget, Target
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 
@@ -30,6 +30,11 @@ class UpstreamsByModel:
 
     default: Upstream
     by_model: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
+
+    def targets(self, model: str) -> list[Target]:
+        """Return the key of the health of each deployment of a model."""
+        known = self.by_model.get(model) or (Deployment(self.default, model),)
+        return [(deployment.upstream.name, model) for deployment in known]
 
     def deployments(self, model: str, request_id: int) -> tuple[Deployment, ...]:
         """Return where to ask for a model: one sampled by weight, then the others, rotated."""

@@ -6,7 +6,7 @@ outlier detection; the breaker is Nygard's (Release It!, 2007).
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -38,7 +38,7 @@ class TargetHealth(Struct, kw_only=True):
     Attributes:
         success: share of successes, exponentially weighted.
         failures_in_a_row: failures since the last success.
-        until: end of the time for which it is left out; None while it is well.
+        since, until: the time for which it is left out; `until` is None while it is well.
         closings: times it was left out since it last stayed well.
         trial: whether its one live trial is running.
         cause: the last failure that counted, in words.
@@ -48,6 +48,7 @@ class TargetHealth(Struct, kw_only=True):
     success: float = 1.0
     attempts: int = 0
     failures_in_a_row: int = 0
+    since: float = 0.0
     until: float | None = None
     closings: int = 0
     trial: bool = False
@@ -61,6 +62,10 @@ class TargetHealth(Struct, kw_only=True):
         if self.until is None:
             return "well"
         return "left out" if now < self.until else "on trial"
+
+    def seconds_to_trial(self, now: float) -> float | None:
+        """Return the seconds until its next live trial; None while it is well."""
+        return None if self.until is None else round(max(self.until - now, 0.0), 1)
 
     def is_available(self, now: float) -> bool:
         """Return whether a request may be sent to it now."""
@@ -82,7 +87,7 @@ class HealthReport:
         """Report an answer; its time to the first content counts for a stream."""
         if (book := self._take()) is not None:
             wait = None if first_content_at is None else first_content_at - self._started
-            book.count_success(self._target, wait, self._tokens)
+            book.count_success(self._target, wait, self._tokens, self._started)
 
     def fail(self, row: FailureRow, words: str, now: float, wait: float | None = None) -> None:
         """Report a failure by its row; `wait` is the time that the upstream named."""
@@ -139,18 +144,21 @@ class HealthBook:
             health = self._unwell.get(each)
             if health is not None and health.until is not None:
                 left = max(health.until - now, 0.0)
-                what = "Its upstream's key" if not each[1] else "It"
+                what = target[1] if each[1] else f"Every model at {target[0]}"
                 when = f"the next trial is in {left:.0f} s" if left else "its trial is due"
                 return f"{what} is left out after {health.cause}; {when}."
         return ""
 
-    def unwell(self) -> Mapping[Target, TargetHealth]:
-        """Return the targets that are left out or on trial."""
-        return self._unwell
-
     def items(self) -> Iterator[tuple[Target, TargetHealth]]:
         """Return every known target."""
         return iter(self._targets.items())
+
+    def list_figures(self) -> list[tuple[str, str, float, bool]]:
+        """Return upstream, model, share of successes and whether it is well, for metrics."""
+        return [
+            (*target, health.success, health.until is None)
+            for target, health in list(self._targets.items())
+        ]
 
     def first_content_limit(self, target: Target, prompt_tokens: int, most: float) -> float:
         """Return the seconds that the first content of a stream may take, at most `most`.
@@ -172,8 +180,13 @@ class HealthBook:
             return 0.0
         return math.exp(min(health.log_first_content, 12.0)) * _stretch(prompt_tokens)
 
-    def count_success(self, target: Target, wait: float | None, prompt_tokens: int) -> None:
-        """Count an answer; whatever was left out is well again, and so is the upstream's key."""
+    def count_success(
+        self, target: Target, wait: float | None, prompt_tokens: int, started: float
+    ) -> None:
+        """Count an answer to an attempt; a target left out before that is well again.
+
+        So is the key of its upstream.
+        """
         health = self._find(target)
         health.attempts += 1
         health.success += _SMOOTHING * (1.0 - health.success)
@@ -181,8 +194,8 @@ class HealthBook:
         if wait is not None:
             _learn_first_content(health, wait / _stretch(prompt_tokens))
         if self._unwell:
-            self._restore(target)
-            self._restore((target[0], ""))
+            self._restore(target, started)
+            self._restore((target[0], ""), started)
         elif health.closings:
             health.closings = 0
 
@@ -196,10 +209,10 @@ class HealthBook:
             return
         if effect is HealthEffect.COOL:
             rest = DEFAULT_REST_SECONDS if wait is None else min(wait, MAX_REST_SECONDS)
-            self._close(target, now + rest, words)
+            self._close(target, now, rest, words)
             return
         if effect is HealthEffect.REMOVE:
-            self._close(target, now + REMOVED_SECONDS, words)
+            self._close(target, now, REMOVED_SECONDS, words)
             return
         if effect is HealthEffect.CLOSE_KEY:
             self._close_longer((target[0], ""), now, words)
@@ -230,17 +243,19 @@ class HealthBook:
         seconds = min(CLOSED_SECONDS * 2.0**health.closings, MAX_CLOSED_SECONDS)
         if health.until is None or now >= health.until:
             health.closings += 1
-        self._close(target, now + seconds, words)
+        self._close(target, now, seconds, words)
 
-    def _close(self, target: Target, until: float, words: str) -> None:
+    def _close(self, target: Target, now: float, seconds: float, words: str) -> None:
         health = self._find(target)
-        health.until = until if health.until is None else max(health.until, until)
+        health.until = max(health.until or 0.0, now + seconds)
+        health.since = now
         health.cause = words
         self._unwell[target] = health
 
-    def _restore(self, target: Target) -> None:
-        health = self._unwell.pop(target, None)
-        if health is not None:
+    def _restore(self, target: Target, started: float) -> None:
+        health = self._unwell.get(target)
+        if health is not None and started >= health.since:
+            del self._unwell[target]
             health.until, health.trial, health.cause = None, False, ""
             health.success = max(health.success, MIN_SUCCESS)
 
@@ -257,21 +272,23 @@ class RetryBudget:
         self._floor = floor
         self._seconds = seconds
         self._balance = floor * seconds
-        self._requests = 0.0
+        self._requests = 0
+        self._recent = 0.0
         self._at = 0.0
 
     def add_request(self) -> None:
         """Count a request."""
-        self._requests += 1.0
+        self._requests += 1
 
     def take(self, now: float) -> bool:
         """Return whether one more dispatch is allowed, and count it."""
         passed = max(now - self._at, 0.0)
         self._at = now
-        most = (self._floor + self._share * self._requests / max(passed, 1.0)) * self._seconds
+        self._recent = self._recent * math.exp(-passed / self._seconds) + self._requests
         added = self._floor * passed + self._share * self._requests
+        most = self._floor * self._seconds + self._share * self._recent
         self._balance = min(self._balance + added, most)
-        self._requests = 0.0
+        self._requests = 0
         if self._balance < 1.0:
             return False
         self._balance -= 1.0

@@ -1,15 +1,17 @@
-"""`sophia models probe`: grade a new model on packaged questions beside known models."""
+"""`sophia models probe` and `health`: questions to a new model, and which models answer now."""
 
 import asyncio
 import os
 from collections import Counter
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sophia.cli.client import RequestFailed, get_json, require_key
 from sophia.cli.config_file import load_command_settings
-from sophia.cli.options import ConfigFile, DataDir, Json
+from sophia.cli.options import DEFAULT_BASE_URL, BaseUrl, ConfigFile, DataDir, Json, Key
 from sophia.cli.terminal import (
     build_console,
     build_table,
@@ -145,3 +147,55 @@ def _report_to_json(report: ProbeReport) -> dict[str, object]:
             for at, kind in enumerate(report.kinds)
         },
     }
+
+
+class _Row(msgspec.Struct, kw_only=True):
+    upstream: str
+    model: str | None = None
+    state: str
+    success: float
+    attempts: int
+    cause: str | None = None
+    next_trial_s: float | None = None
+
+
+class _Health(msgspec.Struct):
+    data: list[_Row]
+
+
+def show_health(
+    json: Json = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show which models answer, by the last attempts of a running Sophia.
+
+    A model that fails is left out for a while; then one request at a time tries it again. The
+    success is the share of answers among the last attempts.
+    """
+    try:
+        body = get_json(base_url, require_key(key, data_dir), "/models/health")
+        rows = msgspec.convert(body, _Health).data
+    except RequestFailed as error:
+        exit_with_error(str(error))
+    except msgspec.ValidationError:
+        exit_with_error(f"The answer of {base_url} is no health; is it another release?")
+    if json:
+        print_json(body)
+        return
+    console = build_console()
+    if not rows:
+        console.print("No model was asked since this Sophia started.")
+        return
+    columns = ("model", "upstream", "state", "success", "attempts", "why")
+    shown = [tuple(map(strip_control_characters, _format_row(row))) for row in rows]
+    console.print(build_table(*columns, numeric=("success", "attempts"), rows=shown))
+
+
+def _format_row(row: _Row) -> tuple[str, ...]:
+    why = row.cause or ""
+    if why and row.next_trial_s:
+        why += f"; next trial in {row.next_trial_s:.0f} s"
+    model = row.model or "every model behind its key"
+    return (model, row.upstream, row.state, f"{row.success:.0%}", f"{row.attempts:,}", why)
