@@ -95,6 +95,9 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3
     """Maximum number of models that are tried for one request."""
+    on_cut: Literal["terminate", "continue"] = "terminate"
+    """A stream of text that breaks off ends with an error, or another call goes on where it
+    stopped. Callers override it with `sophia.on_cut`."""
     model_cache_size: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     """Number of model names whose resolution is cached."""
     cascade: Literal["off", "auto"] = "off"

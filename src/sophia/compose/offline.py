@@ -197,4 +197,5 @@ def _build_limits(settings: Settings) -> RuntimeLimits:
         deadlines=streaming,
         non_streaming_deadlines=replace(streaming, content=seconds.whole_s),
         request_timeout_seconds=seconds.request_s,
+        on_cut=settings.routing.on_cut,
     )

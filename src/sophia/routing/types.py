@@ -10,6 +10,8 @@ TaskType = Literal["coding", "analysis", "creative", "general"]
 TASK_TYPES: tuple[TaskType, ...] = ("coding", "analysis", "creative", "general")
 CascadeMode = Literal["off", "check", "strict"]
 Tradeoff = Literal["balanced", "cheap", "fast", "best"]
+CutAction = Literal["terminate", "continue"]
+"""Answer to a stream that breaks off after its first content."""
 ExplorationMode = Literal["off", "softmax", "thompson"]
 
 BALANCED_COST_WEIGHT = 0.1
@@ -69,6 +71,7 @@ class Hints(Struct, frozen=True, kw_only=True, gc=False):
     webhook: str | None = None
     quality_bias: float | None = None
     explore: bool = True
+    on_cut: CutAction | None = None
 
 
 class Features(Struct, frozen=True, array_like=True):

@@ -1,6 +1,7 @@
 """One request, in order, never back: budget, decision, attempts, checks, observation."""
 
 from sophia.serving.attempts.answer import Answer, RequestRecord
+from sophia.serving.attempts.continuation import Continuation, can_be_continued
 from sophia.serving.attempts.failover import run_attempts
 from sophia.serving.cascade.cascade import serve_checked
 from sophia.serving.decide import decide
@@ -24,6 +25,9 @@ async def serve_request(runtime: Runtime, request: Request) -> Answer:
         answer = await serve_checked(runtime, record, scope)
     else:
         answer = await run_attempts(record, scope, decision.plan.attempts)
+        on_cut = request.hints.on_cut or runtime.limits.on_cut
+        if on_cut == "continue" and can_be_continued(request):
+            answer.continuation = Continuation(record, scope)
     if runtime.observe is not None:
         answer.observer = runtime.observe(request, decision, scope, checked)
     return answer

@@ -75,6 +75,10 @@ class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     `strict` also for streams, which are held back for it; `off` never."""
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
     """URL that judges the answer, one of `cascade.webhooks`."""
+    on_cut: Literal["terminate", "continue"] | None = None
+    """A stream of text that breaks off ends with an error (`terminate`), or another call goes on
+    where it stopped (`continue`), as the end of the answer says. Never with tools, a response
+    format or several choices."""
     annotate: bool | None = None
     """Set to false to leave the `sophia` object out of the answer."""
 

@@ -308,4 +308,5 @@ def _build_hints(
         webhook=hints.webhook,
         quality_bias=hints.quality_bias,
         explore=hints.explore is not False,
+        on_cut=hints.on_cut,
     )

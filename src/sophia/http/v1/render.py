@@ -1,5 +1,6 @@
 """Render answers: headers, whole bodies, the end of a stream and in-band errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -59,7 +60,9 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
         return _DONE_EVENT
     usage: object = _build_usage(outcome)
     reported = answer.usage
-    if reported is not None and reported.raw != b"{}":
+    if answer.record.continued:
+        usage = _sum_usage(answer.record.outcomes)
+    elif reported is not None and reported.raw != b"{}":
         usage = msgspec.Raw(reported.raw)
         if reported.cost_nano is None:
             usage = {**msgspec.json.decode(reported.raw), **_build_usage(outcome)}
@@ -122,6 +125,10 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
+    if record.continued:
+        annotation["continued"] = [
+            {"model": model, "after_characters": count} for model, count in record.continued
+        ]
     if answer.attempt.max_tokens is not None:
         annotation["max_tokens"] = answer.attempt.max_tokens
     if plan.candidates:
@@ -155,6 +162,18 @@ def _explain_failover(answer: Answer) -> str:
     if failed:
         reasons.append(f"Failed before: {', '.join(failed)}.")
     return " ".join(reasons)
+
+
+def _sum_usage(outcomes: Sequence[AttemptOutcome]) -> dict[str, object]:
+    """Return the usage of an answer that several calls gave."""
+    prompt = sum(outcome.prompt_tokens for outcome in outcomes)
+    completion = sum(outcome.completion_tokens for outcome in outcomes)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "cost": nano_to_usd(sum(outcome.cost_nano for outcome in outcomes)),
+    }
 
 
 def _build_usage(outcome: AttemptOutcome) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """A committed answer: chunks for the caller, and a cost that is settled whatever happens."""
 
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from sophia.core.calls import ChunkBatch, Usage
 from sophia.core.events import Settled
@@ -10,6 +12,7 @@ from sophia.core.ids import JUDGE_ATTEMPT
 from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
 from sophia.routing.bandit.arms import build_call_mode
+from sophia.routing.types import Attempt
 from sophia.serving.attempts.dispatch import AttemptDependencies
 from sophia.serving.attempts.failure_table import classify, describe_failure
 from sophia.serving.attempts.health import HealthReport
@@ -24,7 +27,8 @@ class RequestRecord:
 
     `muted`: closing emits no event, because the request goes on with another attempt. `upstream` is
     the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
-    says why a planned model was not asked first.
+    says why a planned model was not asked first, `continued` which models went on after how many
+    characters.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class RequestRecord:
         self.decision = decision
         self.outcomes: list[AttemptOutcome] = []
         self.left_out: list[str] = []
+        self.continued: list[tuple[str, int]] = []
         self.muted = False
         self.upstream = dependencies.upstreams.default
         self.numbers = iter(range(JUDGE_ATTEMPT))
@@ -92,47 +97,71 @@ class RequestRecord:
             sink.emit(event)
 
 
+@dataclass(slots=True, kw_only=True)
+class RunningAttempt:
+    """The attempt that answers; `buffered` was read ahead and not delivered yet."""
+
+    reservation: Reservation
+    upstream: Upstream
+    exchange: DispatchedCall
+    result: AttemptResult
+    buffered: deque[ChunkBatch]
+    report: HealthReport
+
+
+class AnswerContinuation(Protocol):
+    """Goes on with an answer that breaks off."""
+
+    def deliver(self, batch: ChunkBatch) -> ChunkBatch:
+        """Return a batch as the caller gets it."""
+
+    def flush(self) -> ChunkBatch | None:
+        """Return what was held back, at the end."""
+
+    async def resume(self, answer: "Answer", failure: UpstreamFailure) -> bool:
+        """Let `answer` go on; False when that is not possible. Raises UpstreamFailure."""
+
+
 class Answer:
     """An answer to read: `next` until None, and `close` in a `finally`, always."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the attempt that answers
-        self,
-        record: RequestRecord,
-        *,
-        reservation: Reservation,
-        upstream: Upstream,
-        exchange: DispatchedCall,
-        result: AttemptResult,
-        buffered: deque[ChunkBatch],
-        report: HealthReport,
-    ) -> None:
+    def __init__(self, record: RequestRecord, running: RunningAttempt) -> None:
         self.record = record
-        self.attempt = reservation.spec.attempt
-        self.model = self.attempt.model
+        self.running = running
         self.outcome: AttemptOutcome | None = None
         self.observer: AnswerObserver | None = None
-        self._reservation = reservation
-        self.upstream = upstream
-        self._exchange = exchange
-        self._result = result
-        self._buffered = buffered
-        self._report = report
+        self.continuation: AnswerContinuation | None = None
         self._open = True
+
+    @property
+    def attempt(self) -> Attempt:
+        """The planned attempt that answers."""
+        return self.running.reservation.spec.attempt
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self.running.reservation.spec.attempt.model
+
+    @property
+    def upstream(self) -> Upstream:
+        """The upstream that answers."""
+        return self.running.upstream
 
     @property
     def usage(self) -> Usage | None:
         """Tokens of the answer, once the upstream has reported them."""
-        return self._result.usage
+        return self.running.result.usage
 
     @property
     def cost_nano(self) -> int:
         """Cost of the answer so far, in nano-dollars."""
-        return self._reservation.cost(self._result).nano
+        return self.running.reservation.cost(self.running.result).nano
 
     @property
     def buffered_chunks(self) -> list[bytes]:
         """Chunks that were read ahead and not delivered yet."""
-        return [chunk for batch in self._buffered for chunk in batch.chunks]
+        return [chunk for batch in self.running.buffered for chunk in batch.chunks]
 
     async def buffer(self, max_bytes: int) -> bool:
         """Read ahead to the end, so that the answer can be checked before it is delivered.
@@ -148,8 +177,8 @@ class Answer:
             batch = await self._read()
             if batch is None:
                 return True
-            update_attempt_result(self._result, batch)
-            self._buffered.append(batch)
+            update_attempt_result(self.running.result, batch)
+            self.running.buffered.append(batch)
             size += sum(map(len, batch.chunks))
         return False
 
@@ -160,9 +189,11 @@ class Answer:
         """
         result = self._end_exchange()
         result.failure = cause
-        result.generation_id = result.generation_id or self._exchange.generation_id
+        result.generation_id = result.generation_id or self.running.exchange.generation_id
         unknown = interrupted and result.usage is None
-        close = self._reservation.close_unknown if unknown else self._reservation.settle
+        close = (
+            self.running.reservation.close_unknown if unknown else self.running.reservation.settle
+        )
         self.outcome = close(result)
         self.record.outcomes.append(self.outcome)
 
@@ -170,7 +201,7 @@ class Answer:
         """Settle an answer for Sophia's own use, under `finish_reason`."""
         result = self._end_exchange()
         result.finish_reason = finish_reason
-        self.outcome = self._reservation.settle(result)
+        self.outcome = self.running.reservation.settle(result)
         self.record.outcomes.append(self.outcome)
 
     async def next(self) -> ChunkBatch | None:
@@ -179,35 +210,46 @@ class Answer:
         Raises:
             UpstreamFailure: the answer broke off; the part until then is settled.
         """
-        if self._buffered:
-            return self._observe(self._buffered.popleft())
+        if self.running.buffered:
+            return self._observe(self.running.buffered.popleft())
         if self.outcome is not None:
             self._notify_observer(complete=True)
             return None
         try:
             batch = await self._read()
         except UpstreamFailure as failure:
-            self._abandon(502, str(failure.kind))
+            if self.continuation is not None and await self.continuation.resume(self, failure):
+                return await self.next()
+            if self.outcome is None:
+                self._abandon(502, str(failure.kind))
             raise
         if batch is None:
-            self.outcome = self._reservation.settle(self._end_exchange())
+            if self.continuation is not None and (rest := self.continuation.flush()) is not None:
+                return self._observe(rest)
+            self.outcome = self.running.reservation.settle(self._end_exchange())
             self.record.finish(self.outcome, 200)
             self._notify_observer(complete=True)
             return None
-        update_attempt_result(self._result, batch)
+        update_attempt_result(self.running.result, batch)
         return self._observe(batch)
 
     async def _read(self) -> ChunkBatch | None:
         """Return the next batch of the upstream. Raises UpstreamFailure, which its health notes."""
         try:
-            return await self._exchange.next()
+            return await self.running.exchange.next()
         except UpstreamFailure as failure:
             now = self.record.dependencies.ledger.clock.monotonic()
             words = describe_failure(failure)
-            self._report.fail(classify(failure), words, now, failure.retry_after)
+            self.running.report.fail(classify(failure), words, now, failure.retry_after)
             raise
 
+    def take_over(self, other: "Answer") -> None:
+        """Go on with what another attempt answers; the own one is settled."""
+        self.running, self.outcome, self._open = other.running, None, True
+
     def _observe(self, batch: ChunkBatch) -> ChunkBatch:
+        if self.continuation is not None:
+            batch = self.continuation.deliver(batch)
         if self.observer is not None:
             self.observer.observe(batch)
         return batch
@@ -219,7 +261,7 @@ class Answer:
             self.observer.end(
                 AnswerEnd(
                     model=self.model,
-                    finish_reason=self._result.finish_reason,
+                    finish_reason=self.running.result.finish_reason,
                     complete=complete,
                     clamped=self.attempt.max_tokens is not None,
                     rubric_scored=scored,
@@ -229,23 +271,23 @@ class Answer:
     def _end_exchange(self) -> AttemptResult:
         """Read no more, and return the result so far."""
         self._open = False
-        self._exchange.close()
+        self.running.exchange.close()
         # Without effect after a failure; a caller who left in mid-answer says nothing against it.
         streamed = self.record.request.stream
-        self._report.succeed(self._result.first_content_at if streamed else None)
-        return self._result
+        self.running.report.succeed(self.running.result.first_content_at if streamed else None)
+        return self.running.result
 
     def _abandon(self, status: int, cause: str) -> None:
         """Cancel an incomplete answer and settle its real cost."""
         result = self._end_exchange()
         result.failure = cause
-        result.generation_id = result.generation_id or self._exchange.generation_id
+        result.generation_id = result.generation_id or self.running.exchange.generation_id
         finish = partial(self.record.finish, status=status, error_type=cause)
         if result.usage is not None:
-            finish(self._reservation.settle(result))
+            finish(self.running.reservation.settle(result))
         else:
             reconciler = self.record.dependencies.reconciler
-            reconciler.schedule(self.upstream, self._reservation, result, finish)
+            reconciler.schedule(self.upstream, self.running.reservation, result, finish)
 
     def close(self) -> None:
         """Release everything; an unfinished answer is cancelled and settled."""

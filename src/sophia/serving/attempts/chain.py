@@ -35,11 +35,11 @@ class Chain:
 
     Targets that are well come first, in the order of the plan; a model's other deployments come
     before the next model. Of those left out at most half a chain is not asked at all; the others
-    come last, the one that is soonest back first. With none left, one that was refused for the
-    moment may be asked again.
+    come last, the one that is soonest back first. When none is well, all are asked in that order.
+    With none left, one that was refused for the moment may be asked again. `used` dispatches were made before.
     """
 
-    def __init__(self, record: RequestRecord, attempts: Sequence[Attempt]) -> None:
+    def __init__(self, record: RequestRecord, attempts: Sequence[Attempt], used: int = 0) -> None:
         parts, id = record.dependencies, record.request.id
         self._record = record
         self._health = parts.health
@@ -51,7 +51,7 @@ class Chain:
         ]
         self._left = self._order(self._targets)
         self._again: list[tuple[float, ChainTarget]] = []
-        self._dispatches = 0
+        self._dispatches = used
         self._repeated = False
 
     @property
@@ -119,8 +119,8 @@ class Chain:
         left_out = [target for target in targets if target not in well]
         self._record.left_out += [book.describe(target.key, now) for target in left_out]
         left_out.sort(key=lambda target: book.back_at(target.key))
-        kept = len(left_out) - min(len(left_out), len(targets) // 2)
-        return [*well, *left_out[:kept]]
+        dropped = min(len(left_out), len(targets) // 2) if well else 0
+        return [*well, *left_out[: len(left_out) - dropped]]
 
 
 def remaining_seconds(record: RequestRecord) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from sophia.core.calls import ChunkBatch, Deadlines, UpstreamCall
+from sophia.core.calls import ChunkBatch, Deadlines, Fields, UpstreamCall
 from sophia.core.errors import SophiaError
 from sophia.core.failures import CancelledBeforeSending, FailureKind, UpstreamFailure
 from sophia.core.ids import encode_id
@@ -16,7 +16,12 @@ from sophia.core.ports import DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.routing.quotes import build_spend_limit, quote_model
 from sophia.routing.types import Attempt
-from sophia.serving.attempts.answer import Answer, RequestRecord, update_attempt_result
+from sophia.serving.attempts.answer import (
+    Answer,
+    RequestRecord,
+    RunningAttempt,
+    update_attempt_result,
+)
 from sophia.serving.attempts.chain import Chain, ChainTarget, remaining_seconds
 from sophia.serving.attempts.failure_table import Action, classify, describe_failure
 from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error, build_caller_error
@@ -31,17 +36,20 @@ async def run_attempts(
     scope: BudgetScope,
     attempts: Sequence[Attempt],
     numbers: Iterator[int] | None = None,
+    continued_fields: Fields | None = None,
 ) -> Answer:
     """Return the first attempt that answers, committed at its first content.
 
     Each attempt takes the next of `numbers`, by default of the request's own, which uses none
-    twice; none is made without one.
+    twice; none is made without one. To go on with an answer, `continued_fields` replace those of
+    the request, and its attempts so far count.
 
     Raises:
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
-    chain, numbers = Chain(record, attempts), numbers or record.numbers
+    used = 0 if continued_fields is None else len(record.outcomes)
+    chain, numbers = Chain(record, attempts, used), numbers or record.numbers
     record.dependencies.retries.add_request()
     while (target := await _next_target(chain)) is not None:
         attempt = _fit_to_limit(record, target.attempt, scope.per_request_limit)
@@ -50,7 +58,7 @@ async def run_attempts(
             continue
         if (number := next(numbers, None)) is None:
             break
-        run = _AttemptRun(record, attempt, target, keep_plan=number == 0)
+        run = _AttemptRun(record, attempt, target, continued_fields, keep_plan=number == 0)
         try:
             reservation = await run.reserve(scope, number)
         except SophiaError as error:
@@ -105,7 +113,13 @@ class _AttemptRun:
     """One dispatch."""
 
     def __init__(
-        self, record: RequestRecord, attempt: Attempt, target: ChainTarget, *, keep_plan: bool
+        self,
+        record: RequestRecord,
+        attempt: Attempt,
+        target: ChainTarget,
+        fields: Fields | None,
+        *,
+        keep_plan: bool,
     ) -> None:
         request, plan, parts = record.request, record.decision.plan, record.dependencies
         model = record.knowledge.find(attempt.model)
@@ -129,7 +143,7 @@ class _AttemptRun:
             request_id=encode_id("req", request.id),
             endpoint=request.endpoint,
             model=record.decision.upstream_ids.get(attempt.model, target.deployment.served_as),
-            fields=request.fields,
+            fields=request.fields if fields is None else fields,
             stream=request.stream,
             deadlines=_remaining_deadlines(record, target),
             max_tokens=attempt.max_tokens,
@@ -186,8 +200,7 @@ class _AttemptRun:
             result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
         elif not last and result.finish_reason == "stop":
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
-        return Answer(
-            self._record,
+        running = RunningAttempt(
             reservation=reservation,
             upstream=self._upstream,
             exchange=exchange,
@@ -195,6 +208,7 @@ class _AttemptRun:
             buffered=buffered,
             report=self.report,
         )
+        return Answer(self._record, running)
 
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
         """Settle a failed attempt at its cost, as far as that is known."""

@@ -10,7 +10,7 @@ from sophia.core.errors import BudgetExceeded
 from sophia.core.ports import Clock, Coordinator, Store
 from sophia.core.rows import AttemptIntent, AttemptOutcome, AttemptState
 from sophia.ledger.cost import Cost, compute_cost
-from sophia.routing.types import Attempt
+from sophia.routing.types import Attempt, CutAction
 from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
 from sophia.tenants.keys import Principal
 
@@ -29,6 +29,7 @@ class RuntimeLimits:
     deadlines: Deadlines
     non_streaming_deadlines: Deadlines
     request_timeout_seconds: float
+    on_cut: CutAction = "terminate"
 
 
 class BudgetScope(Struct, frozen=True):
