@@ -19,7 +19,7 @@ from sophia.serving.attempts.overlap import MIN_OVERLAP, OverlapFilter
 
 ONE, TWO = "own/one", "own/two"
 TEXT = "".join(
-    f"Sentence {n} says that {n} times {n} is {n * n}; “fine”, naïve, 東京. " for n in range(40)
+    f"Sentence {n} says that {n} times {n} is {n * n}; “fine”, naïve, 東京. " for n in range(14)
 )
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 

@@ -36,7 +36,8 @@ class Chain:
     Targets that are well come first, in the order of the plan; a model's other deployments come
     before the next model. Of those left out at most half a chain is not asked at all; the others
     come last, the one that is soonest back first. When none is well, all are asked in that order.
-    With none left, one that was refused for the moment may be asked again. `used` dispatches were made before.
+    With none left, one that was refused for the moment may be asked again. `used` dispatches were
+    made before.
     """
 
     def __init__(self, record: RequestRecord, attempts: Sequence[Attempt], used: int = 0) -> None:
