@@ -119,6 +119,7 @@ async def compose(
         stack.push_async_callback(runtime.reconciler.close)
         sophia.judge = await _add_judge(sophia)
         sophia.app = await _build_app(sophia)
+        stack.push_async_callback(sophia.app.idempotent_answers.close)
         _start_jobs(sophia)
         sophia.closing = stack.pop_all()
         return sophia

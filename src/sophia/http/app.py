@@ -16,6 +16,7 @@ from sophia.core.errors import (
 from sophia.core.ids import IdGenerator, encode_id
 from sophia.http.cors import PREFLIGHT_HEADERS, WriterWithHeaders, allow_origin, is_preflight
 from sophia.http.errors import send_error
+from sophia.http.idempotency import IdempotentAnswers
 from sophia.http.wire import HttpRequest, ResponseWriter
 from sophia.serving.feedback.recorder import FeedbackRecorder
 from sophia.serving.runtime import Runtime
@@ -47,6 +48,7 @@ class App:
     record_score: Callable[[str, float], None]
     feedback_recorder: FeedbackRecorder | None = None
     not_ready_reason: Callable[[], str] = lambda: ""
+    idempotent_answers: IdempotentAnswers = field(default_factory=IdempotentAnswers)
     _keys_refreshed_at: float = field(default=float("-inf"), init=False)
     _keys_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 

@@ -1,8 +1,12 @@
 """Chat completions, legacy completions and embeddings: one path for whole and streamed answers."""
 
 from sophia.core.calls import ChunkBatch, Endpoint
+from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
+from sophia.core.ids import encode_id
 from sophia.http.app import App, Handler
+from sophia.http.errors import send_error
+from sophia.http.idempotency import find_idempotency_key
 from sophia.http.v1 import render
 from sophia.http.v1.decode import parse_request
 from sophia.http.wire import EVENT_STREAM_HEADERS, JSON_HEADERS, HttpRequest, ResponseWriter
@@ -16,13 +20,32 @@ def build_handler(endpoint: Endpoint) -> Handler:
 
     async def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
         request = await read_request(app, incoming, endpoint)
-        answer = await serve_request(app.runtime, request)
-        try:
-            await (_send_stream if request.stream else _send_whole)(answer, reply)
-        finally:
-            answer.close()
+        key = find_idempotency_key(incoming)
+        if key is None:
+            await _answer(app, request, reply)
+            return
+
+        async def run(recording: ResponseWriter) -> bool:
+            try:
+                return await _answer(app, request, recording)
+            except SophiaError as error:
+                await send_error(recording, error, encode_id("req", request.id))
+                return True
+
+        owner = request.principal.key_id
+        await app.idempotent_answers.answer(owner, key, incoming, run, reply)
 
     return handle
+
+
+async def _answer(app: App, request: Request, reply: ResponseWriter) -> bool:
+    """Serve a request; return whether its answer is complete."""
+    answer = await serve_request(app.runtime, request)
+    try:
+        await (_send_stream if request.stream else _send_whole)(answer, reply)
+    finally:
+        answer.close()
+    return answer.outcome is not None and answer.outcome.failure is None
 
 
 async def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:

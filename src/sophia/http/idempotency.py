@@ -1,0 +1,191 @@
+"""`Idempotency-Key`: a repeated request joins the running one, or gets its answer again, unpaid.
+
+As the IETF draft "The Idempotency-Key HTTP Header Field": the key belongs to one body; another
+body under it is refused. Answers that a repetition might improve are not kept.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from hashlib import blake2b
+from time import monotonic
+
+from sophia.core.errors import BadRequest, InternalError
+from sophia.http.wire import HttpRequest, ResponseWriter
+
+log = logging.getLogger("sophia.http")
+
+_MAX_KEY_CHARS = 255
+_MAX_KEPT_BYTES = 64 * 1024 * 1024
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_KEPT_SECONDS = 3600.0
+_TRANSIENT_STATUSES = frozenset({402, 408, 409, 425, 429})
+_REPLAYED = b"idempotent-replayed: true\r\n"
+
+Run = Callable[[ResponseWriter], Awaitable[bool]]
+"""Gives the answer, and returns whether it is worth keeping: it did not break off."""
+
+
+class IdempotencyConflict(BadRequest, status=422, error_type="idempotency_conflict"):
+    """This Idempotency-Key was used with another request; use a new key for each request."""
+
+
+class _Recording:
+    """A response writer that keeps what it was given, for all who wait for the same answer."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.finished_at: float | None = None
+        self.size = 0
+        self.is_whole = False
+        self._status = 0
+        self._headers = b""
+        self._parts: list[bytes] = []
+        self._ended = False
+        self._changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; 0 before it has begun."""
+        return self._status
+
+    async def send(self, status: int, headers: bytes, body: bytes) -> None:
+        self.is_whole = True
+        await self.begin(status, headers)
+        await self.write(body)
+        await self.end()
+
+    async def begin(self, status: int, headers: bytes) -> None:
+        self._status, self._headers = status, headers
+        self._notify()
+
+    async def write(self, data: bytes) -> None:
+        self._parts.append(data)
+        self.size += len(data)
+        self._notify()
+
+    async def end(self) -> None:
+        self._ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def finish(self) -> None:
+        """Wake everybody, whether the answer is complete or not."""
+        self.finished_at = monotonic()
+        self._notify()
+
+    async def replay(self, reply: ResponseWriter, lines: bytes) -> None:
+        """Give the answer to `reply` as it comes, with header `lines`.
+
+        Raises InternalError when it broke off.
+        """
+        await self._wait(lambda: self._ended if self.is_whole else bool(self._status))
+        headers = self._headers + lines
+        if self.is_whole:
+            await reply.send(self._status, headers, b"".join(self._parts))
+            return
+        await reply.begin(self._status, headers)
+        at = 0
+        while at < len(self._parts) or not self._ended:
+            await self._wait(partial(self._has_more, at))
+            data, at = b"".join(self._parts[at:]), len(self._parts)
+            if data:
+                await reply.write(data)
+        await reply.end()
+
+    def _has_more(self, at: int) -> bool:
+        return at < len(self._parts) or self._ended
+
+    async def _wait(self, is_there: Callable[[], bool]) -> None:
+        while not is_there():
+            if self.finished_at is not None:
+                raise InternalError("The first request under this Idempotency-Key broke off.")
+            await self._changed.wait()
+
+
+class IdempotentAnswers:
+    """Running and recent answers by owner and key; the oldest go first when there is no room."""
+
+    def __init__(self) -> None:
+        self._recordings: dict[tuple[str, bytes], _Recording] = {}
+        self._bytes = 0
+
+    async def answer(
+        self, owner: str, key: bytes, incoming: HttpRequest, run: Run, reply: ResponseWriter
+    ) -> None:
+        """Answer by `run`, or by the answer that the same request got before.
+
+        The first request goes on when its caller leaves, so that a repetition finds its answer.
+
+        Raises:
+            BadRequest: the key is malformed, or was used with another body.
+        """
+        if not key or len(key) > _MAX_KEY_CHARS or not key.isascii():
+            raise BadRequest(
+                f"`Idempotency-Key` must be 1 to {_MAX_KEY_CHARS} ASCII characters.",
+                param="Idempotency-Key",
+            )
+        digest = blake2b(incoming.path.encode() + b"\0" + incoming.body, digest_size=16).digest()
+        name, lines = (owner, key), _REPLAYED
+        recording = self._find(name)
+        if recording is None:
+            recording, lines = self._recordings.setdefault(name, _Recording(digest)), b""
+            recording.task = asyncio.create_task(self._record(name, recording, run))
+        elif recording.digest != digest:
+            raise IdempotencyConflict
+        await recording.replay(reply, lines)
+
+    async def close(self) -> None:
+        """Cancel what still runs, and wait until it is settled."""
+        tasks = [each.task for each in self._recordings.values() if each.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _find(self, name: tuple[str, bytes]) -> _Recording | None:
+        found = self._recordings.get(name)
+        finished = None if found is None else found.finished_at
+        if finished is not None and monotonic() - finished > _KEPT_SECONDS:
+            self._forget(name)
+            return None
+        return found
+
+    async def _record(self, name: tuple[str, bytes], recording: _Recording, run: Run) -> None:
+        is_good = False
+        try:
+            is_good = await run(recording)
+        except Exception:
+            # The border of the task: whoever waits gets a clean error, and the log all of it.
+            log.exception("request failed")
+        finally:
+            recording.finish()
+            recording.task = None
+            self._bytes += recording.size
+            status = recording.status
+            is_final = status < 500 and status not in _TRANSIENT_STATUSES
+            if not (is_good and is_final) or recording.size > _MAX_ANSWER_BYTES:
+                self._forget(name)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        for name, recording in list(self._recordings.items()):
+            if self._bytes <= _MAX_KEPT_BYTES:
+                return
+            if recording.finished_at is not None:
+                self._forget(name)
+
+    def _forget(self, name: tuple[str, bytes]) -> None:
+        self._bytes -= self._recordings.pop(name).size
+
+
+def find_idempotency_key(incoming: HttpRequest) -> bytes | None:
+    """Return the value of the header, None without it."""
+    for name, value in incoming.headers:
+        if name == b"idempotency-key":
+            return value.strip()
+    return None
