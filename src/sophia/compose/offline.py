@@ -34,6 +34,7 @@ from sophia.learning.priors.task_quality import build_quality_prior
 from sophia.learning.snapshots import SnapshotRetention
 from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
 from sophia.routing.types import NO_EXPLORATION
+from sophia.serving.admission import Admission
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 from sophia.serving.knowledge import Knowledge, build_knowledge
@@ -170,6 +171,7 @@ async def build_runtime(
     spends = await store.spend_by_key(day_window(clock.wall()))
     coordinator = LocalCoordinator(spends, await store.open_holds())
     return Runtime(
+        admission=Admission(settings.server.max_in_flight),
         knowledge=load_knowledge(settings),
         upstreams=connections.by_model,
         ledger=Ledger(coordinator=coordinator, store=store, clock=clock),

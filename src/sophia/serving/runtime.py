@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sophia.routing.bandit.performance.latency import SpeedPrior
+from sophia.serving.admission import Admission
 from sophia.serving.attempts.dispatch import AttemptDependencies
 from sophia.serving.attempts.observer import ObserverFactory
 from sophia.serving.cascade_config import NO_CHECKS, CascadeConfig
@@ -21,6 +22,7 @@ class Runtime(AttemptDependencies):
     learned_routing: LearnedRouting | None = None
     cascade: CascadeConfig = NO_CHECKS
     observe: ObserverFactory | None = None
+    admission: Admission
 
     def speed_prior(self, model: str) -> SpeedPrior:
         """Return the prior speed of a model in the pool, which every refresh replaces."""

@@ -1,5 +1,7 @@
 """Chat completions, legacy completions and embeddings: one path for whole and streamed answers."""
 
+import asyncio
+
 from sophia.core.calls import ChunkBatch, Endpoint
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
@@ -13,6 +15,9 @@ from sophia.http.wire import EVENT_STREAM_HEADERS, JSON_HEADERS, HttpRequest, Re
 from sophia.serving.attempts.answer import Answer
 from sophia.serving.pipeline import serve_request
 from sophia.serving.request import Request
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Time without content after which a stream gets a comment."""
 
 
 def build_handler(endpoint: Endpoint) -> Handler:
@@ -40,11 +45,12 @@ def build_handler(endpoint: Endpoint) -> Handler:
 
 async def _answer(app: App, request: Request, reply: ResponseWriter) -> bool:
     """Serve a request; return whether its answer is complete."""
-    answer = await serve_request(app.runtime, request)
-    try:
-        await (_send_stream if request.stream else _send_whole)(answer, reply)
-    finally:
-        answer.close()
+    with app.runtime.admission.enter(request.principal.key_id):
+        answer = await serve_request(app.runtime, request)
+        try:
+            await (_send_stream if request.stream else _send_whole)(answer, reply)
+        finally:
+            answer.close()
     return answer.outcome is not None and answer.outcome.failure is None
 
 
@@ -75,6 +81,7 @@ async def _send_whole(answer: Answer, reply: ResponseWriter) -> None:
 async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
     last = ChunkBatch(chunks=[])
     await reply.begin(200, EVENT_STREAM_HEADERS + render.render_headers(answer, answer.outcome))
+    keep_alive = _KeepAlive(reply)
     try:
         while (batch := await answer.next()) is not None:
             if batch.id is not None:
@@ -84,9 +91,35 @@ async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
                 await reply.write(b"data: %b\n\n" % chunks[0])
             elif chunks:
                 await reply.write(b"".join([b"data: %b\n\n" % chunk for chunk in chunks]))
+            keep_alive.has_written = True
     except UpstreamFailure as failure:
         await reply.write(render.render_stream_error(answer, last, failure))
     else:
         assert answer.outcome is not None, "a complete answer has an outcome"
         await reply.write(render.render_stream_end(answer, last, answer.outcome))
+    finally:
+        keep_alive.stop()
     await reply.end()
+
+
+class _KeepAlive:
+    """Comments on a stream while the upstream is silent, so that no proxy takes it for dead."""
+
+    def __init__(self, reply: ResponseWriter) -> None:
+        self.has_written = False
+        self._reply = reply
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._check)
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self.has_written and (self._task is None or self._task.done()):
+            self._task = loop.create_task(self._reply.write(b": keep-alive\n\n"))
+        self.has_written = False
+        self._timer = loop.call_later(KEEP_ALIVE_SECONDS, self._check)
+
+    def stop(self) -> None:
+        """Write no more comments."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()

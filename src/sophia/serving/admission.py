@@ -1,0 +1,43 @@
+"""Admission: how many requests run at a time, shared fairly between keys."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sophia.core.errors import Unavailable
+
+_CROWDED_SHARE = 0.8
+"""Part of the limit from which no key gets more than its share."""
+
+
+class Admission:
+    """Requests that run now. A request beyond the limit is refused before anything is reserved."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._running: Counter[str] = Counter()
+        self._total = 0
+
+    @contextmanager
+    def enter(self, key_id: str) -> Iterator[None]:
+        """Count a request of a key while it runs. Raises Unavailable when there is no room."""
+        own = self._running[key_id]
+        if self._total >= self.limit * _CROWDED_SHARE:
+            share = self.limit / max(len(self._running), 1)
+            if self._total >= self.limit or own >= share:
+                if not own:
+                    del self._running[key_id]
+                raise Unavailable(
+                    f"{self._total:,} requests are running, too many for one more of this key; "
+                    "try again shortly.",
+                    retry_after=1.0,
+                )
+        self._running[key_id] = own + 1
+        self._total += 1
+        try:
+            yield
+        finally:
+            self._total -= 1
+            self._running[key_id] -= 1
+            if not self._running[key_id]:
+                del self._running[key_id]
