@@ -146,7 +146,9 @@ def test_the_first_content_is_expected_when_it_usually_comes() -> None:
     assert 1.2 < limit < 4.0
     assert book.first_content_limit(HERE, 40_000, 60.0) > 4 * limit, "a long prompt takes longer"
     assert book.first_content_limit(OTHER, 4000, 60.0) == 60.0
-    assert 1.0 < book.typical_first_content(HERE, 4000) < 1.2
+    late = book.late_first_content(HERE, 4000)
+    assert late is not None and 1.0 < late < limit
+    assert book.late_first_content(OTHER, 4000) is None
 
 
 def test_repetitions_are_a_share_of_the_requests_and_a_floor() -> None:

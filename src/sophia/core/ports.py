@@ -23,9 +23,15 @@ from sophia.core.rows import (
 
 
 class DispatchedCall(Protocol):
-    """One dispatched call. `close` frees its connection at once and cancels what is unfinished."""
+    """One dispatched call. `close` frees its connection at once and cancels what is unfinished.
+
+    `left_out_events` counts malformed events of a stream that were left out.
+    """
 
     generation_id: str | None
+
+    @property
+    def left_out_events(self) -> int: ...
 
     async def next(self) -> ChunkBatch | None:
         """Return the next batch, or None after a complete answer. Raises UpstreamFailure."""

@@ -72,6 +72,9 @@ class Hints(Struct, frozen=True, kw_only=True, gc=False):
     quality_bias: float | None = None
     explore: bool = True
     on_cut: CutAction | None = None
+    on_too_long: Literal["error", "middle_out"] = "error"
+    cut_repetition: bool = False
+    hedge: bool = False
 
 
 class Features(Struct, frozen=True, array_like=True):

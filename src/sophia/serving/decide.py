@@ -71,7 +71,7 @@ def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -
             chains=knowledge.chains,
         )
     )
-    warning = plan.reason if BELOW_MIN_QUALITY in plan.notes else None
+    warning = plan.reason if BELOW_MIN_QUALITY in plan.notes else request.warning
     return Decision(plan, _NO_ALIASES, warning, context)
 
 
@@ -106,7 +106,7 @@ def _decide_named(
         for resolved in models
         if resolved.upstream_id != resolved.model.id
     }
-    return Decision(plan, upstream_ids, models[0].warning)
+    return Decision(plan, upstream_ids, request.warning or models[0].warning)
 
 
 def _resolve(knowledge: Knowledge, name: str) -> ResolvedModel:

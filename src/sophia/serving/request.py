@@ -17,7 +17,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """A parsed request; `model` may name a route, `fallback_models` are the caller's substitutes.
 
     `arrived_at` is in monotonic seconds, `deadline` in seconds from arrival (None: as configured).
-    `fields` are the caller's own top-level fields, untouched.
+    `fields` are the caller's own top-level fields, untouched; `warning` says what was changed in
+    them, as the caller allowed.
     """
 
     id: int
@@ -34,6 +35,7 @@ class Request(Struct, frozen=True, kw_only=True):
     annotate: bool = True
     include_usage: bool | None = None
     deadline: float | None = None
+    warning: str | None = None
 
 
 class Decision(Struct, frozen=True):

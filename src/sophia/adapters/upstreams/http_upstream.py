@@ -47,6 +47,11 @@ class _HttpExchange:
         generation_id = response.header(b"x-generation-id")
         self.generation_id = generation_id.decode("latin-1") if generation_id else None
 
+    @property
+    def left_out_events(self) -> int:
+        """The number of malformed events that were left out."""
+        return 0
+
     def close(self) -> None:
         """Free the connection; an unfinished answer is cancelled."""
         self._response.close()
@@ -85,6 +90,11 @@ class StreamExchange(_HttpExchange):
         self._events = EventReader()
         self._chunks = ChunkReader(call, provider, int(time.time()))
         self._finished = False
+
+    @property
+    def left_out_events(self) -> int:
+        """The number of malformed events that were left out."""
+        return self._chunks.malformed
 
     async def next(self) -> ChunkBatch | None:
         """Return the next chunks, or None after a finish reason. Raises UpstreamFailure."""

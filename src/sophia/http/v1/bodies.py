@@ -79,6 +79,15 @@ class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     """A stream of text that breaks off ends with an error (`terminate`), or another call goes on
     where it stopped (`continue`), as the end of the answer says. Never with tools, a response
     format or several choices."""
+    on_too_long: Literal["error", "middle_out"] | None = None
+    """A conversation longer than the context of every model is refused (`error`), or loses turns
+    from its middle (`middle_out`), as a warning with the answer says."""
+    cut_repetition: bool | None = None
+    """Break off an answer that repeats the same words again and again, and ask another model while
+    nothing has been delivered."""
+    hedge: bool | None = None
+    """Ask a second model when a stream has not begun by the time in which 95 of 100 of the first
+    one's do; the one that begins first answers, and both are paid."""
     annotate: bool | None = None
     """Set to false to leave the `sophia` object out of the answer."""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec import structs
+
 from sophia.core.calls import ChunkBatch, Endpoint
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
@@ -11,11 +13,15 @@ from sophia.http.errors import send_error
 from sophia.http.idempotency import find_idempotency_key
 from sophia.http.v1 import render
 from sophia.http.v1.decode import parse_request
+from sophia.http.v1.shorten import drop_middle_turns
 from sophia.http.wire import EVENT_STREAM_HEADERS, JSON_HEADERS, HttpRequest, ResponseWriter
+from sophia.routing.features.extract import extract_features
 from sophia.serving.attempts.answer import Answer
 from sophia.serving.pipeline import serve_request
 from sophia.serving.request import Request
 
+CONTEXT_PERCENT = 90
+"""Part of a context that a shortened conversation and its answer may fill, as estimates err."""
 KEEP_ALIVE_SECONDS = 15.0
 """Time without content after which a stream gets a comment."""
 
@@ -25,6 +31,8 @@ def build_handler(endpoint: Endpoint) -> Handler:
 
     async def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
         request = await read_request(app, incoming, endpoint)
+        if request.hints.on_too_long == "middle_out" and endpoint == "chat/completions":
+            request = _shorten(app, incoming, request)
         key = find_idempotency_key(incoming)
         if key is None:
             await _answer(app, request, reply)
@@ -52,6 +60,29 @@ async def _answer(app: App, request: Request, reply: ResponseWriter) -> bool:
         finally:
             answer.close()
     return answer.outcome is not None and answer.outcome.failure is None
+
+
+def _shorten(app: App, incoming: HttpRequest, request: Request) -> Request:
+    """Return a request that fits into the longest context it may use, as its warning says."""
+    knowledge = app.runtime.knowledge
+    named = knowledge.find(request.model)
+    models = [named] if named is not None else [each.model for each in knowledge.pool.models]
+    window = max(model.context_length for model in models)
+    features = extract_features(request.prompt, request.hints)
+    room = window * CONTEXT_PERCENT // 100 - features.output_tokens
+    if features.prompt_tokens <= room or (found := drop_middle_turns(incoming.body, room)) is None:
+        return request
+    body, dropped = found
+    shorter = parse_request(
+        request.endpoint,
+        structs.replace(incoming, body=body),
+        request.id,
+        request.principal,
+        request.arrived_at,
+        knowledge.resolve_alias,
+    )
+    warning = f"{dropped} messages in the middle were left out to fit a context of {window:,}."
+    return structs.replace(shorter, warning=warning)
 
 
 async def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:

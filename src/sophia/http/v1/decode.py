@@ -309,4 +309,7 @@ def _build_hints(
         quality_bias=hints.quality_bias,
         explore=hints.explore is not False,
         on_cut=hints.on_cut,
+        on_too_long=hints.on_too_long or "error",
+        cut_repetition=hints.cut_repetition is True,
+        hedge=hints.hedge is True,
     )

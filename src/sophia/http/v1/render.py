@@ -129,6 +129,11 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         annotation["continued"] = [
             {"model": model, "after_characters": count} for model, count in record.continued
         ]
+    if record.adapted:
+        annotation["adapted"] = record.adapted
+    if answer.left_out_events:
+        annotation["left_out_events"] = answer.left_out_events
+        annotation["warning"] = "A malformed part of the stream was left out: text may be missing."
     if answer.attempt.max_tokens is not None:
         annotation["max_tokens"] = answer.attempt.max_tokens
     if plan.candidates:

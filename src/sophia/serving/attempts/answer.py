@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sophia.core.calls import ChunkBatch, Usage
 from sophia.core.events import Settled
-from sophia.core.failures import UpstreamFailure
+from sophia.core.failures import FailureKind, UpstreamFailure
 from sophia.core.ids import JUDGE_ATTEMPT
 from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
@@ -17,18 +17,22 @@ from sophia.serving.attempts.dispatch import AttemptDependencies
 from sophia.serving.attempts.failure_table import classify, describe_failure
 from sophia.serving.attempts.health import HealthReport
 from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
+from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, Reservation
 from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Decision, Request
+
+REPETITION_MESSAGE = "the model wrote the same words again and again"
 
 
 class RequestRecord:
     """Outcomes of one request, and its one event for the sinks.
 
-    `muted`: closing emits no event, because the request goes on with another attempt. `upstream` is
+    `muted`: closing emits no event, because the request goes on with another attempt. `is_raced`:
+    two attempts run at a time, so that a cancelled one does not close the request. `upstream` is
     the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
     says why a planned model was not asked first, `continued` which models went on after how many
-    characters.
+    characters, `adapted` what was changed in the request for a model.
     """
 
     def __init__(
@@ -45,7 +49,9 @@ class RequestRecord:
         self.outcomes: list[AttemptOutcome] = []
         self.left_out: list[str] = []
         self.continued: list[tuple[str, int]] = []
+        self.adapted: list[str] = []
         self.muted = False
+        self.is_raced = False
         self.upstream = dependencies.upstreams.default
         self.numbers = iter(range(JUDGE_ATTEMPT))
 
@@ -131,6 +137,9 @@ class Answer:
         self.outcome: AttemptOutcome | None = None
         self.observer: AnswerObserver | None = None
         self.continuation: AnswerContinuation | None = None
+        self._repetition: RepetitionDetector | None = None
+        if record.request.stream and record.request.hints.cut_repetition:
+            self._repetition = RepetitionDetector()
         self._open = True
 
     @property
@@ -152,6 +161,11 @@ class Answer:
     def usage(self) -> Usage | None:
         """Tokens of the answer, once the upstream has reported them."""
         return self.running.result.usage
+
+    @property
+    def left_out_events(self) -> int:
+        """Malformed events of the stream that were left out, so that text may be missing."""
+        return self.running.exchange.left_out_events
 
     @property
     def cost_nano(self) -> int:
@@ -231,6 +245,11 @@ class Answer:
             self._notify_observer(complete=True)
             return None
         update_attempt_result(self.running.result, batch)
+        if self._repetition is not None and self._repetition.repeats(batch.chunks):
+            repeated = UpstreamFailure(FailureKind.REPETITION, REPETITION_MESSAGE)
+            self._report_failure(repeated)
+            self._abandon(502, str(repeated.kind))
+            raise repeated
         return self._observe(batch)
 
     async def _read(self) -> ChunkBatch | None:
@@ -238,10 +257,12 @@ class Answer:
         try:
             return await self.running.exchange.next()
         except UpstreamFailure as failure:
-            now = self.record.dependencies.ledger.clock.monotonic()
-            words = describe_failure(failure)
-            self.running.report.fail(classify(failure), words, now, failure.retry_after)
+            self._report_failure(failure)
             raise
+
+    def _report_failure(self, failure: UpstreamFailure) -> None:
+        now, words = self.record.dependencies.ledger.clock.monotonic(), describe_failure(failure)
+        self.running.report.fail(classify(failure), words, now, failure.retry_after)
 
     def take_over(self, other: "Answer") -> None:
         """Go on with what another attempt answers; the own one is settled."""

@@ -9,7 +9,7 @@ from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import RequestRecord
 from sophia.serving.attempts.dispatch import Deployment
-from sophia.serving.attempts.failure_table import Action, classify
+from sophia.serving.attempts.failure_table import TOO_LONG_ROW, Action, classify
 from sophia.serving.attempts.health import Target
 
 MAX_WAIT_SECONDS = 10.0
@@ -84,6 +84,8 @@ class Chain:
             self._left.insert(0, target)
             return True
         row = classify(failure)
+        if row.number == TOO_LONG_ROW:
+            self._keep_longer(target)
         if row.action is Action.AGAIN:
             wait = failure.retry_after
             if wait is None and not failure.sent:
@@ -107,6 +109,18 @@ class Chain:
         self._again.clear()
         self._left = [target]
         return wait
+
+    def _keep_longer(self, target: ChainTarget) -> None:
+        """Leave out the targets whose context is no longer than that of `target`."""
+        find = self._record.knowledge.find
+        known = find(target.attempt.model)
+        least = 0 if known is None else known.context_length
+        longer = [
+            each
+            for each in self._left
+            if (model := find(each.attempt.model)) is not None and model.context_length > least
+        ]
+        self._left = longer or self._left
 
     def _may_repeat(self) -> bool:
         return self._retries.take(self._record.dependencies.ledger.clock.monotonic())

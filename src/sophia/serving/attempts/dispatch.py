@@ -63,3 +63,4 @@ class AttemptDependencies:
     sinks: tuple[Sink, ...] = ()
     health: HealthBook = field(default_factory=HealthBook)
     retries: RetryBudget = field(default_factory=RetryBudget)
+    hedges: RetryBudget = field(default_factory=lambda: RetryBudget(share=0.05, floor=1.0))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,9 @@ from sophia.core.ports import DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.routing.quotes import build_spend_limit, quote_model
 from sophia.routing.types import Attempt
+from sophia.serving.attempts.adapt import adapt_fields
 from sophia.serving.attempts.answer import (
+    REPETITION_MESSAGE,
     Answer,
     RequestRecord,
     RunningAttempt,
@@ -25,6 +27,8 @@ from sophia.serving.attempts.answer import (
 from sophia.serving.attempts.chain import Chain, ChainTarget, remaining_seconds
 from sophia.serving.attempts.failure_table import Action, classify, describe_failure
 from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error, build_caller_error
+from sophia.serving.attempts.race import race
+from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
 
 MIN_CONTENT_SHARE = 1 / 6
@@ -68,7 +72,7 @@ async def run_attempts(
             ) from error
         record.upstream = target.deployment.upstream
         try:
-            return await run.run(reservation, last=chain.is_last)
+            return await _run_or_race(record, scope, chain, run, reservation)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             if chain.add_failure(target, failure):
@@ -77,6 +81,34 @@ async def run_attempts(
             if classify(failure).action is Action.TELL:
                 raise _close_with_error(record, build_caller_error(failed)) from failure
     raise _close_with_error(record, build_attempts_error(failed))
+
+
+async def _run_or_race(
+    record: RequestRecord,
+    scope: BudgetScope,
+    chain: Chain,
+    run: "_AttemptRun",
+    reservation: Reservation,
+) -> Answer:
+    """Return the answer of `run`, or of the next target where the caller hedges and it is late."""
+    attempt, parts = run.run(reservation, last=chain.is_last), record.dependencies
+    if not (record.request.hints.hedge and record.request.stream):
+        return await attempt
+    late = parts.health.late_first_content(run.target, run.spec.prompt_tokens)
+    if late is None:
+        return await attempt
+
+    def start_second() -> Awaitable[Answer] | None:
+        if not parts.hedges.take(parts.ledger.clock.monotonic()):
+            return None
+        target = chain.next()
+        return None if target is None else run_attempts(record, scope, (target.attempt,))
+
+    parts.hedges.add_request()
+    answer = await race(record, attempt, late, start_second)
+    if answer.running.reservation is not reservation and run.failure is not None:
+        record.outcomes.append(run.settle_failure(reservation, run.failure))
+    return answer
 
 
 async def _next_target(chain: Chain) -> ChainTarget | None:
@@ -129,6 +161,12 @@ class _AttemptRun:
         self._exchange: DispatchedCall | None = None
         self._result = AttemptResult()
         self._upstream = target.deployment.upstream
+        fields = request.fields if fields is None else fields
+        if attempt.model != plan.attempts[0].model or plan.policy != "named":
+            fields, notes = adapt_fields(fields, model)
+            record.adapted += [note for note in notes if note not in record.adapted]
+        self.target = target.key
+        self.failure: UpstreamFailure | None = None
         self.report = parts.health.begin(
             target.key, parts.ledger.clock.monotonic(), plan.features.prompt_tokens
         )
@@ -143,7 +181,7 @@ class _AttemptRun:
             request_id=encode_id("req", request.id),
             endpoint=request.endpoint,
             model=record.decision.upstream_ids.get(attempt.model, target.deployment.served_as),
-            fields=request.fields if fields is None else fields,
+            fields=fields,
             stream=request.stream,
             deadlines=_remaining_deadlines(record, target),
             max_tokens=attempt.max_tokens,
@@ -173,10 +211,15 @@ class _AttemptRun:
         """
         try:
             return await self._dispatch(reservation, last=last)
-        except UpstreamFailure:
+        except UpstreamFailure as failure:
+            self.failure = failure
             raise
         except CancelledBeforeSending:
-            self._record.finish(self._release_unsent(reservation), 499, "client_gone")
+            outcome = self._release_unsent(reservation)
+            if self._record.is_raced:
+                self._record.outcomes.append(outcome)
+            else:
+                self._record.finish(outcome, 499, "client_gone")
             raise
         except asyncio.CancelledError:
             self._abandon(reservation, 499, "client_gone")
@@ -200,6 +243,8 @@ class _AttemptRun:
             result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
         elif not last and result.finish_reason == "stop":
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
+        if not (last or self._record.request.stream) and self._repeats(buffered):
+            raise UpstreamFailure(FailureKind.REPETITION, REPETITION_MESSAGE)
         running = RunningAttempt(
             reservation=reservation,
             upstream=self._upstream,
@@ -209,6 +254,11 @@ class _AttemptRun:
             report=self.report,
         )
         return Answer(self._record, running)
+
+    def _repeats(self, buffered: deque[ChunkBatch]) -> bool:
+        if not self._record.request.hints.cut_repetition:
+            return False
+        return RepetitionDetector().repeats([chunk for batch in buffered for chunk in batch.chunks])
 
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
         """Settle a failed attempt at its cost, as far as that is known."""
@@ -238,9 +288,11 @@ class _AttemptRun:
         self._result.failure = cause
         if self._exchange is not None:
             self._exchange.close()
-        finish = partial(self._record.finish, status=status, error_type=cause)
-        reconciler = self._record.dependencies.reconciler
-        reconciler.schedule(self._upstream, reservation, self._result, finish)
+        record = self._record
+        finish = partial(record.finish, status=status, error_type=cause)
+        on_settled = record.outcomes.append if record.is_raced else finish
+        reconciler = record.dependencies.reconciler
+        reconciler.schedule(self._upstream, reservation, self._result, on_settled)
 
 
 def _remaining_deadlines(record: RequestRecord, target: ChainTarget) -> Deadlines:

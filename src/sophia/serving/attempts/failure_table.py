@@ -12,6 +12,7 @@ from msgspec import Struct
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 NO_CAPACITY_STATUSES = frozenset({429, 503, 529})
+TOO_LONG_ROW = 18
 IN_FLIGHT_BUDGET = "openrouter_in_flight_budget"
 
 _CALLER_FAULT_STATUSES = frozenset({400, 412, 422})

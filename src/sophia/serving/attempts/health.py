@@ -173,12 +173,13 @@ class HealthBook:
         usual = math.exp(min(health.log_first_content + spread, 12.0))
         return min(1.5 * usual * _stretch(prompt_tokens), most)
 
-    def typical_first_content(self, target: Target, prompt_tokens: int) -> float:
-        """Return the median seconds to the first content; 0 until there are enough answers."""
+    def late_first_content(self, target: Target, prompt_tokens: int) -> float | None:
+        """Return the seconds by which 95 of 100 answers begin; None until there are enough."""
         health = self._targets.get(target)
         if health is None or health.first_contents < _MIN_FIRST_CONTENTS:
-            return 0.0
-        return math.exp(min(health.log_first_content, 12.0)) * _stretch(prompt_tokens)
+            return None
+        spread = 1.645 * math.sqrt(health.first_content_variance)
+        return math.exp(min(health.log_first_content + spread, 12.0)) * _stretch(prompt_tokens)
 
     def count_success(
         self, target: Target, wait: float | None, prompt_tokens: int, started: float

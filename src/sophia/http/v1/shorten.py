@@ -1,0 +1,57 @@
+"""Middle-out: a conversation that is too long loses turns from its middle, as the caller asked."""
+
+from typing import Any
+
+import msgspec
+
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_MESSAGE = 4
+_SYSTEM_ROLES = ("system", "developer")
+
+
+def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
+    """Return a body of about `max_tokens` at most, and the number of messages left out.
+
+    System messages, the first turn and as many of the last turns as fit stay; a tool call and its
+    results stay or go together. None when even the last turn does not fit, or nothing needs to go.
+    """
+    fields: dict[str, Any] = msgspec.json.decode(body)
+    groups = _group_messages(fields["messages"])
+    fixed = [group for group in groups if group[0].get("role") in _SYSTEM_ROLES]
+    turns = [group for group in groups if group not in fixed]
+    if not turns:
+        return None
+    others = {name: value for name, value in fields.items() if name != "messages"}
+    left = max_tokens - _count_tokens(others) - sum(map(_count_tokens, fixed))
+    left -= _count_tokens(turns[-1])
+    if left < 0:
+        return None
+    first = turns[:1] if len(turns) > 1 and _count_tokens(turns[0]) <= left else []
+    left -= sum(map(_count_tokens, first))
+    last = [turns[-1]]
+    for group in reversed(turns[len(first) : -1]):
+        left -= _count_tokens(group)
+        if left < 0:
+            break
+        last.insert(0, group)
+    kept = [message for group in (*fixed, *first, *last) for message in group]
+    dropped = len(fields["messages"]) - len(kept)
+    if not dropped:
+        return None
+    return msgspec.json.encode({**fields, "messages": kept}), dropped
+
+
+def _group_messages(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the messages with each tool's result beside the call that it answers."""
+    groups: list[list[dict[str, Any]]] = []
+    for message in messages:
+        is_result = message.get("role") in ("tool", "function")
+        if groups and is_result and groups[-1][0].get("role") not in _SYSTEM_ROLES:
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+    return groups
+
+
+def _count_tokens(value: object) -> int:
+    return len(msgspec.json.encode(value)) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE

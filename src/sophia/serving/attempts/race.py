@@ -1,0 +1,57 @@
+"""Race of two attempts at one request: whichever begins first answers (hedging).
+
+As in Dean and Barroso, The Tail at Scale (2013): a second request only once the first is later
+than most.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+from sophia.serving.attempts.answer import Answer, RequestRecord
+
+LOST = "hedge"
+
+
+async def race(
+    record: RequestRecord,
+    first: Coroutine[None, None, Answer],
+    seconds: float,
+    second: Callable[[], Awaitable[Answer] | None],
+) -> Answer:
+    """Return the first answer; after `seconds` without one `second` starts, if it returns any.
+
+    The loser is cancelled and settled. When both fail, the failure of the first is raised.
+    """
+    record.muted = record.is_raced = True
+    tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(first)]
+    try:
+        await asyncio.wait(tasks, timeout=seconds)
+        if not tasks[0].done() and (other := second()) is not None:
+            tasks.append(asyncio.ensure_future(other))
+        return await _find_winner(tasks)
+    except asyncio.CancelledError:
+        await _cancel(tasks)
+        record.muted = False
+        record.close(499, "client_gone")
+        raise
+    finally:
+        record.muted = record.is_raced = False
+
+
+async def _find_winner(tasks: Sequence["asyncio.Future[Answer]"]) -> Answer:
+    running = set(tasks)
+    while running:
+        done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task in done and task.exception() is None:
+                await _cancel([each for each in tasks if each is not task])
+                return task.result()
+    return tasks[0].result()
+
+
+async def _cancel(tasks: Sequence["asyncio.Future[Answer]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Answer):
+            result.reject(LOST)
