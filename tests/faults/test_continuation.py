@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway import SHORT, Answer, Gateway, Start
 from sophia.config import BudgetSettings, UpstreamModelSettings, UpstreamSettings
-from sophia.serving.attempts import health
 from sophia.serving.attempts.overlap import MIN_OVERLAP, OverlapFilter
+from sophia.serving.attempts.targets import health
 
 ONE, TWO = "own/one", "own/two"
 TEXT = "".join(

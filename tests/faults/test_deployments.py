@@ -9,7 +9,7 @@ from stage import check_clean
 from gateway import NEMO, BrokenUpstream, Gateway, Start
 from sophia.config import UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptedUpstream, ScriptStep
-from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
+from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByModel
 
 LOCAL = "local/large"
 

@@ -11,7 +11,7 @@ from gateway import FLASH, KNOWN_POOL, MINI, NEMO, SHORT, Gateway, Start
 from sophia.cli.commands.models_live import show_health
 from sophia.config import RoutingSettings
 from sophia.sandbox import ScriptStep
-from sophia.serving.attempts import health
+from sophia.serving.attempts.targets import health
 
 STREAMS = pytest.mark.parametrize("stream", [False, True])
 DOWN = ScriptStep(status=503)

@@ -10,7 +10,7 @@ from feedback_traffic import QUESTION, SOON, read_history, replayed, rolled_back
 from gateway import NEMO, Gateway, ServerKind, Start
 from sophia.cli.commands import models, policy
 from sophia.sandbox import ScriptStep
-from sophia.serving.attempts import health
+from sophia.serving.attempts.targets import health
 from sophia.tenants.keys import parse_key_id
 
 

@@ -8,7 +8,7 @@ import pytest
 from gateway import BrokenUpstream, Gateway
 from sophia.core.events import Settled
 from sophia.jobs.timer import run_every
-from sophia.serving.attempts.dispatch import UpstreamsByModel
+from sophia.serving.attempts.targets.dispatch import UpstreamsByModel
 
 
 class _Broken:

@@ -20,7 +20,7 @@ from sophia.core.money import nano_from_usd
 from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 from sophia.routing.types import decode_plan
 from sophia.sandbox import ScriptStep
-from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
+from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByModel
 from sophia.serving.judging.judge import JUDGE_ACCOUNT
 from sophia.tenants.budget import day_window
 

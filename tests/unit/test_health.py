@@ -5,8 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.serving.attempts.failure_table import FAILURE_TABLE, FailureRow, HealthEffect, classify
-from sophia.serving.attempts.health import (
+from sophia.serving.attempts.targets.failure_table import (
+    FAILURE_TABLE,
+    FailureRow,
+    HealthEffect,
+    classify,
+)
+from sophia.serving.attempts.targets.health import (
     CLOSED_SECONDS,
     FAILURES_IN_A_ROW,
     MAX_CLOSED_SECONDS,

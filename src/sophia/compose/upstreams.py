@@ -24,7 +24,7 @@ from sophia.config import (
 )
 from sophia.core.errors import ConfigError
 from sophia.sandbox.process import SandboxProcess
-from sophia.serving.attempts.dispatch import Deployment, UpstreamsByModel
+from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByModel
 
 log = logging.getLogger("sophia.upstreams")
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sophia.routing.bandit.performance.latency import SpeedPrior
 from sophia.serving.admission import Admission
-from sophia.serving.attempts.dispatch import AttemptDependencies
 from sophia.serving.attempts.observer import ObserverFactory
+from sophia.serving.attempts.targets.dispatch import AttemptDependencies
 from sophia.serving.cascade_config import NO_CHECKS, CascadeConfig
 from sophia.serving.knowledge import Knowledge
 from sophia.serving.learned.routing import LearnedRouting

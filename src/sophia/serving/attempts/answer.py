@@ -13,12 +13,12 @@ from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import RUBRIC_FINISH, AttemptOutcome
 from sophia.routing.bandit.arms import build_call_mode
 from sophia.routing.types import Attempt
-from sophia.serving.attempts.dispatch import AttemptDependencies
-from sophia.serving.attempts.failure_table import classify, describe_failure
-from sophia.serving.attempts.health import HealthReport
 from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
 from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, Reservation
+from sophia.serving.attempts.targets.dispatch import AttemptDependencies
+from sophia.serving.attempts.targets.failure_table import classify, describe_failure
+from sophia.serving.attempts.targets.health import HealthReport
 from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Decision, Request
 

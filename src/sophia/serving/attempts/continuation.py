@@ -14,16 +14,16 @@ from sophia.core.money import TOKENS_PER_PRICE_UNIT
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord
 from sophia.serving.attempts.failover import run_attempts
-from sophia.serving.attempts.failure_table import describe_failure
 from sophia.serving.attempts.overlap import OverlapFilter
 from sophia.serving.attempts.reservation import BudgetScope
+from sophia.serving.attempts.targets.failure_table import describe_failure
 from sophia.serving.request import Request
 
 _MIN_ANSWER_TOKENS = 16
 _CHARS_PER_TOKEN = 4
 
 
-class _Delta(Struct, frozen=True):
+class _Delta(Struct, frozen=True, kw_only=True):
     content: str | None = None
     tool_calls: Raw | None = None
     function_call: Raw | None = None
@@ -55,7 +55,7 @@ def can_be_continued(request: Request) -> bool:
 
 
 class Continuation:
-    """What a caller has received of one stream, and how to go on with it.
+    """Text that a caller has received of one stream, and the way to go on with it.
 
     The text so far is sent as the last message of the assistant, which most models take as the
     beginning of their answer; what the continuation repeats of it is left out. Never after a

@@ -24,12 +24,16 @@ from sophia.serving.attempts.answer import (
     RunningAttempt,
     update_attempt_result,
 )
-from sophia.serving.attempts.chain import Chain, ChainTarget, remaining_seconds
-from sophia.serving.attempts.failure_table import Action, classify, describe_failure
-from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error, build_caller_error
 from sophia.serving.attempts.race import race
 from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
+from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
+from sophia.serving.attempts.targets.failure_table import Action, classify, describe_failure
+from sophia.serving.attempts.targets.failures import (
+    FailedAttempt,
+    build_attempts_error,
+    build_caller_error,
+)
 
 MIN_CONTENT_SHARE = 1 / 6
 """Least part of the deadline of the first content that a target with fast answers gets."""

@@ -14,8 +14,8 @@ from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord
 from sophia.serving.attempts.choices import AnswerChoice, parse_choices
 from sophia.serving.attempts.failover import run_attempts
-from sophia.serving.attempts.failures import FailedAttempt, build_attempts_error
 from sophia.serving.attempts.reservation import BudgetScope
+from sophia.serving.attempts.targets.failures import FailedAttempt, build_attempts_error
 from sophia.serving.cascade.checks import CheckResult, check_answer, parse_requirements
 from sophia.serving.cascade.escalation import EscalationSelector
 from sophia.serving.cascade_config import AnswerScorer

@@ -8,9 +8,9 @@ from itertools import accumulate
 from sophia.core.ports import Sink, Upstream
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Plan
-from sophia.serving.attempts.health import HealthBook, RetryBudget, Target
 from sophia.serving.attempts.reconcile import Reconciler
 from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
+from sophia.serving.attempts.targets.health import HealthBook, RetryBudget, Target
 
 DEPLOYMENT_STREAM = 7
 

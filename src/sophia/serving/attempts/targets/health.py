@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from sophia.core.bounded import BoundedDict
-from sophia.serving.attempts.failure_table import FailureRow, HealthEffect
+from sophia.serving.attempts.targets.failure_table import FailureRow, HealthEffect
 
 FAILURES_IN_A_ROW = 5
 MIN_SUCCESS, MIN_SAMPLES = 0.5, 20

@@ -8,9 +8,9 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import RequestRecord
-from sophia.serving.attempts.dispatch import Deployment
-from sophia.serving.attempts.failure_table import TOO_LONG_ROW, Action, classify
-from sophia.serving.attempts.health import Target
+from sophia.serving.attempts.targets.dispatch import Deployment
+from sophia.serving.attempts.targets.failure_table import TOO_LONG_ROW, Action, classify
+from sophia.serving.attempts.targets.health import Target
 
 MAX_WAIT_SECONDS = 10.0
 """Longest wait before the same target is asked again."""
