@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -205,3 +206,39 @@ def test_a_change_of_the_tables_needs_a_migration() -> None:
     ]
     digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
     assert digest[:16] == "409eddffe96f4482", "add a migration, then put the new digest here"
+
+
+async def test_a_writer_that_hangs_refuses_until_it_answers(folder: Path) -> None:
+    """As on a disk that does not answer: nothing waits for it, and nothing is lost."""
+    writer = GroupCommit(folder / "sophia.db", silence_s=1)
+    released = threading.Event()
+    writer._connection.create_function("hang", 0, released.wait)
+    sql = "INSERT INTO keys (id, digest, name, scope, created_ms) VALUES (?, 'd', 'n', 's', 1)"
+    writer.defer(sql.replace("'d'", "hang()"), ("hung",))
+    with pytest.raises(Unavailable, match="not answered"):
+        await asyncio.wait_for(writer.write(sql, ("kept",)), 5)
+    with pytest.raises(Unavailable, match="not answered"):
+        writer.write(sql, ("refused",))
+    writer.defer(sql, ("deferred",))
+    released.set()
+    await writer.flush()
+    assert writer.problem == "" and writer.depth == 0
+    await writer.close()
+    database = load_sqlite().connect(str(folder / "sophia.db"))
+    assert {row[0] for row in database.execute("SELECT id FROM keys")} == {
+        "hung",
+        "kept",
+        "deferred",
+    }
+    database.close()
+
+
+async def test_a_row_that_comes_twice_at_once_is_kept_once(folder: Path) -> None:
+    writer = GroupCommit(folder / "sophia.db")
+    sql = "INSERT INTO keys (id, digest, name, scope, created_ms) VALUES (?, 'd', 'n', 's', 1)"
+    async with asyncio.timeout(3):
+        twice = [writer.write(sql, ("k",)), writer.write(sql, ("k",))]
+        await asyncio.gather(*twice, return_exceptions=True)
+        await writer.flush()
+    assert writer.depth == 0
+    await writer.close()

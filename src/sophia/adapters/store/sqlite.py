@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
+from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, open_ledger_connection
+from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS, first_id_at
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -70,9 +72,10 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         migrate(path)
+        self._path = path
         # Before the writer's thread: two connections that both turn a new file to WAL can lock out.
-        self._reader = open_ledger_connection(path)
-        self._reader.execute("PRAGMA query_only=ON")
+        self._reader: Any = self._open_reader()
+        self._read_problem = ""
         self._writer = GroupCommit(path)
         self._read_lock = threading.Lock()
         self._feedback_lock = asyncio.Lock()
@@ -251,8 +254,8 @@ class SqliteStore:
 
     @property
     def problem(self) -> str:
-        """The reason why nothing can be written now, or ""."""
-        return self._writer.problem
+        """The reason why nothing can be written or read now, or ""."""
+        return self._writer.problem or self._read_problem
 
     @property
     def depth(self) -> int:
@@ -262,7 +265,8 @@ class SqliteStore:
     async def close(self) -> None:
         """Write the rows in the queue, then close both connections."""
         await self._writer.close()
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
 
     async def _select(
         self, kind: type[_Row], rest: str = "", values: Sequence[object] = ()
@@ -278,12 +282,32 @@ class SqliteStore:
         return int(rows[0][0])
 
     async def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        def query() -> list[tuple[Any, ...]]:
-            with self._read_lock:
-                rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
-                return rows
+        """Return the rows of a query. Raises Unavailable when the ledger cannot be read."""
+        try:
+            rows = await asyncio.to_thread(self._query, sql, values)
+        except load_sqlite().Error as error:
+            self._read_problem = f"The ledger cannot be read: {error}"
+            raise Unavailable(self._read_problem, retry_after=1) from error
+        self._read_problem = ""
+        return rows
 
-        return await asyncio.to_thread(query)
+    def _open_reader(self) -> Any:
+        connection = open_ledger_connection(self._path)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def _query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            try:
+                rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
+            except load_sqlite().Error:
+                # The next one reads the file again, which may have been repaired meanwhile.
+                self._reader.close()
+                self._reader = None
+                raise
+            return rows
 
 
 def _attempt_id_range(generation_id: str, now: float) -> tuple[int, int]:
