@@ -44,6 +44,9 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     price_headroom_percent: Annotated[int, Meta(ge=0, le=900)] = 25
     """Price margin in percent that a provider may charge above its list price; included in
     reservations."""
+    unknown_hold_minutes: Annotated[float, Meta(ge=0, le=10_080)] = 60.0
+    """Minutes after which the probable cost of a call without a known bill counts as spent; until
+    then it is held, and the upstream is asked for the bill."""
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

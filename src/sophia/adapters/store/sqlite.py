@@ -22,9 +22,11 @@ from sophia.core.rows import (
     AttemptIntent,
     AttemptOutcome,
     Feedback,
+    GenerationNote,
     KeyRow,
     KeySpend,
     LessonRow,
+    OpenAttempt,
     OpenHold,
     UnsettledAttempt,
 )
@@ -36,6 +38,7 @@ _GENERATION_SLACK_S = 900
 
 _TABLES: Mapping[Any, str] = {
     AttemptIntent: "intents",
+    GenerationNote: "generations",
     AttemptOutcome: "outcomes",
     KeyRow: "keys",
     Feedback: "feedback",
@@ -55,12 +58,15 @@ def _insert_sql(kind: Any, *, conflict: str = "ABORT") -> str:
 
 
 _INSERT_INTENT = _insert_sql(AttemptIntent)
+_INSERT_NOTE = _insert_sql(GenerationNote, conflict="IGNORE")
 _INSERT_OUTCOME = (
     _insert_sql(AttemptOutcome)
-    # The first outcome stands, unless it was an estimate and this is the upstream's bill.
+    # The first outcome stands, unless this is the upstream's bill, or time passed without one.
     + " ON CONFLICT (attempt_id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in AttemptOutcome.__struct_fields__)
-    + " WHERE outcomes.cost_source = 'estimated' AND excluded.cost_source = 'upstream'"
+    + " WHERE CASE excluded.cost_source"
+    " WHEN 'upstream' THEN outcomes.cost_source IN ('estimated', 'assumed')"
+    " WHEN 'assumed' THEN outcomes.state = 'unknown' END"
 )
 
 
@@ -83,6 +89,10 @@ class SqliteStore:
     def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
         """Make `intent` durable. Raises Unavailable when the ledger cannot be written."""
         return self._writer.write(_INSERT_INTENT, astuple(intent))
+
+    def note_generation(self, attempt_id: int, generation_id: str) -> None:
+        """Queue an upstream's id of a running attempt; the first one stands."""
+        self._writer.defer(_INSERT_NOTE, (attempt_id, generation_id))
 
     def settle(self, outcome: AttemptOutcome) -> None:
         """Queue an outcome; it becomes durable with the next batch and is never dropped."""
@@ -143,6 +153,20 @@ class SqliteStore:
         )
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
+    async def open_attempts(self) -> Sequence[OpenAttempt]:
+        """Return intents without an outcome, oldest first, with the upstream's id if noted."""
+        rows = await self._read(
+            f"SELECT {_COLUMNS[AttemptIntent]}, generations.generation_id FROM intents"  # noqa: S608
+            " LEFT JOIN generations USING (attempt_id)"
+            " WHERE NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.attempt_id = intents.attempt_id)"
+            " ORDER BY intents.attempt_id"
+        )
+        return [OpenAttempt(AttemptIntent(*row[:-1]), row[-1]) for row in rows]
+
+    async def unknown_attempts(self) -> Sequence[UnsettledAttempt]:
+        """Return outcomes of unknown cost, oldest first."""
+        return await self._select_unsettled("state = 'unknown' ORDER BY attempt_id")
+
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and have no bill, with what is held."""
         rows = await self._read(
@@ -166,16 +190,13 @@ class SqliteStore:
         )
 
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
-        """Return estimates since `since_ms` that have a generation id, newest first."""
+        """Return costs without a bill since `since_ms` that have a generation id, newest first."""
         await self._writer.flush()
-        rows = await self._read(
-            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
-            " JOIN intents USING (attempt_id) WHERE attempt_id >= ?"
-            " AND cost_source = 'estimated' AND generation_id IS NOT NULL"
-            " ORDER BY attempt_id DESC LIMIT 1000",
+        return await self._select_unsettled(
+            "attempt_id >= ? AND cost_source IN ('estimated', 'assumed')"
+            " AND generation_id IS NOT NULL ORDER BY attempt_id DESC LIMIT 1000",
             (first_id_at(since_ms),),
         )
-        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
 
     async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
         """Return the outcome with an upstream's generation id.
@@ -274,6 +295,16 @@ class SqliteStore:
         """Return rows of `kind`; `rest` is the statement after the name of its table."""
         sql = f"SELECT {_COLUMNS[kind]} FROM {_TABLES[kind]} {rest}"  # noqa: S608
         return [kind(*row) for row in await self._read(sql, values)]
+
+    async def _select_unsettled(
+        self, condition: str, values: Sequence[object] = ()
+    ) -> list[UnsettledAttempt]:
+        rows = await self._read(
+            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
+            f" JOIN intents USING (attempt_id) WHERE {condition}",
+            values,
+        )
+        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
 
     async def _sum_cost(self, condition: str, values: Sequence[object]) -> int:
         """Return the known costs of outcomes, in nano-dollars."""

@@ -191,9 +191,11 @@ class _AttemptRun:
         buffered: deque[ChunkBatch] = deque()
         result = self._result
         result.generation_id = exchange.generation_id
+        self._note_generation(reservation)
         has_content = False
         while not has_content and (batch := await exchange.next()) is not None:
             update_attempt_result(result, batch)
+            self._note_generation(reservation)
             buffered.append(batch)
             has_content = batch.has_content
         if has_content:
@@ -209,6 +211,10 @@ class _AttemptRun:
             report=self.report,
         )
         return Answer(self._record, running)
+
+    def _note_generation(self, reservation: Reservation) -> None:
+        if self._upstream.can_fetch_usage:
+            reservation.note_generation(self._result.generation_id)
 
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
         """Settle a failed attempt at its cost, as far as that is known."""
