@@ -22,6 +22,7 @@ QUIET = {
     "SOPHIA_CATALOGUE_REFRESH_HOURS": "0",
     "SOPHIA_LEARNING_ENABLED": "false",
     "OPENROUTER_API_KEY": "sk-or-test",
+    "SOPHIA_SERVER_LINGER_S": "0",
     "PATH": "/usr/bin:/bin",
 }
 

@@ -176,10 +176,11 @@ class _AttemptRun:
         except UpstreamFailure:
             raise
         except CancelledBeforeSending:
-            self._record.finish(self._release_unsent(reservation), 499, "client_gone")
+            status, cause = self._record.dependencies.cancellation
+            self._record.finish(self._release_unsent(reservation, cause), status, cause)
             raise
         except asyncio.CancelledError:
-            self._abandon(reservation, 499, "client_gone")
+            self._abandon(reservation, *self._record.dependencies.cancellation)
             raise
         except BaseException:
             # Our own mistake: the upstream may bill all the same.
@@ -232,10 +233,10 @@ class _AttemptRun:
             return reservation.close_unknown(result)
         return reservation.release(result)
 
-    def _release_unsent(self, reservation: Reservation) -> AttemptOutcome:
-        """Settle an attempt of which nothing was sent when the caller left."""
+    def _release_unsent(self, reservation: Reservation, cause: str) -> AttemptOutcome:
+        """Settle an attempt of which nothing was sent when it was cancelled."""
         self.report.drop()
-        self._result.failure = "client_gone"
+        self._result.failure = cause
         return reservation.release(self._result)
 
     def _abandon(self, reservation: Reservation, status: int, cause: str) -> None:
