@@ -151,9 +151,9 @@ class Client:
         head += f"Content-Length: {len(body)}\r\n\r\n"
         return await self.raw(head.encode("latin-1") + body)
 
-    async def raw(self, data: bytes, *, head_only: bool = False) -> Answer:
-        """Send bytes and read one answer to its end."""
-        answer = Answer()
+    async def raw(self, data: bytes, answer: Answer | None = None) -> Answer:
+        """Send bytes and read one answer to its end, into `answer` as it comes."""
+        answer = answer or Answer()
         async with self.connection(data) as reader:
             parser = httptools.HttpResponseParser(answer)
             try:

@@ -181,7 +181,11 @@ def _build_sophia(
         "sophia",
         port,
         command,
-        environment={"OPENROUTER_API_KEY": "sk-or-mock", "OPENROUTER_BASE_URL": _upstream_url(tls)},
+        environment={
+            "OPENROUTER_API_KEY": "sk-or-mock",
+            "OPENROUTER_BASE_URL": _upstream_url(tls),
+            "SOPHIA_SERVER_LINGER_S": "0",
+        },
         model=model,
         headers=(f"Authorization: Bearer {key}",),
         seed=SOPHIA_SEED,

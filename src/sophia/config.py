@@ -30,8 +30,12 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     more than its share."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call Sophia from a browser, or `*` for all; none by default."""
+    linger_s: Annotated[float, Meta(ge=0, le=86400)] = 5.0
+    """Seconds after SIGTERM for which new requests are still served, while `/health/ready` is 503:
+    the time that a load balancer needs to notice. Ctrl-C does not wait."""
     drain_s: Seconds = 30.0
-    """Seconds that running requests get to finish when Sophia stops."""
+    """Seconds that running requests get to finish when Sophia stops; then they end with an
+    error."""
 
 
 class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +48,9 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     price_headroom_percent: Annotated[int, Meta(ge=0, le=900)] = 25
     """Price margin in percent that a provider may charge above its list price; included in
     reservations."""
+    unknown_hold_minutes: Annotated[float, Meta(ge=0, le=10_080)] = 60.0
+    """Minutes after which the probable cost of a call without a known bill counts as spent; until
+    then it is held, and the upstream is asked for the bill."""
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

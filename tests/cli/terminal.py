@@ -47,7 +47,7 @@ def serving(*command: str, folder: Path, **environment: str) -> Iterator[Iterato
     """Run a server of this package and give the lines that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
-        env=clean_environment() | environment,
+        env=clean_environment() | {"SOPHIA_SERVER_LINGER_S": "0"} | environment,
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from terminal import SOPHIA, Run, clean_environment, serving
 
-QUICK = {"SOPHIA_SANDBOX_SPEED": "0", "SOPHIA_SANDBOX_LOCAL_MODEL": "false"}
+QUICK = {
+    "SOPHIA_SANDBOX_SPEED": "0",
+    "SOPHIA_SANDBOX_LOCAL_MODEL": "false",
+    "SOPHIA_SERVER_LINGER_S": "0",
+}
 
 
 @contextmanager

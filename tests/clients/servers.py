@@ -74,6 +74,7 @@ def gateway(upstream: Upstream, data: Path) -> Iterator[Gateway]:
     """Run Sophia before `upstream`, with its data folder at `data`."""
     environment = {name: value for name, value in os.environ.items() if "SOPHIA" not in name}
     environment |= {"OPENROUTER_API_KEY": "sk-or-test", "OPENROUTER_BASE_URL": upstream.base_url}
+    environment["SOPHIA_SERVER_LINGER_S"] = "0"
     (data / "sophia.yaml").write_text(SETTINGS.format(url=upstream.base_url))
     folder = ["--data-dir", str(data)]
     make_key = [str(SOPHIA), "keys", "create", "--name", "clients", "--json", *folder]

@@ -147,6 +147,21 @@ async def test_a_refused_reservation_says_when_the_next_window_begins(
     assert not await store.open_holds()
 
 
+async def test_a_refused_reservation_says_how_much_is_in_doubt(coordinator: Coordinator) -> None:
+    ledger = Ledger(coordinator=coordinator, store=MemoryStore(), clock=StillClock())
+    scope = BudgetScope("k", 100, "1970-01-01")
+    first = await ledger.reserve(scope, 16, 0, spec(60))
+    assert (ledger.running, ledger.held_nano) == (1, 60)
+    first.close_unknown(AttemptResult())
+    assert (ledger.running, ledger.held_nano, ledger.unknown.nano) == (0, 0, 1)
+    await ledger.reserve(BudgetScope("other", 100, "1970-01-01"), 32, 0, spec(1))
+    with pytest.raises(BudgetExceeded) as caught:
+        await ledger.reserve(scope, 48, 0, spec(100))
+    told = caught.value.message
+    assert "$0.000000001 of the budget is held for calls whose cost is not known yet (1)" in told
+    assert "by 13:00 UTC" in told
+
+
 async def test_a_new_day_has_the_whole_budget_and_yesterdays_bill_stays_with_yesterday(
     coordinator: Coordinator,
 ) -> None:

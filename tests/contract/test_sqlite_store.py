@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from store_rows import DAY, NOW, intent, outcome
 
 from sophia.adapters.store.driver import load_sqlite
@@ -196,6 +198,28 @@ async def test_a_broken_ledger_does_not_keep_the_process_from_ending(tmp_path: P
     await again.close()
 
 
+async def test_a_ledger_of_an_earlier_release_is_migrated(folder: Path) -> None:
+    """It gets the tables of a new one, and its intents without expected costs are read."""
+    path = folder / "sophia.db"
+    tables = "SELECT name, sql FROM sqlite_master WHERE name IN ('generations') ORDER BY name"
+    columns = "SELECT name, type, \"notnull\", pk FROM pragma_table_info('intents')"
+    database = load_sqlite().connect(str(path), isolation_level=None)
+    new = [database.execute(sql).fetchall() for sql in (tables, columns)]
+    database.execute("ALTER TABLE intents DROP COLUMN expected_nano")
+    database.execute("DROP TABLE generations")
+    database.execute("UPDATE alembic_version SET version_num = '0001'")
+    values = (NOW, "k", DAY, "acme/m", "up", 100, 5)
+    database.execute("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", values)
+    store = SqliteStore(path)
+    store.note_generation(NOW, "gen-1")
+    await store.attempts(NOW)
+    (row,) = await store.open_attempts()
+    await store.close()
+    assert row.intent == replace(intent(NOW), plan=None) and row.generation_id == "gen-1"
+    assert [database.execute(sql).fetchall() for sql in (tables, columns)] == new
+    database.close()
+
+
 def test_a_change_of_the_tables_needs_a_migration() -> None:
     """Rows define the tables of new databases; older ones get a change by a migration alone."""
     columns = [
@@ -204,4 +228,40 @@ def test_a_change_of_the_tables_needs_a_migration() -> None:
         for column in table.columns
     ]
     digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
-    assert digest[:16] == "409eddffe96f4482", "add a migration, then put the new digest here"
+    assert digest[:16] == "dc1aab8a908806fa", "add a migration, then put the new digest here"
+
+
+async def test_a_writer_that_hangs_refuses_until_it_answers(folder: Path) -> None:
+    """As on a disk that does not answer: nothing waits for it, and nothing is lost."""
+    writer = GroupCommit(folder / "sophia.db", silence_s=1)
+    released = threading.Event()
+    writer._connection.create_function("hang", 0, released.wait)
+    sql = "INSERT INTO keys (id, digest, name, scope, created_ms) VALUES (?, 'd', 'n', 's', 1)"
+    writer.defer(sql.replace("'d'", "hang()"), ("hung",))
+    with pytest.raises(Unavailable, match="not answered"):
+        await asyncio.wait_for(writer.write(sql, ("kept",)), 5)
+    with pytest.raises(Unavailable, match="not answered"):
+        writer.write(sql, ("refused",))
+    writer.defer(sql, ("deferred",))
+    released.set()
+    await writer.flush()
+    assert writer.problem == "" and writer.depth == 0
+    await writer.close()
+    database = load_sqlite().connect(str(folder / "sophia.db"))
+    assert {row[0] for row in database.execute("SELECT id FROM keys")} == {
+        "hung",
+        "kept",
+        "deferred",
+    }
+    database.close()
+
+
+async def test_a_row_that_comes_twice_at_once_is_kept_once(folder: Path) -> None:
+    writer = GroupCommit(folder / "sophia.db")
+    sql = "INSERT INTO keys (id, digest, name, scope, created_ms) VALUES (?, 'd', 'n', 's', 1)"
+    async with asyncio.timeout(3):
+        twice = [writer.write(sql, ("k",)), writer.write(sql, ("k",))]
+        await asyncio.gather(*twice, return_exceptions=True)
+        await writer.flush()
+    assert writer.depth == 0
+    await writer.close()

@@ -20,6 +20,7 @@ from sophia.core.rows import (
     KeyRow,
     KeySpend,
     LessonRow,
+    OpenAttempt,
     OpenHold,
 )
 from sophia.testing.memory import MemoryStore
@@ -317,6 +318,51 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
     store.settle(mark)
     await store.attempts(NOW)
     assert list(await store.mean_scores()) == [("acme/m", 0.75, 2)]
+
+
+async def test_an_attempt_is_open_until_it_has_an_outcome(store: Store) -> None:
+    """Whatever was sent can be found after a crash, and the first id of it stands."""
+    for number in range(3):
+        await store.reserve(replace(intent(NOW + 16 * number), expected_nano=number))
+    store.note_generation(NOW + 16, "gen-1")
+    store.note_generation(NOW + 16, "gen-2")
+    store.settle(outcome(NOW))
+    await store.attempts(NOW)
+    assert await store.open_attempts() == [
+        OpenAttempt(replace(intent(NOW + 16), expected_nano=1), "gen-1"),
+        OpenAttempt(replace(intent(NOW + 32), expected_nano=2), None),
+    ]
+
+
+async def test_attempts_of_unknown_cost_are_found(store: Store) -> None:
+    rows = [outcome(NOW + 16 * n, state) for n, state in enumerate(("unknown", "settled") * 2)]  # type: ignore[arg-type]
+    for row in rows:
+        await store.reserve(intent(row.attempt_id))
+        store.settle(row)
+    await store.attempts(NOW)
+    unknown = await store.unknown_attempts()
+    assert [(each.outcome, each.upstream) for each in unknown] == [(rows[0], "up"), (rows[2], "up")]
+
+
+async def test_an_assumed_cost_ends_a_doubt_and_only_a_bill_replaces_it(store: Store) -> None:
+    """Time turns what is in doubt into what is spent, once, and never touches a known cost."""
+    guess = replace(outcome(NOW, "unknown", 50, generation="g"), cost_source="estimated")
+    assumed = replace(guess, state="settled", cost_source="assumed")
+    await store.reserve(intent(NOW))
+    for row in (guess, assumed, replace(assumed, cost_nano=60), guess):
+        store.settle(row)
+    assert await store.attempts(NOW) == [assumed]
+    assert await store.open_holds() == [] and await store.unknown_attempts() == []
+    assert await store.spend_by_key(DAY) == [KeySpend("k", DAY, 50)]
+    assert [each.outcome for each in await store.unsettled_attempts(0)] == [assumed]
+    bill = outcome(NOW, "settled", 7)
+    store.settle(bill)
+    store.settle(assumed)
+    assert await store.attempts(NOW) == [bill]
+    known = replace(outcome(NOW + 16, cost=9), cost_source="estimated")
+    store.settle(known)
+    store.settle(replace(known, cost_nano=10, cost_source="assumed"))
+    assert await store.attempts(NOW + 16) == [known]
 
 
 @pytest.mark.parametrize("state", ["unknown", "settled"])

@@ -48,6 +48,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         "SOPHIA_DATA_DIR": str(folder / "data"),
         "SOPHIA_SANDBOX_LOCAL_MODEL": "false",
         "SOPHIA_SANDBOX_SPEED": "0",
+        "SOPHIA_SERVER_LINGER_S": "0",
         "NO_PROXY": "localhost,127.0.0.1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -550,12 +550,7 @@ IDS = [(each.number, stream) for each in FAILURE_TABLE for stream in (False, Tru
     ids=lambda value: str(value) if type(value) is int else ("stream" if value else "whole"),
 )
 async def test_a_row_is_handled_as_the_table_says(
-    number: int,
-    stream: bool,
-    start: Start,
-    tmp_path: Path,
-    migrated: Path,
-    up: ScriptedUpstream,
+    number: int, stream: bool, start: Start, tmp_path: Path, migrated: Path, up: ScriptedUpstream
 ) -> None:
     RESULTS[number, stream] = False
     await CASES[number](World(start, tmp_path, migrated, up), stream)
@@ -570,5 +565,3 @@ def test_the_page_shows_these_results() -> None:
     if os.environ.get("FAILURES") == "record":
         PAGE.write_text(page)
     assert page == PAGE.read_text(), "run `make failures`"
-
-

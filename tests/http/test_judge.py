@@ -309,7 +309,7 @@ async def test_judging_by_nobody_is_refused_at_start(start: Start, models: tuple
 
 
 async def test_a_kill_in_mid_judgement_loses_no_bill(start: Start, up: Any, server: str) -> None:
-    """What was held before dispatch stays charged to the key and to the judges' purse."""
+    """The probable cost stays charged to the key and to the judges' purse."""
     async with start() as gateway:
         folder = gateway.folder
     up.script(NOVA, ScriptStep(no_answer="hang"))
@@ -351,7 +351,7 @@ async def test_a_kill_in_mid_judgement_loses_no_bill(start: Start, up: Any, serv
         await process.wait()
     connection = load_sqlite().connect(str(folder / "sophia.db"))
     ((held,),) = connection.execute(
-        "SELECT held_nano FROM intents WHERE attempt_id & 15 = 15"
+        "SELECT MIN(expected_nano, held_nano) FROM intents WHERE attempt_id & 15 = 15"
         " AND attempt_id NOT IN (SELECT attempt_id FROM outcomes)"
     ).fetchall()
     connection.close()

@@ -137,7 +137,7 @@ def serving(binaries: Path, folder: Path) -> Iterator[str]:
     """Serve in `folder`; yield the start text up to its last hint."""
     command = [str(binaries / "sophia"), "serve", "--port", "0"]
     log = folder / "log"
-    unbuffered = {"PYTHONUNBUFFERED": "1"}
+    unbuffered = {"PYTHONUNBUFFERED": "1", "SOPHIA_SERVER_LINGER_S": "0"}
     with (
         log.open("w") as errors,
         subprocess.Popen(

@@ -28,7 +28,7 @@ class LocalCoordinator:
             raise BudgetExceeded(
                 f"This key's budget of {format_usd(limit or 0)} for {window} has "
                 f"{format_usd(balance.remaining(limit) or 0)} left "
-                f"({format_usd(balance.held)} is held for requests that are running); "
+                f"({format_usd(balance.held)} is held); "
                 f"this request may cost {format_usd(amount)}. Raise the key's daily "
                 "budget, lower max_tokens, or wait for the next day (UTC)."
             )

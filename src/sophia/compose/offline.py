@@ -32,6 +32,7 @@ from sophia.learning.online.policy import OnlineSettings
 from sophia.learning.priors.book import build_priors_reader
 from sophia.learning.priors.task_quality import build_quality_prior
 from sophia.learning.snapshots import SnapshotRetention
+from sophia.ledger.unknown import UnknownAttempts
 from sophia.routing.bandit.performance.latency import DEFAULT_SPEED, SpeedPrior
 from sophia.routing.types import NO_EXPLORATION
 from sophia.serving.admission import Admission
@@ -169,12 +170,17 @@ async def build_runtime(
 ) -> Runtime:
     """Return a runtime without learning, checks and observers. Raises ConfigError."""
     spends = await store.spend_by_key(day_window(clock.wall()))
-    coordinator = LocalCoordinator(spends, await store.open_holds())
+    ledger = Ledger(
+        coordinator=LocalCoordinator(spends, await store.open_holds()),
+        store=store,
+        clock=clock,
+        unknown=UnknownAttempts(settings.budget.unknown_hold_minutes * 60),
+    )
     return Runtime(
         admission=Admission(settings.server.max_in_flight),
         knowledge=load_knowledge(settings),
         upstreams=connections.by_model,
-        ledger=Ledger(coordinator=coordinator, store=store, clock=clock),
+        ledger=ledger,
         limits=_build_limits(settings),
         reconciler=Reconciler(),
         encode_plan=msgspec.json.Encoder().encode,

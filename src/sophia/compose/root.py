@@ -26,13 +26,14 @@ from sophia.compose.upstreams import Connections, build_webhooks, open_connectio
 from sophia.config import Settings
 from sophia.core.errors import ConfigError
 from sophia.core.ids import IdGenerator
-from sophia.core.money import nano_from_usd
+from sophia.core.money import nano_from_usd, nano_to_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.http.app import App
 from sophia.jobs.calibrate import calibrate_channels
 from sophia.jobs.checkpoint import PolicyCheckpoint, PromptHistoryCheckpoint
 from sophia.jobs.correct_costs import CostCorrection
 from sophia.jobs.heartbeat import EventLoopMonitor
+from sophia.jobs.recover_attempts import recover_attempts
 from sophia.jobs.reload import RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
 from sophia.learning.snapshots import BrokenSnapshot
@@ -105,6 +106,7 @@ async def compose(
         runtime = await build_runtime(settings, connections, store, clock or SystemClock(), sinks)
         runtime.reconciler = Reconciler(reconcile_delays)
         metrics.list_targets = runtime.health.list_figures
+        await recover_attempts(runtime.ledger, connections.by_name)
         sophia = Sophia(
             settings=settings,
             store=store,
@@ -292,8 +294,21 @@ def _start_jobs(sophia: Sophia) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     sophia.closing.push_async_callback(stop)
-    monitor, add_gauge = EventLoopMonitor(), sophia.metrics.add_gauge
+    monitor = EventLoopMonitor()
     sophia.closing.callback(monitor.close)
+    _add_gauges(sophia, monitor)
+
+
+def _add_gauges(sophia: Sophia, monitor: EventLoopMonitor) -> None:
+    add_gauge, ledger = sophia.metrics.add_gauge, sophia.runtime.ledger
+    about = "US dollars held for attempts that run or whose cost is not known yet."
+    add_gauge(
+        "sophia_held_dollars", about, lambda: nano_to_usd(ledger.held_nano + ledger.unknown.nano)
+    )
+    about = "Attempts that run: reserved and not settled."
+    add_gauge("sophia_running_attempts", about, lambda: float(ledger.running))
+    about = "Attempts of unknown cost, held until their bill or for budget.unknown_hold_minutes."
+    add_gauge("sophia_unknown_attempts", about, lambda: float(len(ledger.unknown)))
     about = "Rows waiting to be durable."
     add_gauge("sophia_ledger_queue_rows", about, lambda: float(sophia.store.depth))
     about = "Longest time that the event loop did not turn since the last scrape."
@@ -308,7 +323,7 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
 
     yield _Job(1.0, "reading keys", read_keys)
     correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
-    yield _Job(60.0, "correcting costs", correction, first=5.0)
+    yield _Job(60.0, "settling unknown costs", correction, first=5.0)
     if settings.routing.rules:
         yield _Job(1.0, "reading rules", RulesReload(runtime, Path(settings.routing.rules)))
     if learning is not None:

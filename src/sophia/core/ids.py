@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 _COUNTER_BITS = 14
 _ATTEMPT_BITS = 4
+_COMMAND_BIT = 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
 MAX_ATTEMPTS = (1 << _ATTEMPT_BITS) - 1
 JUDGE_ATTEMPT = MAX_ATTEMPTS
 """Number of the attempt that judges a request's answer later; answers never have it."""
@@ -32,7 +33,12 @@ class IdGenerator:
 
 def build_command_request_id(request_id: int) -> int:
     """Return an id that no server issues, for a command that writes to the same ledger."""
-    return request_id | 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
+    return request_id | _COMMAND_BIT
+
+
+def is_command_attempt(attempt_id: int) -> bool:
+    """Return whether an attempt is of a request with an id from `build_command_request_id`."""
+    return bool(attempt_id & _COMMAND_BIT)
 
 
 def first_id_at(at_ms: int) -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-CostSource = Literal["upstream", "priced", "estimated", "none"]
+CostSource = Literal["upstream", "priced", "estimated", "assumed", "none"]
 AttemptState = Literal["settled", "released", "unknown"]
 RUBRIC_FINISH = "rubric"
 """Finish reason of an attempt that scored an answer instead of giving one."""
@@ -19,6 +19,7 @@ class AttemptIntent(Struct, frozen=True, array_like=True, order=True, gc=False):
     """An attempt about to be dispatched: its maximum cost, and the budget that pays.
 
     Durable before dispatch. The first of a request carries the plan as JSON, without prompt text.
+    Intents of earlier releases have no `expected_nano`.
     """
 
     attempt_id: int
@@ -29,10 +30,25 @@ class AttemptIntent(Struct, frozen=True, array_like=True, order=True, gc=False):
     held_nano: int
     at_ms: int
     plan: bytes | None = None
+    expected_nano: int | None = None
+
+
+class GenerationNote(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """The upstream's id of a running attempt, by which its bill can be found after a crash."""
+
+    attempt_id: int
+    generation_id: str
+
+
+class OpenAttempt(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """An intent without an outcome, and the upstream's id if it was noted."""
+
+    intent: AttemptIntent
+    generation_id: str | None
 
 
 class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """The result of an attempt, by attempt id; the upstream's bill may replace an estimate.
+    """The result of an attempt, by attempt id; the upstream's bill may replace another cost.
 
     `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
     difference is visible. Latencies are in milliseconds.
@@ -103,7 +119,7 @@ class KeySpend(Struct, frozen=True, array_like=True, order=True, gc=False):
 
 
 class OpenHold(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """An attempt in flight, or one whose cost is not known: it stays charged."""
+    """An attempt in flight, or one of unknown cost: it stays charged."""
 
     attempt_id: int
     key_id: str

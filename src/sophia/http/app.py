@@ -12,6 +12,7 @@ from sophia.core.errors import (
     InternalError,
     SophiaError,
     Unauthenticated,
+    Unavailable,
 )
 from sophia.core.ids import IdGenerator, encode_id
 from sophia.http.cors import PREFLIGHT_HEADERS, WriterWithHeaders, allow_origin, is_preflight
@@ -51,6 +52,10 @@ class App:
     idempotent_answers: IdempotentAnswers = field(default_factory=IdempotentAnswers)
     _keys_refreshed_at: float = field(default=float("-inf"), init=False)
     _keys_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    def shutting_down(self) -> Unavailable:
+        """Return the error for a request that is refused or interrupted because Sophia stops."""
+        return Unavailable("Sophia is shutting down; try again.", retry_after=1)
 
     def new_request_id(self) -> str:
         """Return a fresh request id as text, for an answer that has none yet."""
@@ -145,6 +150,11 @@ async def run_handler(
         await find(incoming.method, incoming.path)(app, incoming, reply)
     except SophiaError as error:
         await send_error(reply, error, app.new_request_id())
+    except asyncio.CancelledError:
+        # Otherwise the caller is gone, and there is nobody to answer.
+        if not app.runtime.interrupted:
+            raise
+        await send_error(reply, app.shutting_down(), app.new_request_id())
     except Exception:
         # The border: our own mistake must reach the caller as a clean 500, and the log in full.
         request_id = app.new_request_id()

@@ -106,7 +106,9 @@ class NativeProtocol(HttpToolsProtocol):
             method=self.parser.get_method(), path=path, query=query, headers=self.headers
         )
         chunked = self.parser.get_http_version() == "1.1"
-        keep_alive = chunked and self.parser.should_keep_alive()
+        # While Sophia stops, clients are to come back elsewhere.
+        stays = not self.sophia_app.not_ready_reason()
+        keep_alive = chunked and self.parser.should_keep_alive() and stays
         self.cycle = _RequestCycle(  # type: ignore[assignment] # has what uvicorn reads
             protocol=self, incoming=incoming, keep_alive=keep_alive, chunked=chunked
         )
@@ -142,6 +144,18 @@ class NativeProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and cycle.task is not None:
             cycle.task.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End an idle connection and one whose request has not arrived; others after the answer."""
+        cycle: Any = self.cycle
+        if type(cycle) is not _RequestCycle or cycle.response_complete or cycle.task is not None:
+            super().shutdown()
+            # A request of the ASGI server of which a part is missing.
+            if not self.transport.is_closing() and getattr(cycle, "more_body", False):
+                self.transport.close()
+        else:
+            cycle.response_complete = True
+            self._refuse(self.sophia_app.shutting_down())
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP request."""

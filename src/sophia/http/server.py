@@ -1,4 +1,4 @@
-"""The server: uvicorn with our protocol, and its readiness."""
+"""The server: uvicorn with our protocol, its readiness, and how it stops."""
 
 import asyncio
 import signal
@@ -7,24 +7,31 @@ from types import FrameType
 
 import uvicorn
 
+from sophia.config import ServerSettings
 from sophia.http.app import App
 from sophia.http.asgi import AsgiApp
 from sophia.http.native import build_protocol_class, close_idle_connections
 from sophia.http.routes import Router
 
 _KEEP_ALIVE_SECONDS = 75
+_INTERRUPT_SECONDS = 1.0
+"""Time that interrupted requests get to send their error."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that stops being ready as soon as it is asked to stop."""
+    """A uvicorn server that is not ready as soon as it is asked to stop, and loses no request.
 
-    def __init__(self, app: App, host: str, port: int, drain_s: float) -> None:
+    It lingers after SIGTERM, when it serves as before; then it refuses new requests and lets
+    running ones finish; those that take too long end with an error.
+    """
+
+    def __init__(self, app: App, settings: ServerSettings) -> None:
         router = Router()
         super().__init__(
             uvicorn.Config(
                 AsgiApp(app, router),
-                host=host,
-                port=port,
+                host=settings.host,
+                port=settings.port,
                 http=build_protocol_class(app, router),
                 loop="none",
                 lifespan="off",
@@ -33,9 +40,11 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(drain_s),
             )
         )
+        self._app = app
+        self._settings = settings
+        self._stops_at: float | None = None
         app.not_ready_reason = self._not_ready_reason
 
     async def on_tick(self, counter: int) -> bool:
@@ -43,6 +52,8 @@ class Server(uvicorn.Server):
         if counter % 50 == 0:
             now = asyncio.get_running_loop().time()
             close_idle_connections(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
+        if self._stops_at is not None and self._now() >= self._stops_at:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     def bind(self) -> socket.socket:
@@ -65,15 +76,45 @@ class Server(uvicorn.Server):
         return port
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop the server; a second Ctrl-C does not wait for running requests.
+        """Stop the server, after SIGTERM in a while; a second signal waits for no request.
 
         The signal is not passed on: uvicorn would raise it again once the server is down and end
         the process while outcomes and lessons wait to be written.
         """
-        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
-        self.should_exit = True
+        self.force_exit = self._stops_at is not None
+        lingers = sig == signal.SIGTERM and not self.force_exit
+        self._stops_at = self._now() + (self._settings.linger_s if lingers else 0.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, and end every request: by itself, or with an error."""
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
+        drain_end = self._now() + self._settings.drain_s
+        while self._is_busy() and not self.force_exit and self._now() < drain_end:
+            await asyncio.sleep(0.02)
+        self._app.runtime.interrupted = True
+        # Before the requests that wait for them, which then have an answer to send.
+        await self._app.idempotent_answers.close()
+        await asyncio.sleep(0.02)
+        # The second time those whose callers do not read the error.
+        for _ in range(2):
+            for task in tuple(self.server_state.tasks):
+                task.cancel()
+            end = self._now() + _INTERRUPT_SECONDS
+            while self._is_busy() and self._now() < end:
+                await asyncio.sleep(0.02)
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
+
+    def _is_busy(self) -> bool:
+        return bool(self.server_state.tasks or self.server_state.connections)
+
+    def _now(self) -> float:
+        return self._app.runtime.ledger.clock.monotonic()
 
     def _not_ready_reason(self) -> str:
-        if self.should_exit:
+        if self._stops_at is not None:
             return "Sophia is shutting down."
         return "" if self.started else "Sophia is starting."

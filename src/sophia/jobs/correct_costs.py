@@ -1,6 +1,7 @@
-"""Timer that replaces estimated costs by what the upstream billed."""
+"""Timer that replaces unknown and estimated costs by what the upstream billed."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -8,35 +9,70 @@ from msgspec.structs import replace
 from sophia.core.calls import Usage
 from sophia.core.ports import Upstream
 from sophia.core.rows import UnsettledAttempt
+from sophia.ledger.unknown import assume_cost
 from sophia.serving.attempts.reservation import Ledger
+
+_CONCURRENT = 8
+_ASKING_SECONDS = 45.0
+"""Time for the questions of one turn; an upstream that hangs must not keep the others waiting."""
 
 
 @dataclass(slots=True)
 class CostCorrection:
-    """Correction that looks a week back the first time, 15 minutes after that."""
+    """Correction that looks a week back the first time, 15 minutes after that.
+
+    An attempt of unknown cost is asked about as long as it is held; after that its probable cost
+    counts as spent.
+    """
 
     _ledger: Ledger
     _upstreams: Mapping[str, Upstream]
     _lookback_seconds: float = 7 * 86_400.0
 
     async def __call__(self) -> None:
-        """Ask once about each estimated cost, of the upstreams that report costs."""
-        since = self._ledger.clock.wall() - self._lookback_seconds
-        for attempt in await self._ledger.store.unsettled_attempts(int(since * 1000)):
-            upstream = self._upstreams.get(attempt.upstream)
-            if upstream is None or not upstream.can_fetch_usage:
-                continue
+        """Ask once about each cost, of the upstreams that report costs, then end overdue holds."""
+        try:
+            await self._ask_all(await self._list_attempts())
+        finally:
+            self._assume_overdue()
+
+    async def _list_attempts(self) -> list[UnsettledAttempt]:
+        ledger = self._ledger
+        since_ms = int((ledger.clock.wall() - self._lookback_seconds) * 1000)
+        rows = {
+            row.outcome.attempt_id: row for row in await ledger.store.unsettled_attempts(since_ms)
+        }
+        held = {row.outcome.attempt_id: row for row in ledger.unknown if row.outcome.generation_id}
+        return [row for row in (rows | held).values() if self._find_upstream(row) is not None]
+
+    def _find_upstream(self, attempt: UnsettledAttempt) -> Upstream | None:
+        """Return the upstream of an attempt if it reports costs."""
+        upstream = self._upstreams.get(attempt.upstream)
+        return upstream if upstream is not None and upstream.can_fetch_usage else None
+
+    async def _ask_all(self, attempts: Sequence[UnsettledAttempt]) -> None:
+        clock = self._ledger.clock
+        end = clock.monotonic() + _ASKING_SECONDS
+        for start in range(0, len(attempts), _CONCURRENT):
+            if clock.monotonic() > end:
+                return
+            await asyncio.gather(*map(self._ask, attempts[start : start + _CONCURRENT]))
+        self._lookback_seconds = 15 * 60.0
+
+    async def _ask(self, attempt: UnsettledAttempt) -> None:
+        upstream = self._find_upstream(attempt)
+        if upstream is not None:
             usage = await upstream.fetch_usage(attempt.outcome.generation_id or "")
             if usage is not None and usage.cost_nano is not None:
                 self._correct(attempt, usage, usage.cost_nano)
-        self._lookback_seconds = 15 * 60.0
 
     def _correct(self, attempt: UnsettledAttempt, usage: Usage, cost_nano: int) -> None:
         outcome, ledger = attempt.outcome, self._ledger
-        # An unknown cost is still reserved; an estimated one is already counted as spent.
-        is_reserved = outcome.state == "unknown"
-        reserved, counted = (outcome.cost_nano, 0) if is_reserved else (0, outcome.cost_nano)
-        ledger.coordinator.settle(outcome.key_id, outcome.window, reserved, cost_nano - counted)
+        # An unknown cost is held, unless the attempt is another process'; others count as spent.
+        is_unknown = outcome.state == "unknown"
+        held = outcome.cost_nano if ledger.unknown.remove(outcome.attempt_id) else 0
+        counted = 0 if is_unknown else outcome.cost_nano
+        ledger.coordinator.settle(outcome.key_id, outcome.window, held, cost_nano - counted)
         ledger.store.settle(
             replace(
                 outcome,
@@ -47,3 +83,12 @@ class CostCorrection:
                 completion_tokens=usage.completion_tokens,
             )
         )
+
+    def _assume_overdue(self) -> None:
+        """Count the probable cost of attempts as spent that were held long enough."""
+        ledger = self._ledger
+        for outcome in ledger.unknown.overdue(int(ledger.clock.wall() * 1000)):
+            ledger.unknown.remove(outcome.attempt_id)
+            cost = outcome.cost_nano
+            ledger.coordinator.settle(outcome.key_id, outcome.window, cost, cost)
+            ledger.store.settle(assume_cost(outcome))

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from sophia.core.errors import Unavailable
+
 log = logging.getLogger("sophia.jobs")
 
 
@@ -15,6 +17,8 @@ async def run_every(
     while True:
         try:
             await work()
+        except Unavailable as error:
+            log.warning("%s failed; trying again in %s s: %s", name, seconds, error)
         except Exception:
             # The outermost frame of a job: a failure must not prevent the next turn.
             log.exception("%s failed; trying again in %s s", name, seconds)

@@ -1,1 +1,1 @@
-"""Costs of attempts."""
+"""Costs of attempts, known and unknown."""

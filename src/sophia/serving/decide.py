@@ -36,7 +36,7 @@ def decide(runtime: Runtime, request: Request, scope: BudgetScope) -> Decision:
     except BudgetExceeded as error:
         # Waiting helps only where the day's budget is the tighter limit.
         if left is not None and (each is None or left < each):
-            error.retry_after = runtime.ledger.seconds_to_next_window()
+            runtime.ledger.explain_refusal(error, scope)
         raise
 
 

@@ -15,6 +15,7 @@ from sophia.core.rows import (
     KeyRow,
     KeySpend,
     LessonRow,
+    OpenAttempt,
     OpenHold,
     UnsettledAttempt,
 )
@@ -31,6 +32,7 @@ class MemoryStore:
         self._keys: dict[str, KeyRow] = {}
         self._intents: dict[int, AttemptIntent] = {}
         self._outcomes: dict[int, AttemptOutcome] = {}
+        self._generations: dict[int, str] = {}
         self._feedback: dict[str, Feedback] = {}
         self._lessons: dict[int, LessonRow] = {}
 
@@ -40,10 +42,18 @@ class MemoryStore:
             raise Unavailable("The ledger cannot keep up; try again shortly.", retry_after=1)
         self._intents[intent.attempt_id] = intent
 
+    def note_generation(self, attempt_id: int, generation_id: str) -> None:
+        """Store an upstream's id of a running attempt; the first one stands."""
+        self._generations.setdefault(attempt_id, generation_id)
+
     def settle(self, outcome: AttemptOutcome) -> None:
-        """Store an outcome; the first one of an attempt stands, unless it was an estimate."""
+        """Store an outcome; the first stands but for the upstream's bill, or an assumed cost."""
         first = self._outcomes.setdefault(outcome.attempt_id, outcome)
-        if first.cost_source == "estimated" and outcome.cost_source == "upstream":
+        if outcome.cost_source == "upstream":
+            replaces = first.cost_source in ("estimated", "assumed")
+        else:
+            replaces = outcome.cost_source == "assumed" and first.state == "unknown"
+        if replaces:
             self._outcomes[outcome.attempt_id] = outcome
 
     async def keys(self) -> Sequence[KeyRow]:
@@ -114,6 +124,21 @@ class MemoryStore:
                     scores.setdefault(row.model, []).append(feedback.score)
         return [(model, sum(each) / len(each), len(each)) for model, each in scores.items()]
 
+    async def open_attempts(self) -> Sequence[OpenAttempt]:
+        """Return intents without an outcome, oldest first, with the upstream's id if noted."""
+        return [
+            OpenAttempt(self._intents[id], self._generations.get(id))
+            for id in sorted(self._intents.keys() - self._outcomes.keys())
+        ]
+
+    async def unknown_attempts(self) -> Sequence[UnsettledAttempt]:
+        """Return outcomes of unknown cost, oldest first."""
+        return [
+            UnsettledAttempt(row, self._intents[id].upstream)
+            for id, row in sorted(self._outcomes.items())
+            if id in self._intents and row.state == "unknown"
+        ]
+
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and have no bill yet."""
         return [
@@ -132,13 +157,13 @@ class MemoryStore:
         return [self._outcomes[id] for id in ids]
 
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
-        """Return estimates since `since_ms` that have a generation id, newest first."""
+        """Return costs without a bill since `since_ms` that have a generation id, newest first."""
         rows = [
             UnsettledAttempt(row, self._intents[id].upstream)
             for id, row in self._outcomes.items()
             if id >= first_id_at(since_ms)
             and id in self._intents
-            and row.cost_source == "estimated"
+            and row.cost_source in ("estimated", "assumed")
             and row.generation_id is not None
         ]
         return sorted(rows, key=lambda row: -row.outcome.attempt_id)

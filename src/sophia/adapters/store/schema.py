@@ -1,7 +1,7 @@
 """The tables of the store as SQLAlchemy Core metadata, with the columns of their row types.
 
-`intents` and `outcomes` are append-only and keyed by attempt id, which grows with time. A change of
-a row needs a migration.
+`intents`, `generations` and `outcomes` are append-only and keyed by attempt id, which grows with
+time. A change of a row needs a migration.
 """
 
 from typing import Any, get_args, get_type_hints
@@ -19,7 +19,14 @@ from sqlalchemy import (
     Table,
 )
 
-from sophia.core.rows import AttemptIntent, AttemptOutcome, Feedback, KeyRow, LessonRow
+from sophia.core.rows import (
+    AttemptIntent,
+    AttemptOutcome,
+    Feedback,
+    GenerationNote,
+    KeyRow,
+    LessonRow,
+)
 
 _TYPES: dict[type, Any] = {
     int: BigInteger,
@@ -53,6 +60,7 @@ def _add_table(name: str, row: type, **server_defaults: str) -> Table:
 
 _add_table("keys", KeyRow, explores="1")
 _add_table("intents", AttemptIntent)
+_add_table("generations", GenerationNote)
 _add_table("outcomes", AttemptOutcome)
 _add_table("lessons", LessonRow)
 Index("feedback_by_decision", _add_table("feedback", Feedback).c.decision_id)

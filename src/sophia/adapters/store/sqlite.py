@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
+from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.writer import GroupCommit, open_ledger_connection
+from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS, first_id_at
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -20,9 +22,11 @@ from sophia.core.rows import (
     AttemptIntent,
     AttemptOutcome,
     Feedback,
+    GenerationNote,
     KeyRow,
     KeySpend,
     LessonRow,
+    OpenAttempt,
     OpenHold,
     UnsettledAttempt,
 )
@@ -34,6 +38,7 @@ _GENERATION_SLACK_S = 900
 
 _TABLES: Mapping[Any, str] = {
     AttemptIntent: "intents",
+    GenerationNote: "generations",
     AttemptOutcome: "outcomes",
     KeyRow: "keys",
     Feedback: "feedback",
@@ -53,12 +58,15 @@ def _insert_sql(kind: Any, *, conflict: str = "ABORT") -> str:
 
 
 _INSERT_INTENT = _insert_sql(AttemptIntent)
+_INSERT_NOTE = _insert_sql(GenerationNote, conflict="IGNORE")
 _INSERT_OUTCOME = (
     _insert_sql(AttemptOutcome)
-    # The first outcome stands, unless it was an estimate and this is the upstream's bill.
+    # The first outcome stands, unless this is the upstream's bill, or time passed without one.
     + " ON CONFLICT (attempt_id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in AttemptOutcome.__struct_fields__)
-    + " WHERE outcomes.cost_source = 'estimated' AND excluded.cost_source = 'upstream'"
+    + " WHERE CASE excluded.cost_source"
+    " WHEN 'upstream' THEN outcomes.cost_source IN ('estimated', 'assumed')"
+    " WHEN 'assumed' THEN outcomes.state = 'unknown' END"
 )
 
 
@@ -70,9 +78,10 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         migrate(path)
+        self._path = path
         # Before the writer's thread: two connections that both turn a new file to WAL can lock out.
-        self._reader = open_ledger_connection(path)
-        self._reader.execute("PRAGMA query_only=ON")
+        self._reader: Any = self._open_reader()
+        self._read_problem = ""
         self._writer = GroupCommit(path)
         self._read_lock = threading.Lock()
         self._feedback_lock = asyncio.Lock()
@@ -80,6 +89,10 @@ class SqliteStore:
     def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
         """Make `intent` durable. Raises Unavailable when the ledger cannot be written."""
         return self._writer.write(_INSERT_INTENT, astuple(intent))
+
+    def note_generation(self, attempt_id: int, generation_id: str) -> None:
+        """Queue an upstream's id of a running attempt; the first one stands."""
+        self._writer.defer(_INSERT_NOTE, (attempt_id, generation_id))
 
     def settle(self, outcome: AttemptOutcome) -> None:
         """Queue an outcome; it becomes durable with the next batch and is never dropped."""
@@ -140,6 +153,20 @@ class SqliteStore:
         )
         return [(str(model), float(mean), int(count)) for model, mean, count in rows]
 
+    async def open_attempts(self) -> Sequence[OpenAttempt]:
+        """Return intents without an outcome, oldest first, with the upstream's id if noted."""
+        rows = await self._read(
+            f"SELECT {_COLUMNS[AttemptIntent]}, generations.generation_id FROM intents"  # noqa: S608
+            " LEFT JOIN generations USING (attempt_id)"
+            " WHERE NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.attempt_id = intents.attempt_id)"
+            " ORDER BY intents.attempt_id"
+        )
+        return [OpenAttempt(AttemptIntent(*row[:-1]), row[-1]) for row in rows]
+
+    async def unknown_attempts(self) -> Sequence[UnsettledAttempt]:
+        """Return outcomes of unknown cost, oldest first."""
+        return await self._select_unsettled("state = 'unknown' ORDER BY attempt_id")
+
     async def open_holds(self) -> Sequence[OpenHold]:
         """Return attempts that may have been dispatched and have no bill, with what is held."""
         rows = await self._read(
@@ -163,16 +190,13 @@ class SqliteStore:
         )
 
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
-        """Return estimates since `since_ms` that have a generation id, newest first."""
+        """Return costs without a bill since `since_ms` that have a generation id, newest first."""
         await self._writer.flush()
-        rows = await self._read(
-            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
-            " JOIN intents USING (attempt_id) WHERE attempt_id >= ?"
-            " AND cost_source = 'estimated' AND generation_id IS NOT NULL"
-            " ORDER BY attempt_id DESC LIMIT 1000",
+        return await self._select_unsettled(
+            "attempt_id >= ? AND cost_source IN ('estimated', 'assumed')"
+            " AND generation_id IS NOT NULL ORDER BY attempt_id DESC LIMIT 1000",
             (first_id_at(since_ms),),
         )
-        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
 
     async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
         """Return the outcome with an upstream's generation id.
@@ -251,8 +275,8 @@ class SqliteStore:
 
     @property
     def problem(self) -> str:
-        """The reason why nothing can be written now, or ""."""
-        return self._writer.problem
+        """The reason why nothing can be written or read now, or ""."""
+        return self._writer.problem or self._read_problem
 
     @property
     def depth(self) -> int:
@@ -262,7 +286,8 @@ class SqliteStore:
     async def close(self) -> None:
         """Write the rows in the queue, then close both connections."""
         await self._writer.close()
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
 
     async def _select(
         self, kind: type[_Row], rest: str = "", values: Sequence[object] = ()
@@ -271,6 +296,16 @@ class SqliteStore:
         sql = f"SELECT {_COLUMNS[kind]} FROM {_TABLES[kind]} {rest}"  # noqa: S608
         return [kind(*row) for row in await self._read(sql, values)]
 
+    async def _select_unsettled(
+        self, condition: str, values: Sequence[object] = ()
+    ) -> list[UnsettledAttempt]:
+        rows = await self._read(
+            f"SELECT {_COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
+            f" JOIN intents USING (attempt_id) WHERE {condition}",
+            values,
+        )
+        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
+
     async def _sum_cost(self, condition: str, values: Sequence[object]) -> int:
         """Return the known costs of outcomes, in nano-dollars."""
         sql = "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes WHERE state != 'unknown' AND "
@@ -278,12 +313,32 @@ class SqliteStore:
         return int(rows[0][0])
 
     async def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        def query() -> list[tuple[Any, ...]]:
-            with self._read_lock:
-                rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
-                return rows
+        """Return the rows of a query. Raises Unavailable when the ledger cannot be read."""
+        try:
+            rows = await asyncio.to_thread(self._query, sql, values)
+        except load_sqlite().Error as error:
+            self._read_problem = f"The ledger cannot be read: {error}"
+            raise Unavailable(self._read_problem, retry_after=1) from error
+        self._read_problem = ""
+        return rows
 
-        return await asyncio.to_thread(query)
+    def _open_reader(self) -> Any:
+        connection = open_ledger_connection(self._path)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def _query(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            try:
+                rows: list[tuple[Any, ...]] = self._reader.execute(sql, values).fetchall()
+            except load_sqlite().Error:
+                # The next one reads the file again, which may have been repaired meanwhile.
+                self._reader.close()
+                self._reader = None
+                raise
+            return rows
 
 
 def _attempt_id_range(generation_id: str, now: float) -> tuple[int, int]:

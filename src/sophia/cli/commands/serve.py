@@ -2,7 +2,11 @@
 
 import asyncio
 import os
+import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -51,22 +55,34 @@ def serve(
 async def _serve(settings: Settings) -> None:
     sophia = await compose(settings, os.environ)
     try:
-        listen = settings.server
-        server = Server(sophia.app, listen.host, listen.port, listen.drain_s)
-        try:
-            address = server.bind()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {listen.host}:{listen.port}: {error.strerror or error}; "
-                "`sophia serve --port N` takes another"
-            ) from None
+        server = Server(sophia.app, settings.server)
+        address = _bind(server, settings)
         first_key = await _create_first_keys(sophia, settings)
         freeze_startup_objects()
         welcome = asyncio.create_task(_print_welcome(server, settings, sophia, first_key))
+        _handle_signals(server.handle_exit)
         await server.serve(sockets=[address])
         welcome.cancel()
     finally:
         await sophia.close()
+    _handle_signals(signal.SIG_IGN)
+
+
+def _handle_signals(handle: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Keep signals from ending the process while outcomes and lessons wait to be written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _bind(server: Server, settings: Settings) -> socket.socket:
+    """Return the socket to listen on. Raises ConfigError."""
+    try:
+        return server.bind()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.server.host}:{settings.server.port}: "
+            f"{error.strerror or error}; `sophia serve --port N` takes another"
+        ) from None
 
 
 async def _create_first_keys(sophia: Sophia, settings: Settings) -> str | None:

@@ -145,7 +145,8 @@ def _print_table(
     console.print(out)
     if held:
         console.print(
-            "Held: the bill is not known yet; the amount counts against the budget until it is.",
+            "Held: the bill is not known yet; the amount counts against the budget until it is, "
+            "or as spent after `budget.unknown_hold_minutes`.",
             style="dim",
         )
     if by == "model" and any(row.failures for row in rows):

@@ -44,6 +44,11 @@ def build_handler(endpoint: Endpoint) -> Handler:
             except SophiaError as error:
                 await send_error(recording, error, encode_id("req", request.id))
                 return True
+            except asyncio.CancelledError:
+                if not app.runtime.interrupted:
+                    raise
+                await send_error(recording, app.shutting_down(), encode_id("req", request.id))
+                return False
 
         owner = request.principal.key_id
         await app.idempotent_answers.answer(owner, key, incoming, run, reply)
@@ -125,6 +130,11 @@ async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
             keep_alive.has_written = True
     except UpstreamFailure as failure:
         await reply.write(render.render_stream_error(answer, last, failure))
+    except asyncio.CancelledError:
+        if not answer.record.dependencies.interrupted:
+            raise
+        answer.close()
+        await reply.write(render.render_stream_interruption(answer, last))
     else:
         assert answer.outcome is not None, "a complete answer has an outcome"
         await reply.write(render.render_stream_end(answer, last, answer.outcome))

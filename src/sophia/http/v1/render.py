@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from sophia.core.calls import ChunkBatch, Endpoint
-from sophia.core.errors import AllAttemptsFailed
+from sophia.core.errors import AllAttemptsFailed, SophiaError, Unavailable
 from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import encode_id
 from sophia.core.money import nano_to_usd
@@ -77,14 +77,31 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
 
 def render_stream_error(answer: Answer, last: ChunkBatch, failure: UpstreamFailure) -> bytes:
     """Return the event that ends an interrupted stream; no `[DONE]` follows it."""
-    request = answer.record.request
-    decision = encode_id("dec", request.id)
     error = AllAttemptsFailed(
         f"{answer.model} broke off during the answer: {failure.message.rstrip('.')}. "
         "The text received so far is incomplete.",
-        details={"cause": str(failure.kind), "model": answer.model, "decision_id": decision},
+        details=_describe_break(answer, str(failure.kind)),
     )
     error.error_type = failure.error_type or "provider_unavailable"
+    return _render_error_chunk(answer, last, error)
+
+
+def render_stream_interruption(answer: Answer, last: ChunkBatch) -> bytes:
+    """Return the event that ends a stream because Sophia stops; no `[DONE]` follows it."""
+    error = Unavailable(
+        "Sophia is shutting down. The text received so far is incomplete.",
+        details=_describe_break(answer, "shutdown"),
+    )
+    return _render_error_chunk(answer, last, error)
+
+
+def _describe_break(answer: Answer, cause: str) -> dict[str, object]:
+    decision = encode_id("dec", answer.record.request.id)
+    return {"cause": cause, "model": answer.model, "decision_id": decision}
+
+
+def _render_error_chunk(answer: Answer, last: ChunkBatch, error: SophiaError) -> bytes:
+    request = answer.record.request
     chunk = {
         **_build_envelope(answer, last),
         "choices": [_build_choice(request.endpoint, "error")],

@@ -313,8 +313,10 @@ class Answer:
     def close(self) -> None:
         """Release everything; an unfinished answer is cancelled and settled."""
         if self._open:
-            self._abandon(499, "client_gone")
-            self._notify_observer(complete=False)
+            dependencies = self.record.dependencies
+            self._abandon(*dependencies.cancellation)
+            if not dependencies.interrupted:
+                self._notify_observer(complete=False)
 
 
 def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:

@@ -24,7 +24,7 @@ from sophia.serving.attempts.answer import (
     RunningAttempt,
     update_attempt_result,
 )
-from sophia.serving.attempts.race import race
+from sophia.serving.attempts.race import LOST, race
 from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
 from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
@@ -219,14 +219,16 @@ class _AttemptRun:
             self.failure = failure
             raise
         except CancelledBeforeSending:
-            outcome = self._release_unsent(reservation)
+            status, cause = self._record.dependencies.cancellation
+            outcome = self._release_unsent(reservation, cause)
             if self._record.is_raced:
                 self._record.outcomes.append(outcome)
             else:
-                self._record.finish(outcome, 499, "client_gone")
+                self._record.finish(outcome, status, cause)
             raise
         except asyncio.CancelledError:
-            self._abandon(reservation, 499, "client_gone")
+            status, cause = self._record.dependencies.cancellation
+            self._abandon(reservation, status, LOST if self._record.is_raced else cause)
             raise
         except BaseException:
             # Our own mistake: the upstream may bill all the same.
@@ -238,9 +240,11 @@ class _AttemptRun:
         buffered: deque[ChunkBatch] = deque()
         result = self._result
         result.generation_id = exchange.generation_id
+        self._note_generation(reservation)
         has_content = False
         while not has_content and (batch := await exchange.next()) is not None:
             update_attempt_result(result, batch)
+            self._note_generation(reservation)
             buffered.append(batch)
             has_content = batch.has_content
         if has_content:
@@ -264,6 +268,10 @@ class _AttemptRun:
             return False
         return RepetitionDetector().repeats([chunk for batch in buffered for chunk in batch.chunks])
 
+    def _note_generation(self, reservation: Reservation) -> None:
+        if self._upstream.can_fetch_usage:
+            reservation.note_generation(self._result.generation_id)
+
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
         """Settle a failed attempt at its cost, as far as that is known."""
         if self._exchange is not None:
@@ -280,10 +288,10 @@ class _AttemptRun:
             return reservation.close_unknown(result)
         return reservation.release(result)
 
-    def _release_unsent(self, reservation: Reservation) -> AttemptOutcome:
-        """Settle an attempt of which nothing was sent when the caller left."""
+    def _release_unsent(self, reservation: Reservation, cause: str) -> AttemptOutcome:
+        """Settle an attempt of which nothing was sent when it was cancelled."""
         self.report.drop()
-        self._result.failure = "client_gone"
+        self._result.failure = cause
         return reservation.release(self._result)
 
     def _abandon(self, reservation: Reservation, status: int, cause: str) -> None:

@@ -1,15 +1,18 @@
 """Money of one attempt: reserved and durable before dispatch, settled exactly once after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from sophia.catalogue.model import Model
 from sophia.core.calls import Deadlines, Usage
 from sophia.core.errors import BudgetExceeded
+from sophia.core.money import format_usd
 from sophia.core.ports import Clock, Coordinator, Store
-from sophia.core.rows import AttemptIntent, AttemptOutcome, AttemptState
+from sophia.core.rows import AttemptIntent, AttemptOutcome, AttemptState, UnsettledAttempt
 from sophia.ledger.cost import Cost, compute_cost
+from sophia.ledger.unknown import UnknownAttempts
 from sophia.routing.types import Attempt, CutAction
 from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
 from sophia.tenants.keys import Principal
@@ -43,11 +46,17 @@ class BudgetScope(Struct, frozen=True):
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """Budgets, durable rows and the clock that dates them."""
+    """Budgets, durable rows and the clock that dates them.
+
+    `running` counts the attempts that are reserved and not settled, `held_nano` is their amount.
+    """
 
     coordinator: Coordinator
     store: Store
     clock: Clock
+    unknown: UnknownAttempts = field(default_factory=UnknownAttempts)
+    running: int = 0
+    held_nano: int = 0
     _day: int = -1
     _window: str = ""
 
@@ -78,6 +87,18 @@ class Ledger:
         balance = BudgetBalance(*self.coordinator.balance(scope.key_id, scope.window))
         return balance.remaining(scope.daily_limit)
 
+    def explain_refusal(self, error: BudgetExceeded, scope: BudgetScope) -> None:
+        """Add to a refusal by the daily budget when it is new, and how much is in doubt."""
+        error.retry_after = self.seconds_to_next_window()
+        unknown = self.unknown.sum_up(scope.key_id, scope.window)
+        if unknown.nano:
+            until = datetime.fromtimestamp(unknown.until_ms / 1000, UTC)
+            error.message += (
+                f" {format_usd(unknown.nano)} of the budget is held for calls whose cost is not "
+                f"known yet ({unknown.count}); what has no bill by {until:%H:%M} UTC counts as "
+                "spent. `sophia usage --by key` lists what is held."
+            )
+
     async def reserve(
         self, scope: BudgetScope, request_id: int, number: int, spec: "AttemptSpec"
     ) -> "Reservation":
@@ -91,8 +112,10 @@ class Ledger:
         try:
             await self.coordinator.reserve(scope.key_id, scope.window, scope.daily_limit, held)
         except BudgetExceeded as error:
-            error.retry_after = self.seconds_to_next_window()
+            self.explain_refusal(error, scope)
             raise
+        self.running += 1
+        self.held_nano += held
         reservation = Reservation(self, scope, request_id | number, spec)
         try:
             await self.store.reserve(
@@ -105,6 +128,7 @@ class Ledger:
                     held_nano=held,
                     at_ms=int(self.clock.wall() * 1000),
                     plan=spec.encoded_plan,
+                    expected_nano=spec.attempt.expected_nano,
                 )
             )
         except BaseException:
@@ -143,9 +167,16 @@ class Reservation:
         self.id = id
         self.spec = spec
         self.outcome: AttemptOutcome | None = None
+        self._noted = False
         self._ledger = ledger
         self._scope = scope
         self._started = ledger.clock.monotonic()
+
+    def note_generation(self, generation_id: str | None) -> None:
+        """Keep the upstream's id of the attempt for the bill after a crash; once is enough."""
+        if generation_id and not self._noted:
+            self._noted = True
+            self._ledger.store.note_generation(self.id, generation_id)
 
     def release(self, result: AttemptResult) -> AttemptOutcome:
         """Close at no cost: the upstream does not bill for what happened."""
@@ -179,6 +210,8 @@ class Reservation:
             ledger.coordinator.settle(scope.key_id, scope.window, held - cost.nano, 0)
         else:
             ledger.coordinator.settle(scope.key_id, scope.window, held, cost.nano)
+        ledger.running -= 1
+        ledger.held_nano -= held
         first = result.first_content_at
         self.outcome = AttemptOutcome(
             attempt_id=self.id,
@@ -202,4 +235,7 @@ class Reservation:
             at_ms=int(ledger.clock.wall() * 1000),
         )
         ledger.store.settle(self.outcome)
+        if state == "unknown":
+            attempt = UnsettledAttempt(self.outcome, self.spec.upstream)
+            ledger.unknown.add(attempt, self.outcome.at_ms)
         return self.outcome

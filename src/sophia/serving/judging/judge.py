@@ -216,9 +216,10 @@ def build_judge_config(
 
 
 async def restore_judge_spend(ledger: Ledger) -> None:
-    """Charge today's settled and open judgements to the judge's account after a restart."""
+    """Charge today's judgements, those of unknown cost too, to the judge's account at start."""
     store, coordinator, window = ledger.store, ledger.coordinator, day_window(ledger.clock.wall())
     coordinator.settle(JUDGE_ACCOUNT, window, 0, await store.judging_cost(window))
-    for hold in await store.open_holds():
-        if hold.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT:
-            await coordinator.reserve(JUDGE_ACCOUNT, hold.window, None, hold.held_nano)
+    for attempt in ledger.unknown:
+        outcome = attempt.outcome
+        if outcome.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT:
+            await coordinator.reserve(JUDGE_ACCOUNT, outcome.window, None, outcome.cost_nano)

@@ -52,7 +52,8 @@ class UpstreamsByModel:
 class AttemptDependencies:
     """Upstreams and their health, money and limits.
 
-    `encode_plan` turns a plan into JSON bytes for the ledger.
+    `encode_plan` turns a plan into JSON bytes for the ledger. `interrupted` is set when the process
+    stops and ends the requests that still run.
     """
 
     upstreams: UpstreamsByModel
@@ -64,3 +65,9 @@ class AttemptDependencies:
     health: HealthBook = field(default_factory=HealthBook)
     retries: RetryBudget = field(default_factory=RetryBudget)
     hedges: RetryBudget = field(default_factory=lambda: RetryBudget(share=0.05, floor=1.0))
+    interrupted: bool = False
+
+    @property
+    def cancellation(self) -> tuple[int, str]:
+        """Status and cause of a request that is cancelled now."""
+        return (503, "shutdown") if self.interrupted else (499, "client_gone")
