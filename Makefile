@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients test-packaging test-lab lint bench bench-routing docs lock
+.PHONY: help run test test-clients test-packaging test-lab failures lint bench bench-routing docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,6 +26,9 @@ test-packaging: $(VENV)/.dev ## build the wheel, install it outside the checkout
 
 test-lab: $(VENV)/.dev ## run the tests of lab/ and bench/ that `make test` leaves out
 	$(BIN)/python -m pytest lab/tests $(ARGS)
+
+failures: $(VENV)/.dev ## try each row of the failure table and write its page with the results
+	FAILURES=record $(BIN)/python -m pytest -n 0 tests/faults/test_table.py
 
 lint: $(VENV)/.dev ## style, types, import directions and plain words
 	$(BIN)/ruff check src tests scripts bench lab examples
