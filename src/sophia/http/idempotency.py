@@ -32,7 +32,7 @@ class IdempotencyConflict(BadRequest, status=422, error_type="idempotency_confli
 
 
 class _Recording:
-    """A response writer that keeps what it was given, for all who wait for the same answer."""
+    """A response writer that keeps an answer for every request that waits for it."""
 
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
@@ -75,7 +75,7 @@ class _Recording:
         self._changed = asyncio.Event()
 
     def finish(self) -> None:
-        """Wake everybody, whether the answer is complete or not."""
+        """Wake all that wait, whether the answer is complete or not."""
         self.finished_at = monotonic()
         self._notify()
 

@@ -303,8 +303,8 @@ def _order_substitutes(
 ) -> list[str]:
     """Return the models to try: the first, its configured chain, the fixed ones, then the others.
 
-    Among those others models that cost about as much as the first come before dearer ones, so that
-    the outage of a small model does not become a dear answer.
+    Among those others models that cost about as much as the first come before more expensive
+    ones, so that the outage of a small model does not become an expensive answer.
     """
     chosen = [quote.pool_model for quote in selection.quotes]
     request, first = candidates.request, chosen[0]

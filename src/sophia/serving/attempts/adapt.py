@@ -1,4 +1,4 @@
-"""Adaptation of a request to a model that the caller did not name: what it cannot take. Pure."""
+"""Adaptation of a request to a model that the caller did not name. Pure."""
 
 import msgspec
 from msgspec import Raw

@@ -32,7 +32,7 @@ class RequestRecord:
     two attempts run at a time, so that a cancelled one does not close the request. `upstream` is
     the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
     says why a planned model was not asked first, `continued` which models went on after how many
-    characters, `adapted` what was changed in the request for a model.
+    characters, `adapted` the changes in the request for a model.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class AnswerContinuation(Protocol):
         """Return a batch as the caller gets it."""
 
     def flush(self) -> ChunkBatch | None:
-        """Return what was held back, at the end."""
+        """Return the text that was held back, at the end."""
 
     async def resume(self, answer: "Answer", failure: UpstreamFailure) -> bool:
         """Let `answer` go on; False when that is not possible. Raises UpstreamFailure."""

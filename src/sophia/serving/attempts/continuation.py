@@ -58,7 +58,7 @@ class Continuation:
     """Text that a caller has received of one stream, and the way to go on with it.
 
     The text so far is sent as the last message of the assistant, which most models take as the
-    beginning of their answer; what the continuation repeats of it is left out. Never after a
+    beginning of their answer; words that the continuation repeats are left out. Never after a
     delta of a tool call or of anything else than text.
     """
 
@@ -144,7 +144,7 @@ class Continuation:
         return {**fields, "messages": [*given, added]}
 
     def _rewrite(self, chunks: list[bytes]) -> list[bytes]:
-        """Return the chunks of a continuation without what they repeat, under the first id."""
+        """Return the chunks of a continuation without repeated text, under the first id."""
         assert self._filter is not None, "only a continuation is rewritten"
         found = []
         for raw in chunks:

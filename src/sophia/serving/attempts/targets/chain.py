@@ -77,7 +77,7 @@ class Chain:
     def add_failure(self, target: ChainTarget, failure: UpstreamFailure) -> bool:
         """Note a failed attempt; return whether the same target comes again at once.
 
-        A connection that had been kept open and was lost was most likely read by nobody.
+        A connection that had been kept open and was lost most likely ended before the request.
         """
         if failure.stale and not self._repeated:
             self._repeated = True

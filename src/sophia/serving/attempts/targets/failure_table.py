@@ -1,6 +1,6 @@
-"""Failure table: each way in which a request can fail, and what is done about it. Data only.
+"""Failure table: each way in which a request can fail, and the answer to it. Data only.
 
-The rows follow what the OpenAI and OpenRouter APIs promise, and what their servers were seen to do.
+The rows follow the promises of the OpenAI and OpenRouter APIs and the observed conduct of servers.
 `classify` finds the row of a failed attempt; docs/reference/failures.md shows all rows with the
 results of their tests.
 """

@@ -163,7 +163,7 @@ class HealthBook:
     def first_content_limit(self, target: Target, prompt_tokens: int, most: float) -> float:
         """Return the seconds that the first content of a stream may take, at most `most`.
 
-        One and a half times the 99th percentile of a log-normal fitted to what the target took,
+        One and a half times the 99th percentile of a log-normal fitted to the target's own times,
         longer for long prompts; `most` until there are enough answers.
         """
         health = self._targets.get(target)
@@ -203,7 +203,7 @@ class HealthBook:
     def count_failure(
         self, target: Target, row: FailureRow, words: str, now: float, wait: float | None
     ) -> None:
-        """Count a failed attempt by the effect of its row; `wait` is what the upstream named."""
+        """Count a failed attempt by the effect of its row; `wait` is the named `Retry-After`."""
         self.end_trial(target)
         effect = row.health
         if effect is HealthEffect.NONE:
@@ -264,8 +264,8 @@ class HealthBook:
 class RetryBudget:
     """Dispatches beyond the first of each request, for the whole process: a share, and a floor.
 
-    As in Finagle: every request adds `share` of one, every second `floor`, and what is not used
-    within some seconds is lost. It keeps an outage from being multiplied.
+    As in Finagle: every request adds `share` of one, every second `floor`, and credit that is
+    not used within some seconds is lost. It keeps an outage from being multiplied.
     """
 
     def __init__(self, share: float = 0.2, floor: float = 10.0, seconds: float = 10.0) -> None:
