@@ -34,22 +34,21 @@ async def test_more_than_the_limit_is_refused_before_anything_is_reserved(start:
 
 
 def test_no_key_gets_more_than_its_share_when_it_is_crowded() -> None:
-    admission, running = Admission(10), []
+    admission, running = Admission(10), list[str]()
 
     def enter(key: str) -> bool:
-        entry = admission.enter(key)
         try:
-            entry.__enter__()
+            admission.enter(key)
         except Unavailable:
             return False
-        running.append(entry)
+        running.append(key)
         return True
 
     assert enter("small") and all(enter("big") for _ in range(7))
     assert not enter("big"), "crowded, and it has more than half"
     assert enter("small") and enter("new") and not enter("newest"), "until there is no room at all"
-    for entry in running:
-        entry.__exit__(None, None, None)
+    for key in running:
+        admission.leave(key)
     assert all(enter("big") for _ in range(8)), "alone it may have almost all"
 
 

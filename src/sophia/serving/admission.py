@@ -1,9 +1,5 @@
 """Admission: how many requests run at a time, shared fairly between keys."""
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from sophia.core.errors import Unavailable
 
 _CROWDED_SHARE = 0.8
@@ -15,18 +11,15 @@ class Admission:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
         self._total = 0
 
-    @contextmanager
-    def enter(self, key_id: str) -> Iterator[None]:
-        """Count a request of a key while it runs. Raises Unavailable when there is no room."""
-        own = self._running[key_id]
+    def enter(self, key_id: str) -> None:
+        """Count a request of a key, until `leave`. Raises Unavailable when there is no room."""
+        own = self._running.get(key_id, 0)
         if self._total >= self.limit * _CROWDED_SHARE:
             share = self.limit / max(len(self._running), 1)
             if self._total >= self.limit or own >= share:
-                if not own:
-                    del self._running[key_id]
                 raise Unavailable(
                     f"{self._total:,} requests are running, too many for one more of this key; "
                     "try again shortly.",
@@ -34,10 +27,12 @@ class Admission:
                 )
         self._running[key_id] = own + 1
         self._total += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._running[key_id] -= 1
-            if not self._running[key_id]:
-                del self._running[key_id]
+
+    def leave(self, key_id: str) -> None:
+        """Count a request as ended."""
+        self._total -= 1
+        own = self._running[key_id] - 1
+        if own:
+            self._running[key_id] = own
+        else:
+            del self._running[key_id]

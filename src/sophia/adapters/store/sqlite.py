@@ -57,6 +57,7 @@ def _insert_sql(kind: Any, *, conflict: str = "ABORT") -> str:
     return f"INSERT OR {conflict} INTO {_TABLES[kind]} ({names}) VALUES ({marks})"  # noqa: S608
 
 
+_NOTE_SECONDS = 0.02
 _INSERT_INTENT = _insert_sql(AttemptIntent)
 _INSERT_NOTE = _insert_sql(GenerationNote, conflict="IGNORE")
 _INSERT_OUTCOME = (
@@ -83,6 +84,7 @@ class SqliteStore:
         self._reader: Any = self._open_reader()
         self._read_problem = ""
         self._writer = GroupCommit(path)
+        self._notes: dict[int, str] = {}
         self._read_lock = threading.Lock()
         self._feedback_lock = asyncio.Lock()
 
@@ -91,11 +93,21 @@ class SqliteStore:
         return self._writer.write(_INSERT_INTENT, astuple(intent))
 
     def note_generation(self, attempt_id: int, generation_id: str) -> None:
-        """Queue an upstream's id of a running attempt; the first one stands."""
-        self._writer.defer(_INSERT_NOTE, (attempt_id, generation_id))
+        """Write an upstream's id of an attempt that still runs in 20 ms; the first one stands."""
+        if not self._notes:
+            asyncio.get_running_loop().call_later(_NOTE_SECONDS, self._write_notes)
+        self._notes.setdefault(attempt_id, generation_id)
+
+    def _write_notes(self) -> None:
+        notes, self._notes = self._notes, {}
+        for note in notes.items():
+            self._writer.defer(_INSERT_NOTE, note)
 
     def settle(self, outcome: AttemptOutcome) -> None:
         """Queue an outcome; it becomes durable with the next batch and is never dropped."""
+        if self._notes:
+            # The outcome holds the id as well.
+            self._notes.pop(outcome.attempt_id, None)
         self._writer.defer(_INSERT_OUTCOME, astuple(outcome))
 
     async def keys(self) -> Sequence[KeyRow]:
@@ -129,6 +141,7 @@ class SqliteStore:
 
     async def spend_since(self, key_id: str, since: str) -> int:
         """Return the spending of a key since day `since` ("" is ever), in nano-dollars."""
+        self._write_notes()
         await self._writer.flush()
         return await self._sum_cost("key_id = ? AND window >= ?", (key_id, since))
 
@@ -183,6 +196,7 @@ class SqliteStore:
 
     async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
         """Return the outcomes of a request's attempts, in their order."""
+        self._write_notes()
         await self._writer.flush()
         ids = (request_id, request_id | MAX_ATTEMPTS)
         return await self._select(
@@ -191,6 +205,7 @@ class SqliteStore:
 
     async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
         """Return costs without a bill since `since_ms` that have a generation id, newest first."""
+        self._write_notes()
         await self._writer.flush()
         return await self._select_unsettled(
             "attempt_id >= ? AND cost_source IN ('estimated', 'assumed')"
@@ -204,6 +219,7 @@ class SqliteStore:
         There is no index, since updating one would cost every request: OpenRouter's ids contain
         their second, and others are searched among the last day's.
         """
+        self._write_notes()
         await self._writer.flush()
         first, last = _attempt_id_range(generation_id, time.time())
         rows = await self._select(
@@ -285,6 +301,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write the rows in the queue, then close both connections."""
+        self._write_notes()
         await self._writer.close()
         if self._reader is not None:
             self._reader.close()

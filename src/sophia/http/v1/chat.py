@@ -58,12 +58,16 @@ def build_handler(endpoint: Endpoint) -> Handler:
 
 async def _answer(app: App, request: Request, reply: ResponseWriter) -> bool:
     """Serve a request; return whether its answer is complete."""
-    with app.runtime.admission.enter(request.principal.key_id):
+    admission, key_id = app.runtime.admission, request.principal.key_id
+    admission.enter(key_id)
+    try:
         answer = await serve_request(app.runtime, request)
         try:
             await (_send_stream if request.stream else _send_whole)(answer, reply)
         finally:
             answer.close()
+    finally:
+        admission.leave(key_id)
     return answer.outcome is not None and answer.outcome.failure is None
 
 
