@@ -85,6 +85,7 @@ class SqliteStore:
         self._read_problem = ""
         self._writer = GroupCommit(path)
         self._notes: dict[int, str] = {}
+        self._notes_scheduled = False
         self._read_lock = threading.Lock()
         self._feedback_lock = asyncio.Lock()
 
@@ -94,11 +95,13 @@ class SqliteStore:
 
     def note_generation(self, attempt_id: int, generation_id: str) -> None:
         """Write an upstream's id of an attempt that still runs in 20 ms; the first one stands."""
-        if not self._notes:
+        if not self._notes_scheduled:
+            self._notes_scheduled = True
             asyncio.get_running_loop().call_later(_NOTE_SECONDS, self._write_notes)
         self._notes.setdefault(attempt_id, generation_id)
 
     def _write_notes(self) -> None:
+        self._notes_scheduled = False
         notes, self._notes = self._notes, {}
         for note in notes.items():
             self._writer.defer(_INSERT_NOTE, note)

@@ -148,7 +148,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         ]
     if record.adapted:
         annotation["adapted"] = record.adapted
-    if answer.left_out_events:
+    if record.request.stream and answer.left_out_events:
         annotation["left_out_events"] = answer.left_out_events
         annotation["warning"] = "A malformed part of the stream was left out: text may be missing."
     if answer.attempt.max_tokens is not None:
@@ -168,8 +168,10 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
 def _is_as_planned(answer: Answer) -> bool:
     """Return whether the first model of the plan answered at the first attempt."""
     record = answer.record
+    if not record.left_out:
+        return len(record.outcomes) <= 1
     planned = record.decision.plan.attempts[0].model
-    return len(record.outcomes) <= 1 and (answer.model == planned or not record.left_out)
+    return len(record.outcomes) <= 1 and answer.model == planned
 
 
 def _explain_failover(answer: Answer) -> str:

@@ -59,7 +59,8 @@ async def run_attempts(
     used = 0 if continued_fields is None else len(record.outcomes)
     chain, numbers = Chain(record, attempts, used), numbers or record.numbers
     record.dependencies.retries.add_request()
-    while (target := await _next_target(chain)) is not None:
+    hints = record.request.hints
+    while (target := chain.next() or await _wait_for_again(chain)) is not None:
         attempt = _fit_to_limit(record, target.attempt, scope.per_request_limit)
         if attempt is None:
             chain.skip()
@@ -68,15 +69,18 @@ async def run_attempts(
             break
         run = _AttemptRun(record, attempt, target, continued_fields, keep_plan=number == 0)
         try:
-            reservation = await run.reserve(scope, number)
-        except SophiaError as error:
-            # Out of money in mid-failover: the earlier failures say more.
-            raise _close_with_error(
-                record, build_attempts_error(failed) if failed else error
-            ) from error
+            reservation = await record.dependencies.ledger.reserve(
+                scope, record.request.id, number, run.spec
+            )
+        except BaseException as error:
+            # A cancelled request included: nothing was learned about the target.
+            run.report.drop()
+            raise _explain_refusal(record, failed, error) from error
         record.upstream = target.deployment.upstream
         try:
-            return await _run_or_race(record, scope, chain, run, reservation)
+            if hints.hedge and record.request.stream:
+                return await _race(record, scope, chain, run, reservation)
+            return await run.run(reservation, last=chain.is_last)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             if chain.add_failure(target, failure):
@@ -87,7 +91,7 @@ async def run_attempts(
     raise _close_with_error(record, build_attempts_error(failed))
 
 
-async def _run_or_race(
+async def _race(
     record: RequestRecord,
     scope: BudgetScope,
     chain: Chain,
@@ -96,8 +100,6 @@ async def _run_or_race(
 ) -> Answer:
     """Return the answer of `run`, or of the next target where the caller hedges and it is late."""
     attempt, parts = run.run(reservation, last=chain.is_last), record.dependencies
-    if not (record.request.hints.hedge and record.request.stream):
-        return await attempt
     late = parts.health.late_first_content(run.target, run.spec.prompt_tokens)
     if late is None:
         return await attempt
@@ -115,13 +117,21 @@ async def _run_or_race(
     return answer
 
 
-async def _next_target(chain: Chain) -> ChainTarget | None:
-    """Return the next target of a chain, after a wait where only a repetition is left."""
-    target = chain.next()
-    if target is None and (wait := chain.wait_for_again()) is not None:
-        await asyncio.sleep(wait)
-        target = chain.next()
-    return target
+async def _wait_for_again(chain: Chain) -> ChainTarget | None:
+    """Return the target that may be asked again after a wait, where only a repetition is left."""
+    if (wait := chain.wait_for_again()) is None:
+        return None
+    await asyncio.sleep(wait)
+    return chain.next()
+
+
+def _explain_refusal(
+    record: RequestRecord, failed: Sequence[FailedAttempt], error: BaseException
+) -> BaseException:
+    """Return the error for a refused reservation; earlier failures say more than want of money."""
+    if not isinstance(error, SophiaError):
+        return error
+    return _close_with_error(record, build_attempts_error(failed) if failed else error)
 
 
 def _fit_to_limit(record: RequestRecord, attempt: Attempt, limit: int | None) -> Attempt | None:
@@ -196,66 +206,34 @@ class _AttemptRun:
             choices=request.prompt.choice_count,
         )
 
-    async def reserve(self, scope: BudgetScope, number: int) -> Reservation:
-        """Reserve the money of the attempt. Raises SophiaError."""
-        record = self._record
-        try:
-            return await record.dependencies.ledger.reserve(
-                scope, record.request.id, number, self.spec
-            )
-        except BaseException:
-            # A cancelled request included: nothing was learned about the target.
-            self.report.drop()
-            raise
-
     async def run(self, reservation: Reservation, *, last: bool) -> Answer:
         """Return the answer once there is content; settle when the caller leaves before.
 
         Raises UpstreamFailure.
         """
+        result, upstream, has_content = self._result, self._upstream, False
+        buffered: deque[ChunkBatch] = deque()
         try:
-            return await self._dispatch(reservation, last=last)
+            exchange = self._exchange = await upstream.open(self._call)
+            result.generation_id = exchange.generation_id
+            if result.generation_id and upstream.can_fetch_usage:
+                reservation.note_generation(result.generation_id)
+            while not has_content and (batch := await exchange.next()) is not None:
+                update_attempt_result(result, batch)
+                if batch.finish_reason is None and upstream.can_fetch_usage:
+                    reservation.note_generation(result.generation_id)
+                buffered.append(batch)
+                has_content = batch.has_content
+            self._check_content(buffered, has_content=has_content, last=last)
         except UpstreamFailure as failure:
             self.failure = failure
             raise
-        except CancelledBeforeSending:
-            status, cause = self._record.dependencies.cancellation
-            outcome = self._release_unsent(reservation, cause)
-            if self._record.is_raced:
-                self._record.outcomes.append(outcome)
-            else:
-                self._record.finish(outcome, status, cause)
+        except BaseException as error:
+            self._settle_interrupted(reservation, error)
             raise
-        except asyncio.CancelledError:
-            status, cause = self._record.dependencies.cancellation
-            self._abandon(reservation, status, LOST if self._record.is_raced else cause)
-            raise
-        except BaseException:
-            # Our own mistake: the upstream may bill all the same.
-            self._abandon(reservation, 500, "internal")
-            raise
-
-    async def _dispatch(self, reservation: Reservation, *, last: bool) -> Answer:
-        exchange = self._exchange = await self._upstream.open(self._call)
-        buffered: deque[ChunkBatch] = deque()
-        result = self._result
-        result.generation_id = exchange.generation_id
-        self._note_generation(reservation)
-        has_content = False
-        while not has_content and (batch := await exchange.next()) is not None:
-            update_attempt_result(result, batch)
-            self._note_generation(reservation)
-            buffered.append(batch)
-            has_content = batch.has_content
-        if has_content:
-            result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
-        elif not last and result.finish_reason == "stop":
-            raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
-        if not (last or self._record.request.stream) and self._repeats(buffered):
-            raise UpstreamFailure(FailureKind.REPETITION, REPETITION_MESSAGE)
         running = RunningAttempt(
             reservation=reservation,
-            upstream=self._upstream,
+            upstream=upstream,
             exchange=exchange,
             result=result,
             buffered=buffered,
@@ -263,14 +241,35 @@ class _AttemptRun:
         )
         return Answer(self._record, running)
 
-    def _repeats(self, buffered: deque[ChunkBatch]) -> bool:
-        if not self._record.request.hints.cut_repetition:
-            return False
-        return RepetitionDetector().repeats([chunk for batch in buffered for chunk in batch.chunks])
+    def _check_content(
+        self, buffered: Sequence[ChunkBatch], *, has_content: bool, last: bool
+    ) -> None:
+        """Raise UpstreamFailure for an answer of no use, unless it is the last one."""
+        result, request = self._result, self._record.request
+        if has_content:
+            result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
+        elif not last and result.finish_reason == "stop":
+            raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
+        if request.hints.cut_repetition and not (last or request.stream):
+            chunks = [chunk for batch in buffered for chunk in batch.chunks]
+            if RepetitionDetector().repeats(chunks):
+                raise UpstreamFailure(FailureKind.REPETITION, REPETITION_MESSAGE)
 
-    def _note_generation(self, reservation: Reservation) -> None:
-        if self._upstream.can_fetch_usage:
-            reservation.note_generation(self._result.generation_id)
+    def _settle_interrupted(self, reservation: Reservation, error: BaseException) -> None:
+        """Settle an attempt that was cancelled, or that failed by a mistake of our own."""
+        record = self._record
+        status, cause = record.dependencies.cancellation
+        if isinstance(error, CancelledBeforeSending):
+            outcome = self._release_unsent(reservation, cause)
+            if record.is_raced:
+                record.outcomes.append(outcome)
+            else:
+                record.finish(outcome, status, cause)
+        elif isinstance(error, asyncio.CancelledError):
+            self._abandon(reservation, status, LOST if record.is_raced else cause)
+        else:
+            # The upstream may bill all the same.
+            self._abandon(reservation, 500, "internal")
 
     def settle_failure(self, reservation: Reservation, failure: UpstreamFailure) -> AttemptOutcome:
         """Settle a failed attempt at its cost, as far as that is known."""

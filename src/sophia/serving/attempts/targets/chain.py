@@ -50,7 +50,8 @@ class Chain:
             for attempt in attempts
             for deployment in parts.upstreams.deployments(attempt.model, id)
         ]
-        self._left = self._order(self._targets)
+        well = parts.health.all_well or len(self._targets) == 1
+        self._left = self._targets if well else self._order(self._targets)
         self._again: list[tuple[float, ChainTarget]] = []
         self._dispatches = used
         self._repeated = False
@@ -127,8 +128,6 @@ class Chain:
 
     def _order(self, targets: list[ChainTarget]) -> list[ChainTarget]:
         book = self._health
-        if book.all_well or len(targets) == 1:
-            return list(targets)
         now = self._record.dependencies.ledger.clock.monotonic()
         well = [target for target in targets if book.is_available(target.key, now)]
         left_out = [target for target in targets if target not in well]

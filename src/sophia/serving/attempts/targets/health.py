@@ -85,7 +85,8 @@ class HealthReport:
 
     def succeed(self, first_content_at: float | None = None) -> None:
         """Report an answer; its time to the first content counts for a stream."""
-        if (book := self._take()) is not None:
+        book, self._book = self._book, None
+        if book is not None:
             wait = None if first_content_at is None else first_content_at - self._started
             book.count_success(self._target, wait, self._tokens, self._started)
 
@@ -188,7 +189,7 @@ class HealthBook:
 
         So is the key of its upstream.
         """
-        health = self._find(target)
+        health = self._targets.get(target) or self._find(target)
         health.attempts += 1
         health.success += _SMOOTHING * (1.0 - health.success)
         health.failures_in_a_row = 0
