@@ -27,6 +27,9 @@ from sophia.serving.attempts.failures import (
 )
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
 
+_MAX_EMPTY_BYTES = 1 << 20
+"""Longest beginning of an answer without content, which is held back."""
+
 
 async def run_attempts(
     record: RequestRecord,
@@ -161,11 +164,15 @@ class _AttemptRun:
         buffered: deque[ChunkBatch] = deque()
         result = self._result
         result.generation_id = exchange.generation_id
-        has_content = False
+        has_content, size = False, 0
         while not has_content and (batch := await exchange.next()) is not None:
             update_attempt_result(result, batch)
             buffered.append(batch)
             has_content = batch.has_content
+            if not has_content:
+                size += sum(map(len, batch.chunks))
+                if size > _MAX_EMPTY_BYTES:
+                    raise UpstreamFailure(FailureKind.MALFORMED, "the chunks have no content")
         if has_content:
             result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
         elif not last and result.finish_reason == "stop":
