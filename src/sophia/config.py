@@ -27,6 +27,18 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Maximum length of a request body; a longer one gets 413."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call Sophia from a browser, or `*` for all; none by default."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names and addresses that the `Host` header of a request may have, without the port;
+    `*.example.com` stands for all names below it. Empty: any. Health checks are exempt."""
+    max_connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    """Connections that one network address may have open; 0 means no limit. Behind a proxy all
+    callers share the proxy's address."""
+    head_s: Seconds = 10.0
+    """Seconds until the head of a request must be complete."""
+    body_s: Seconds = 30.0
+    """Seconds until a request body must be complete; every 16 KiB received add one second."""
+    write_s: Seconds = 60.0
+    """Seconds after which a caller who reads nothing of an answer is disconnected."""
     drain_s: Seconds = 30.0
     """Seconds that running requests get to finish when Sophia stops."""
 

@@ -9,10 +9,9 @@ import uvicorn
 
 from sophia.http.app import App
 from sophia.http.asgi import AsgiApp
-from sophia.http.native import build_protocol_class, close_idle_connections
+from sophia.http.connection import KEEP_ALIVE_SECONDS, cut_late_connections
+from sophia.http.native import build_protocol_class
 from sophia.http.routes import Router
-
-_KEEP_ALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
@@ -32,17 +31,16 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(drain_s),
             )
         )
         app.not_ready_reason = self._not_ready_reason
 
     async def on_tick(self, counter: int) -> bool:
-        """Run uvicorn's tick, ten a second, and close idle connections every five seconds."""
-        if counter % 50 == 0:
-            now = asyncio.get_running_loop().time()
-            close_idle_connections(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
+        """Run uvicorn's tick, ten a second, and cut connections that are late every second."""
+        if counter % 10 == 0:
+            cut_late_connections(self.server_state.connections, asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     def bind(self) -> socket.socket:

@@ -15,7 +15,7 @@ def build_handler(endpoint: Endpoint) -> Handler:
     """Return the handler of an endpoint that calls a model."""
 
     async def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
-        request = await read_request(app, incoming, endpoint)
+        request = read_request(app, incoming, endpoint)
         answer = await serve_request(app.runtime, request)
         try:
             await (_send_stream if request.stream else _send_whole)(answer, reply)
@@ -25,10 +25,10 @@ def build_handler(endpoint: Endpoint) -> Handler:
     return handle
 
 
-async def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:
-    """Authenticate and parse a request. Raises SophiaError."""
+def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:
+    """Parse a request. Raises SophiaError."""
     arrived_at = app.runtime.ledger.clock.monotonic()
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     return parse_request(
         endpoint,
         incoming,
@@ -56,14 +56,19 @@ async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
         while (batch := await answer.next()) is not None:
             if batch.id is not None:
                 last = batch
-            chunks = batch.chunks
-            if len(chunks) == 1:
-                await reply.write(b"data: %b\n\n" % chunks[0])
-            elif chunks:
-                await reply.write(b"".join([b"data: %b\n\n" % chunk for chunk in chunks]))
+            if batch.chunks:
+                await reply.write(_take_events(batch))
     except UpstreamFailure as failure:
         await reply.write(render.render_stream_error(answer, last, failure))
     else:
         assert answer.outcome is not None, "a complete answer has an outcome"
         await reply.write(render.render_stream_end(answer, last, answer.outcome))
     await reply.end()
+
+
+def _take_events(batch: ChunkBatch) -> bytes:
+    """Return the chunks as events, and leave none, so that a slow reader keeps one copy only."""
+    chunks, batch.chunks = batch.chunks, []
+    if len(chunks) == 1:
+        return b"data: %b\n\n" % chunks[0]
+    return b"".join([b"data: %b\n\n" % chunk for chunk in chunks])
