@@ -25,6 +25,7 @@ from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, DispatchedCall
 from sophia.core.rows import AttemptOutcome
 from sophia.http.asgi import AsgiApp
+from sophia.http.connection import cut_late_connections
 from sophia.http.native import build_protocol_class
 from sophia.http.routes import Router
 from sophia.sandbox import ScriptedUpstream
@@ -287,13 +288,22 @@ async def serving(sophia: Sophia, kind: ServerKind) -> AsyncIterator[int]:
     state = ServerState()
     make = partial(config.http_protocol_class, config=config, server_state=state, app_state={})
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    sweep = asyncio.create_task(_sweep(state))
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        sweep.cancel()
         server.close()
         for connection in tuple(state.connections):
             connection.transport.abort()
         await asyncio.gather(*state.tasks, return_exceptions=True)
+
+
+async def _sweep(state: ServerState) -> None:
+    """Check the deadlines of connections, more often than the server does."""
+    while True:
+        await asyncio.sleep(0.02)
+        cut_late_connections(state.connections, asyncio.get_running_loop().time())
 
 
 @asynccontextmanager

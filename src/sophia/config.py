@@ -33,6 +33,18 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     linger_s: Annotated[float, Meta(ge=0, le=86400)] = 5.0
     """Seconds after SIGTERM for which new requests are still served, while `/health/ready` is 503:
     the time that a load balancer needs to notice. Ctrl-C does not wait."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names and addresses that the `Host` header of a request may have, without the port;
+    `*.example.com` stands for all names below it. Empty: any. Health checks are exempt."""
+    max_connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    """Connections that one network address may have open; 0 means no limit. Behind a proxy all
+    callers share the proxy's address."""
+    head_s: Seconds = 10.0
+    """Seconds until the head of a request must be complete."""
+    body_s: Seconds = 30.0
+    """Seconds until a request body must be complete; every 16 KiB received add one second."""
+    write_s: Seconds = 60.0
+    """Seconds after which a caller who reads nothing of an answer is disconnected."""
     drain_s: Seconds = 30.0
     """Seconds that running requests get to finish when Sophia stops; then they end with an
     error."""

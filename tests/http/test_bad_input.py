@@ -349,7 +349,6 @@ async def test_a_missing_or_wrong_key(
         ("GET", "/v1", 404),
         ("POST", "/chat/completions", 404),
         ("GET", "/v1/models/", 404),
-        ("GET", "/%2e%2e/x", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),
         ("PUT", "/v1/key", 405),

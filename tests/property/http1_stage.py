@@ -62,7 +62,7 @@ def play(
     freed: list[HttpConnection] = []
     connection = HttpConnection(limits, freed.append, lambda _: None)
     connection.connection_made(SilentTransport())
-    answer = HttpResponse(loop=loop, content_at=float("inf"), total_at=float("inf"))
+    answer = HttpResponse(loop=loop, content_s=float("inf"), total_at=float("inf"))
     asking = connection.exchange(answer, b"POST / HTTP/1.1\r\n\r\n", None)
     head: asyncio.Future[None] = asking.send(None)
     for segment in segments:

@@ -238,7 +238,7 @@ def test_an_upload_waits_until_its_transport_asks_for_more(loop: asyncio.Abstrac
     connection = HttpConnection(limits, lambda _: None, lambda _: None)
     transport = _FullTransport(connection)
     connection.connection_made(transport)
-    answer = HttpResponse(loop=loop, content_at=float("inf"), total_at=float("inf"))
+    answer = HttpResponse(loop=loop, content_s=float("inf"), total_at=float("inf"))
     asking = connection.exchange(answer, b"POST / HTTP/1.1\r\n\r\n", body)
     for slices in range(1, 5):
         asking.send(None)
@@ -255,7 +255,7 @@ def test_nothing_is_written_to_a_transport_that_broke_unnoticed(
     connection = HttpConnection(limits, lambda _: None, lambda _: None)
     connection.connection_made(transport)
     transport.abort()
-    answer = HttpResponse(loop=loop, content_at=float("inf"), total_at=float("inf"))
+    answer = HttpResponse(loop=loop, content_s=float("inf"), total_at=float("inf"))
     with pytest.raises(UpstreamFailure) as caught:
         connection.exchange(answer, b"GET / HTTP/1.1\r\n\r\n", None).send(None)
     assert caught.value.kind is FailureKind.RESET

@@ -262,13 +262,12 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
 async def _build_app(sophia: Sophia) -> App:
     settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
     return App(
-        cors_origins=frozenset(settings.server.cors_origins),
         runtime=sophia.runtime,
         key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
         ids=IdGenerator(lambda: int(clock.wall() * 1000)),
         render_metrics=sophia.metrics.render,
         ledger_problem=lambda: store.problem,
-        max_body_bytes=settings.server.max_body_bytes,
+        server=settings.server,
         record_score=sophia.metrics.record_score,
         feedback_recorder=None if sophia.learning is None else sophia.learning.feedback,
     )

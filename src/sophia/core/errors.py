@@ -6,11 +6,14 @@ SophiaError
 │   ├── IncapableModel     400  drop the feature, or use a model that has it
 │   │   └── ContextLengthExceeded  400  shorten the prompt, or use a model with a longer window
 │   ├── BodyTooLarge       413  send less
+│   ├── HeadersTooLarge    431  send fewer or shorter headers
+│   ├── RequestTimeout     408  send it faster
 │   └── UnsupportedEncoding  415  send the body as it is
 ├── Unauthenticated        401  send one valid key
 ├── Forbidden              403  use a key with that permission
 ├── NotFound               404  use an existing route or id
 ├── MethodNotAllowed       405  use one of the route's methods
+├── TooManyConnections     429  reuse connections
 ├── BudgetExceeded         402  raise the budget, or wait for Retry-After
 ├── NoCandidate            400  loosen the constraint that is named
 ├── AllAttemptsFailed      502, 503, 504, 429: wait or allow other models
@@ -72,6 +75,14 @@ class BodyTooLarge(BadRequest, status=413, error_type="payload_too_large"):
     """The request body is over the limit."""
 
 
+class HeadersTooLarge(BadRequest, status=431, error_type="headers_too_large"):
+    """The head of the request is over the limits."""
+
+
+class RequestTimeout(BadRequest, status=408, error_type="request_timeout"):
+    """The request did not arrive in time."""
+
+
 class UnsupportedEncoding(BadRequest, status=415, error_type="unsupported_encoding"):
     """The request body is compressed; send it as it is."""
 
@@ -94,6 +105,12 @@ class MethodNotAllowed(SophiaError, status=405, error_type="method_not_allowed",
     def __init__(self, message: str, allowed: tuple[str, ...]) -> None:
         super().__init__(message)
         self.allowed = allowed
+
+
+class TooManyConnections(
+    SophiaError, status=429, error_type="too_many_connections", fault="caller"
+):
+    """This address has too many connections open; close some, or reuse them."""
 
 
 class BudgetExceeded(SophiaError, status=402, error_type="payment_required", fault="policy"):

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from sophia.config import ServerSettings
 from sophia.core.errors import (
     BadRequest,
-    BodyTooLarge,
     Forbidden,
     InternalError,
     SophiaError,
@@ -30,6 +31,13 @@ _KEY_REFRESH_SECONDS = 0.05
 Handler = Callable[["App", HttpRequest, ResponseWriter], Awaitable[None]]
 
 
+class Route(NamedTuple):
+    """A handler, and whether it is for the owners of keys only."""
+
+    handler: Handler
+    needs_key: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class App:
     """State of the running server.
@@ -44,8 +52,7 @@ class App:
     ids: IdGenerator
     render_metrics: Callable[[], bytes]
     ledger_problem: Callable[[], str]
-    max_body_bytes: int
-    cors_origins: frozenset[str] = frozenset()
+    server: ServerSettings
     record_score: Callable[[str, float], None]
     feedback_recorder: FeedbackRecorder | None = None
     not_ready_reason: Callable[[], str] = lambda: ""
@@ -61,35 +68,36 @@ class App:
         """Return a fresh request id as text, for an answer that has none yet."""
         return encode_id("req", self.ids.next())
 
-    def body_too_large(self) -> BodyTooLarge:
-        """Return the error for a body over the limit."""
-        limit = f"{self.max_body_bytes:,} bytes (setting server.max_body_bytes)"
-        return BodyTooLarge(f"The request body is over {limit}.")
+    def identify(self, incoming: HttpRequest) -> bool:
+        """Set the owner of the key in `Authorization: Bearer` or `x-api-key`.
 
-    async def authenticate(self, incoming: HttpRequest) -> Principal:
-        """Return the owner of the key in `Authorization: Bearer` or `x-api-key`.
-
-        Some clients send both headers: one valid key among them is enough.
+        Some clients send both headers: one valid key among them is enough. Returns False for a key
+        that may have been created a moment ago, which `identify_new` looks up.
 
         Raises Unauthenticated without a valid key, BadRequest for two different valid ones, and
         Forbidden for an admin key, which never pays for inference.
         """
         tokens = _parse_keys(incoming)
         principal = self._find_principal(tokens)
-        if principal is None and any(map(parse_key_id, tokens)):
-            await self._refresh_keys()
-            principal = self._find_principal(tokens)
         if principal is None:
-            raise Unauthenticated(
-                "This key is not valid. Keys look like sk-sph-…; "
-                "`sophia keys create --name NAME` makes one."
-            )
+            if any(map(parse_key_id, tokens)):
+                return False
+            raise _build_key_error()
         if principal.scope != "inference":
             raise Forbidden("An admin key cannot call models; use an inference key.")
-        return principal
+        incoming.principal = principal
+        return True
+
+    async def identify_new(self, incoming: HttpRequest) -> None:
+        """Set the owner of a key after the keys have been read again. Raises as `identify`."""
+        await self._refresh_keys()
+        if not self.identify(incoming):
+            raise _build_key_error()
 
     def _find_principal(self, tokens: Sequence[bytes]) -> Principal | None:
         """Return the owner of the one valid key. Raises BadRequest for two of different owners."""
+        if len(tokens) == 1:
+            return self.key_ring.authenticate(tokens[0])
         found = {one.key_id: one for one in map(self.key_ring.authenticate, tokens) if one}
         if len(found) > 1:
             raise BadRequest("The request has two keys; send one, as Authorization or x-api-key.")
@@ -109,6 +117,13 @@ class App:
             await asyncio.sleep(max(self._keys_refreshed_at + _KEY_REFRESH_SECONDS - now, 0.0))
             self._keys_refreshed_at = ledger.clock.monotonic()
             self.key_ring.replace(await ledger.store.keys())
+
+
+def _build_key_error() -> Unauthenticated:
+    return Unauthenticated(
+        "This key is not valid. Keys look like sk-sph-…; "
+        "`sophia keys create --name NAME` makes one."
+    )
 
 
 def _parse_keys(incoming: HttpRequest) -> list[bytes]:
@@ -139,15 +154,27 @@ def _parse_keys(incoming: HttpRequest) -> list[bytes]:
 
 
 async def run_handler(
-    app: App, find: Callable[[bytes, str], Handler], incoming: HttpRequest, reply: ResponseWriter
+    app: App,
+    route: Route,
+    incoming: HttpRequest,
+    reply: ResponseWriter,
+    receive_body: Callable[[], Awaitable[bytes]] | None = None,
 ) -> None:
-    """Run the handler that `find` returns; an exception becomes an error answer."""
-    if app.cors_origins and (headers := allow_origin(app.cors_origins, incoming)):
+    """Run the handler of `route`; an exception becomes an error answer.
+
+    `receive_body` returns a body that has not arrived yet; before it the key is checked.
+    """
+    origins = app.server.cors_origins
+    if origins and (headers := allow_origin(origins, incoming.headers)):
         if is_preflight(incoming):
             return await reply.send(204, headers + PREFLIGHT_HEADERS, b"")
         reply = WriterWithHeaders(reply, headers)
     try:
-        await find(incoming.method, incoming.path)(app, incoming, reply)
+        if route.needs_key and incoming.principal is None and not app.identify(incoming):
+            await app.identify_new(incoming)
+        if receive_body is not None:
+            incoming.body = await receive_body()
+        await route.handler(app, incoming, reply)
     except SophiaError as error:
         await send_error(reply, error, app.new_request_id())
     except asyncio.CancelledError:

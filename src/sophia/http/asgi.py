@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from sophia.core.errors import BodyTooLarge
+from sophia.core.errors import SophiaError
 from sophia.http.app import App, run_handler
 from sophia.http.errors import send_error
-from sophia.http.routes import Router
+from sophia.http.guard import build_body_error, check_framing, check_host, check_size, split_target
+from sophia.http.routes import PROBES, Router
 from sophia.http.wire import HttpRequest
 
 AsgiMessage = MutableMapping[str, Any]
@@ -16,7 +17,10 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 
 
 class AsgiApp:
-    """An ASGI application without a lifespan of its own: `app` is started and stopped outside."""
+    """An ASGI application without a lifespan of its own: `app` is started and stopped outside.
+
+    The deadlines of a connection are those of the server around it.
+    """
 
     def __init__(self, app: App, router: Router) -> None:
         self._app = app
@@ -26,35 +30,55 @@ class AsgiApp:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             return
-        reply = _AsgiResponseWriter(send)
+        reply = _AsgiResponseWriter(send, scope.get("http_version", "1.1"))
         try:
-            body = await self._read_body(receive)
-        except BodyTooLarge as error:
+            incoming = self._read_head(scope)
+        except SophiaError as error:
             await send_error(reply, error, self._app.new_request_id())
             return
-        incoming = HttpRequest(
-            method=scope["method"].encode(),
-            path=scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace"),
-            query=scope["query_string"],
-            headers=list(scope["headers"]),
-            body=body,
-        )
+        route = self._router.find(incoming.method, incoming.path)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(run_handler(self._app, self._router.find, incoming, reply))
-            watch = group.create_task(_cancel_after_disconnect(task, receive))
-            await asyncio.wait((task,))
-            watch.cancel()
+            watches = []
 
-    async def _read_body(self, receive: Receive) -> bytes:
-        body = bytearray()
+            async def receive_body() -> bytes:
+                body = await self._read_body(receive, kept=route.needs_key)
+                reply.is_received = True
+                watches.append(group.create_task(_cancel_after_disconnect(task, receive)))
+                return body
+
+            task = group.create_task(run_handler(self._app, route, incoming, reply, receive_body))
+            await asyncio.wait((task,))
+            for watch in watches:
+                watch.cancel()
+
+    def _read_head(self, scope: AsgiMessage) -> HttpRequest:
+        """Return the request without its body. Raises SophiaError."""
+        server, version = self._app.server, scope.get("http_version", "1.1")
+        headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        target = scope.get("raw_path") or scope["path"].encode()
+        fields = dict(headers)
+        check_size(target, headers)
+        check_framing(headers, fields, version, server.max_body_bytes)
+        _, path, _ = split_target(target, self._router.id_stems)
+        allowed = () if path in PROBES else server.allowed_hosts
+        check_host(fields.get(b"host"), version, allowed)
+        return HttpRequest(
+            method=scope["method"].encode(), path=path, query=scope["query_string"], headers=headers
+        )
+
+    async def _read_body(self, receive: Receive, *, kept: bool) -> bytes:
+        body, size, limit = bytearray(), 0, self._app.server.max_body_bytes
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 # The client is gone; half a body is treated as none.
                 return b""
-            body += message.get("body", b"")
-            if len(body) > self._app.max_body_bytes:
-                raise self._app.body_too_large()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise build_body_error(limit)
+            if kept:
+                body += part
             if not message.get("more_body"):
                 return bytes(body)
 
@@ -68,10 +92,15 @@ async def _cancel_after_disconnect(task: asyncio.Task[None], receive: Receive) -
 class _AsgiResponseWriter:
     """Response writer that sends ASGI messages."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, version: str) -> None:
         self._send = send
+        self._version = version
+        self.is_received = False
 
     async def send(self, status: int, headers: bytes, body: bytes) -> None:
+        if not self.is_received and self._version.startswith("1"):
+            # The rest of the request must not be taken for the next one.
+            headers += b"connection: close\r\n"
         await self.begin(status, headers + b"content-length: %d\r\n" % len(body))
         await self._send({"type": "http.response.body", "body": body})
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sophia.http.wire import HttpRequest, ResponseWriter, render_header
+from sophia.http.wire import Headers, HttpRequest, ResponseWriter, render_header
 
 PREFLIGHT_HEADERS = (
     b"access-control-allow-methods: GET, HEAD, POST\r\n"
@@ -12,9 +12,9 @@ PREFLIGHT_HEADERS = (
 )
 
 
-def allow_origin(origins: Collection[str], incoming: HttpRequest) -> bytes:
+def allow_origin(origins: Collection[str], request_headers: Headers) -> bytes:
     """Return the header lines that let the page read the answer; none without permission."""
-    origin = next((value for name, value in incoming.headers if name == b"origin"), b"")
+    origin = next((value for name, value in request_headers if name == b"origin"), b"")
     text = origin.decode("latin-1")
     if not text or ("*" not in origins and text not in origins):
         return b""

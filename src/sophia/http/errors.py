@@ -5,7 +5,7 @@ from math import ceil
 from sophia.core.errors import MethodNotAllowed, SophiaError
 from sophia.http.wire import JSON_HEADERS, ResponseWriter, encode, render_header
 
-_OPENAI_TYPES = dict.fromkeys((400, 405, 413, 422), "invalid_request_error") | {
+_OPENAI_TYPES = dict.fromkeys((400, 405, 408, 413, 422, 431), "invalid_request_error") | {
     401: "authentication_error",
     402: "insufficient_quota",
     403: "permission_error",

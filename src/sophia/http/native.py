@@ -1,26 +1,30 @@
 """The fast server: uvicorn's HTTP protocol with the data plane answered inside it.
 
-A request on an idle connection is answered here, without building an ASGI scope. Everything else
-(pipelined requests, `Expect: 100-continue`, upgrades) goes through `asgi.py` to the same handlers.
-Uses internals of uvicorn, hence the pin.
+A request on an idle connection is answered here, without building an ASGI scope. Pipelined requests
+go through `asgi.py` to the same handlers. Uses internals of uvicorn, hence the pin.
 """
 
 import asyncio
-import http
-from collections.abc import Collection
+from collections import Counter
 from typing import Any, ClassVar
 
-import httptools
 from msgspec import Struct
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sophia.core.errors import BadRequest, SophiaError
-from sophia.http.app import App, run_handler
-from sophia.http.errors import render_error
-from sophia.http.routes import Router
-from sophia.http.wire import Headers, HttpRequest
+from sophia.http.app import App, Route, run_handler
+from sophia.http.connection import BODY, IDLE, BoundedConnection, render_head
+from sophia.http.guard import (
+    MAX_HEAD_BYTES,
+    build_body_error,
+    check_framing,
+    check_host,
+    check_size,
+    expects_continue,
+    split_target,
+)
+from sophia.http.routes import PROBES, Router
+from sophia.http.wire import HttpRequest
 
-_REASON_PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _RequestCycle(Struct, kw_only=True, eq=False):
@@ -30,14 +34,25 @@ class _RequestCycle(Struct, kw_only=True, eq=False):
     message_event: ClassVar = asyncio.Event()
     protocol: "NativeProtocol"
     incoming: HttpRequest
+    route: Route
     keep_alive: bool
     chunked: bool
+    is_received: bool = False
+    receiving: asyncio.Future[bytes] | None = None
     body: list[bytes] = []
-    size: int = 0
     started: bool = False
     response_complete: bool = False
     disconnected: bool = False
     task: asyncio.Task[None] | None = None
+
+    async def receive(self) -> bytes:
+        """Return the body once it has arrived."""
+        protocol, receiving = self.protocol, self.receiving
+        assert receiving is not None, "only a body that waited is received"
+        if protocol.expect_100_continue:
+            protocol.transport.write(_CONTINUE)
+        protocol.flow.resume_reading()
+        return await receiving
 
     async def send(self, status: int, headers: bytes, body: bytes) -> None:
         protocol = self.protocol
@@ -46,21 +61,25 @@ class _RequestCycle(Struct, kw_only=True, eq=False):
             protocol.transport.abort()
             return
         length = b"content-length: %d\r\n" % len(body)
-        head = _render_head(status, headers, length, keep_alive=self.keep_alive)
+        keep_alive = self.keep_alive and self.is_received
+        head = render_head(status, headers, length, keep_alive=keep_alive)
         protocol.transport.write(head if self.incoming.method == b"HEAD" else head + body)
         protocol.finish_cycle(self)
 
     async def begin(self, status: int, headers: bytes) -> None:
         self.started = True
         framing = b"transfer-encoding: chunked\r\n" if self.chunked else b""
-        head = _render_head(status, headers, framing, keep_alive=self.keep_alive)
+        head = render_head(status, headers, framing, keep_alive=self.keep_alive)
         self.protocol.transport.write(head)
 
     async def write(self, data: bytes) -> None:
         protocol = self.protocol
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        protocol.written += len(framed)
         protocol.transport.write(framed)
         if protocol.flow.write_paused:
+            # The transport has what the client has not read: one copy is enough.
+            del data, framed
             await protocol.flow.drain()
 
     async def end(self) -> None:
@@ -69,79 +88,105 @@ class _RequestCycle(Struct, kw_only=True, eq=False):
         self.protocol.finish_cycle(self)
 
 
-class NativeProtocol(HttpToolsProtocol):
+class NativeProtocol(BoundedConnection):
     """Protocol that serves the routes of `router`; subclassed by `build_protocol_class`."""
 
-    sophia_app: ClassVar[App]
     router: ClassVar[Router]
-    idle_since: float = 0.0
     active_cycle: _RequestCycle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
-        super().connection_made(transport)
-        self.idle_since = self.loop.time()
-
-    def on_message_begin(self) -> None:
-        """Start a request; its ASGI scope is built only when needed."""
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers: Headers = []
+    # The last Host that was found to be valid and served here, whatever the route.
+    known_host: bytes | None = None
 
     def on_headers_complete(self) -> None:
-        """Take the request over, or pass it to ASGI."""
-        current: Any = self.cycle
-        idle = current is None or current.response_complete
-        if not idle or self.expect_100_continue or self.parser.should_upgrade():
-            target, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.expect_100_continue = target, expects
-            self.headers.extend(headers)
-            super().on_headers_complete()
+        """Check a head and its key, and take the request over or pass it to ASGI.
+
+        Raises SophiaError, which ends the connection before anything of a body is kept.
+        """
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            # The request comes again without its upgrade.
             return
+        self.stage = BODY
+        current: Any = self.cycle
+        if current is not None and not current.response_complete:
+            self.pass_to_asgi()
+            return
+        incoming, version = self._read_head()
+        cycle = _RequestCycle(
+            protocol=self,
+            incoming=incoming,
+            route=self.router.find(incoming.method, incoming.path),
+            # While Sophia stops, clients are to come back elsewhere.
+            keep_alive=version == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.sophia_app.not_ready_reason(),
+            chunked=version == "1.1",
+        )
+        if cycle.route.needs_key and not self.sophia_app.identify(incoming):
+            # The body waits until the key has been found among those created a moment ago.
+            self.flow.pause_reading()
+            cycle.receiving = self.loop.create_future()
+            self._answer(cycle)
+        elif self.expect_100_continue:
+            self.transport.write(_CONTINUE)
+        self.cycle = cycle  # type: ignore[assignment] # has what uvicorn reads
+
+    def _read_head(self) -> tuple[HttpRequest, str]:
+        """Return the request without its body, and its HTTP version. Raises SophiaError."""
+        server, version = self.sophia_app.server, self.parser.get_http_version()
+        # Trailers will be added to the other list.
+        headers = self.headers.copy()
+        fields = dict(headers)
+        if self.framing_bytes + self.segment_bytes > MAX_HEAD_BYTES:
+            check_size(self.url, headers)
+        check_framing(headers, fields, version, server.max_body_bytes)
         path, query = self.router.static_paths.get(self.url), b""
         if path is None:
-            url = httptools.parse_url(self.url)
-            path, query = (url.path or b"/").decode("ascii", "replace"), url.query or b""
-        incoming = HttpRequest(
-            method=self.parser.get_method(), path=path, query=query, headers=self.headers
-        )
-        chunked = self.parser.get_http_version() == "1.1"
-        # While Sophia stops, clients are to come back elsewhere.
-        stays = not self.sophia_app.not_ready_reason()
-        keep_alive = chunked and self.parser.should_keep_alive() and stays
-        self.cycle = _RequestCycle(  # type: ignore[assignment] # has what uvicorn reads
-            protocol=self, incoming=incoming, keep_alive=keep_alive, chunked=chunked
-        )
+            named, path, query = split_target(self.url, self.router.id_stems)
+            if named is not None:
+                check_host(named, version, server.allowed_hosts)
+        host = fields.get(b"host")
+        if host is None or host != self.known_host:
+            is_probe = path in PROBES
+            check_host(host, version, () if is_probe else server.allowed_hosts)
+            self.known_host = None if is_probe else host
+        self.expect_100_continue = b"expect" in fields and expects_continue(fields, version)
+        method = self.parser.get_method()
+        return HttpRequest(method=method, path=path, query=query, headers=headers), version
 
     def on_body(self, body: bytes) -> None:
         """Collect the body; refuse one that is too long before all of it has arrived."""
         cycle: Any = self.cycle
+        self.body_bytes += len(body)
         if type(cycle) is not _RequestCycle:
             super().on_body(body)
-        elif not cycle.response_complete:
+        elif self.body_bytes > self.sophia_app.server.max_body_bytes:
+            cycle.body = []
+            raise build_body_error(self.sophia_app.server.max_body_bytes)
+        elif cycle.route.needs_key:
             cycle.body.append(body)
-            cycle.size += len(body)
-            if cycle.size > self.sophia_app.max_body_bytes:
-                cycle.response_complete = True
-                cycle.body = []
-                self._refuse(self.sophia_app.body_too_large())
 
     def on_message_complete(self) -> None:
         """Answer the request in a task of its own."""
+        if self.stage != BODY:
+            return
+        self.stage = IDLE
+        self.segment_bytes = 0
         cycle: Any = self.cycle
         if type(cycle) is not _RequestCycle:
             super().on_message_complete()
-        elif not cycle.response_complete:
-            cycle.incoming.body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
-            cycle.body = []
-            self.active_cycle = cycle
-            task = cycle.task = self.loop.create_task(self._run_cycle(cycle))
-            self.tasks.add(task)
+            return
+        cycle.is_received = True
+        cycle.incoming.body = cycle.body[0] if len(cycle.body) == 1 else b"".join(cycle.body)
+        cycle.body = []
+        if cycle.receiving is None:
+            self._answer(cycle)
+        elif not cycle.receiving.done():
+            cycle.receiving.set_result(cycle.incoming.body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request of a client that is gone; settlement does not depend on the task."""
         cycle = self.active_cycle
-        if cycle is not None and not cycle.response_complete and cycle.task is not None:
+        is_done = cycle is None or (cycle.response_complete and cycle.is_received)
+        if cycle is not None and cycle.task is not None and not is_done:
             cycle.task.cancel()
         super().connection_lost(exc)
 
@@ -155,21 +200,27 @@ class NativeProtocol(HttpToolsProtocol):
                 self.transport.close()
         else:
             cycle.response_complete = True
-            self._refuse(self.sophia_app.shutting_down())
+            self.refuse(self.sophia_app.shutting_down())
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are no HTTP request."""
-        self._refuse(BadRequest(f"{msg} The request is not valid HTTP/1.1."))
+    def is_answering(self) -> bool:
+        """Return whether an answer is due or has begun, which an error must not interrupt."""
+        cycle: Any = self.cycle
+        if type(cycle) is _RequestCycle and not cycle.is_received:
+            return False
+        return super().is_answering()
 
-    def _refuse(self, error: SophiaError) -> None:
-        headers, body = render_error(error, self.sophia_app.new_request_id())
-        length = b"content-length: %d\r\n" % len(body)
-        self.transport.write(_render_head(error.status, headers, length, keep_alive=False) + body)
-        self.transport.close()
+    def _answer(self, cycle: _RequestCycle) -> None:
+        self.active_cycle = cycle
+        cycle.task = self.loop.create_task(self._run_cycle(cycle))
+        self.tasks.add(cycle.task)
 
     async def _run_cycle(self, cycle: _RequestCycle) -> None:
         try:
-            await run_handler(self.sophia_app, self.router.find, cycle.incoming, cycle)
+            if self.flow.write_paused:
+                # The client has not read the answers before.
+                await self.flow.drain()
+            receive = None if cycle.receiving is None else cycle.receive
+            await run_handler(self.sophia_app, cycle.route, cycle.incoming, cycle, receive)
         finally:
             if cycle.task is not None:
                 self.tasks.discard(cycle.task)
@@ -182,8 +233,10 @@ class NativeProtocol(HttpToolsProtocol):
         """Keep the connection for the next request after a complete answer, or close it."""
         cycle.response_complete = True
         self.server_state.total_requests += 1
-        if cycle.keep_alive:
-            # No timer per answer: `close_idle_connections` closes connections that stay idle.
+        if not cycle.is_received:
+            self.linger()
+        elif cycle.keep_alive:
+            # No timer per answer: `cut_late_connections` closes connections that stay idle.
             self.idle_since = self.loop.time()
             self.flow.resume_reading()
         else:
@@ -192,22 +245,7 @@ class NativeProtocol(HttpToolsProtocol):
             self.on_response_complete()
 
 
-def _render_head(status: int, headers: bytes, framing: bytes, *, keep_alive: bool) -> bytes:
-    reason = _REASON_PHRASES.get(status, b"")
-    close = b"" if keep_alive else b"connection: close\r\n"
-    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, headers, close, framing)
-
-
-def close_idle_connections(connections: Collection[object], seconds: float, now: float) -> None:
-    """Close connections that have been idle for more than `seconds`."""
-    for connection in list(connections):
-        if isinstance(connection, NativeProtocol):
-            cycle: Any = connection.cycle
-            idle = cycle is None or (type(cycle) is _RequestCycle and cycle.response_complete)
-            if idle and now - connection.idle_since > seconds:
-                connection.transport.close()
-
-
 def build_protocol_class(app: App, router: Router) -> type[NativeProtocol]:
     """Return the protocol class that uvicorn instantiates for each connection."""
-    return type("Protocol", (NativeProtocol,), {"sophia_app": app, "router": router})
+    members = {"sophia_app": app, "router": router, "addresses": Counter()}
+    return type("Protocol", (NativeProtocol,), members)

@@ -1,7 +1,7 @@
 """The table of routes, and the router; the data plane stands under both /v1 and /api/v1."""
 
-from sophia.core.errors import MethodNotAllowed, NotFound
-from sophia.http.app import App, Handler
+from sophia.core.errors import MethodNotAllowed, NotFound, SophiaError
+from sophia.http.app import App, Route
 from sophia.http.v1 import account, chat, decisions, models, operations
 from sophia.http.v1.bodies import ChatBody, CompletionBody, EmbeddingBody, FeedbackBody
 from sophia.http.v1.openapi import RouteDescription, build_openapi_document
@@ -52,31 +52,37 @@ OPERATIONS = (
 )
 
 
+PROBES = frozenset({"/health/live", "/health/ready"})
+
+
 class Router:
     """Handlers by method and path; `{id}` matches the rest of a path, slashes included.
 
-    `static_paths` maps request targets without a query to the paths of routes without `{id}`.
+    `static_paths` maps request targets without a query to the paths of routes without `{id}`;
+    `id_stems` are the beginnings of all others.
     """
 
     def __init__(self) -> None:
         prefixed = [("/v1", DATA_PLANE), ("/api/v1", DATA_PLANE), ("", OPERATIONS)]
-        self._exact: dict[tuple[bytes, str], Handler] = {}
-        self._parametrized: list[tuple[str, bytes, Handler]] = []
-        for prefix, routes in prefixed:
-            for route in routes:
-                method, (stem, brace, _) = route.method.encode(), route.path.partition("{")
+        self._exact: dict[tuple[bytes, str], Route] = {}
+        self._parametrized: list[tuple[str, bytes, Route]] = []
+        for prefix, descriptions in prefixed:
+            for each in descriptions:
+                route = Route(each.handler, needs_key=descriptions is DATA_PLANE)
+                method, (stem, brace, _) = each.method.encode(), each.path.partition("{")
                 if brace:
-                    self._parametrized.append((prefix + stem, method, route.handler))
+                    self._parametrized.append((prefix + stem, method, route))
                 else:
-                    self._exact[method, prefix + stem] = route.handler
+                    self._exact[method, prefix + stem] = route
         self.static_paths = {path.encode(): path for _, path in self._exact}
+        self.id_stems = tuple(stem.encode() for stem, _, _ in self._parametrized)
 
-    def find(self, method: bytes, path: str) -> Handler:
-        """Return the handler. Raises NotFound or MethodNotAllowed."""
+    def find(self, method: bytes, path: str) -> Route:
+        """Return the route; of an unknown one the handler raises NotFound or MethodNotAllowed."""
         effective = b"GET" if method == b"HEAD" else method
-        handler = self._exact.get((effective, path))
-        if handler is not None:
-            return handler
+        route = self._exact.get((effective, path))
+        if route is not None:
+            return route
         methods = set()
         for stem, allowed, candidate in self._parametrized:
             if path.startswith(stem) and len(path) > len(stem):
@@ -88,11 +94,23 @@ class Router:
             if b"GET" in methods:
                 methods.add(b"HEAD")
             names = tuple(name.decode() for name in sorted(methods))
-            raise MethodNotAllowed(
-                f"{path} does not take {method.decode('latin-1')[:20]}; use {' or '.join(names)}.",
-                names,
+            return _refuse_with(
+                MethodNotAllowed(
+                    f"{path} does not take {method.decode('latin-1')[:20]}; "
+                    f"use {' or '.join(names)}.",
+                    names,
+                )
             )
-        raise NotFound(
-            f"There is no route {path[:200]!r}. The base URL ends in /v1, "
-            "for example http://localhost:8080/v1; `GET /openapi.json` lists the routes."
+        return _refuse_with(
+            NotFound(
+                f"There is no route {path[:200]!r}. The base URL ends in /v1, "
+                "for example http://localhost:8080/v1; `GET /openapi.json` lists the routes."
+            )
         )
+
+
+def _refuse_with(error: SophiaError) -> Route:
+    async def refuse(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+        raise error
+
+    return Route(refuse, needs_key=False)

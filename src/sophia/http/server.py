@@ -10,10 +10,10 @@ import uvicorn
 from sophia.config import ServerSettings
 from sophia.http.app import App
 from sophia.http.asgi import AsgiApp
-from sophia.http.native import build_protocol_class, close_idle_connections
+from sophia.http.connection import KEEP_ALIVE_SECONDS, cut_late_connections
+from sophia.http.native import build_protocol_class
 from sophia.http.routes import Router
 
-_KEEP_ALIVE_SECONDS = 75
 _INTERRUPT_SECONDS = 1.0
 """Time that interrupted requests get to send their error."""
 
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         self._app = app
@@ -48,10 +48,9 @@ class Server(uvicorn.Server):
         app.not_ready_reason = self._not_ready_reason
 
     async def on_tick(self, counter: int) -> bool:
-        """Run uvicorn's tick, ten a second, and close idle connections every five seconds."""
-        if counter % 50 == 0:
-            now = asyncio.get_running_loop().time()
-            close_idle_connections(self.server_state.connections, _KEEP_ALIVE_SECONDS, now)
+        """Run uvicorn's tick, ten a second, and cut connections that are late every second."""
+        if counter % 10 == 0:
+            cut_late_connections(self.server_state.connections, self._now())
         if self._stops_at is not None and self._now() >= self._stops_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -5,6 +5,9 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from sophia.core.errors import Unauthenticated
+from sophia.tenants.keys import Principal
+
 Headers = list[tuple[bytes, bytes]]
 
 JSON_HEADERS = b"content-type: application/json\r\n"
@@ -13,17 +16,28 @@ EVENT_STREAM_HEADERS = (
     b"cache-control: no-cache\r\n"
     b"x-accel-buffering: no\r\n"
 )
+_CONTROL_CHARACTERS = bytes([*range(32), 127])
 encode = msgspec.json.Encoder().encode
 
 
 class HttpRequest(Struct, kw_only=True):
-    """A request that has arrived in full; header names are in lower case."""
+    """A request that has arrived in full; header names are in lower case.
+
+    `principal` is the owner of its key, on routes that need one.
+    """
 
     method: bytes
     path: str
     query: bytes
     headers: Headers
     body: bytes = b""
+    principal: Principal | None = None
+
+    def require_principal(self) -> Principal:
+        """Return the owner of the key. Raises Unauthenticated when no key was checked."""
+        if self.principal is None:
+            raise Unauthenticated
+        return self.principal
 
 
 class ResponseWriter(Protocol):
@@ -46,5 +60,5 @@ async def send_json(reply: ResponseWriter, value: object) -> None:
 
 def render_header(name: bytes, value: str) -> bytes:
     """Return one header line; control characters cannot split it."""
-    clean = value.encode("ascii", "replace").translate(None, b"\r\n\0")
+    clean = value.encode("ascii", "replace").translate(None, _CONTROL_CHARACTERS)
     return name + b": " + clean + b"\r\n"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, DecodeError, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 
-from sophia.adapters.upstreams.shapes import count_bytes, parse_cost
+from sophia.adapters.upstreams.shapes import check_choice_count, count_bytes, parse_cost
 from sophia.core.calls import ChunkBatch, Usage
 
 TokenCount = Annotated[int, Meta(ge=0, lt=10**9)]
@@ -64,14 +64,18 @@ class _Answer(Struct, kw_only=True):
 _decode = Decoder(_Answer).decode
 
 
-def parse_passthrough_answer(body: bytes) -> ChunkBatch | None:
-    """Return the answer with its bytes unchanged, or None if they cannot stay as they are."""
+def parse_passthrough_answer(body: bytes, requested: int) -> ChunkBatch | None:
+    """Return the answer with its bytes unchanged, or None if they cannot stay as they are.
+
+    `requested` is the number of choices. Raises UpstreamFailure for many more.
+    """
     if not body.endswith(b"}"):
         return None
     try:
         answer = _decode(body)
     except (DecodeError, RecursionError, UnicodeDecodeError):
         return None
+    check_choice_count(len(answer.choices), requested)
     usage = answer.usage
     cost = parse_cost(usage.cost)
     if cost is None or usage.total_tokens != usage.prompt_tokens + usage.completion_tokens:

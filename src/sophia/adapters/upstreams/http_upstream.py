@@ -86,7 +86,8 @@ class StreamExchange(_HttpExchange):
         self._provider = provider
         self._is_start = True
         self._has_content = False
-        self._last_content_at = time.monotonic()
+        # The time that this side had waited by the last content.
+        self._waited_before = response.waited
         self._events = EventReader()
         self._chunks = ChunkReader(call, provider, int(time.time()))
         self._finished = False
@@ -153,14 +154,14 @@ class StreamExchange(_HttpExchange):
             wait = limits.stall if self._chunks.reasons_are_early else _USAGE_WAIT_SECONDS
             self._response.expect_within(wait, FailureKind.STALL)
         elif batch.has_content:
-            self._last_content_at = time.monotonic()
+            self._waited_before = self._response.waited
             self._response.expect_within(limits.stall, FailureKind.STALL)
         elif self._events.saw_comment:
             # A sign of life while the model thinks, which is believed for a while.
             limit, kind = limits.content, FailureKind.CONTENT_TIMEOUT
             if self._has_content:
                 limit, kind = limits.stall, FailureKind.STALL
-            left = self._last_content_at + limit * _MAX_KEEP_ALIVES - time.monotonic()
+            left = self._waited_before + limit * _MAX_KEEP_ALIVES - self._response.waited
             self._response.expect_within(min(limit, left), kind)
 
     async def _read(self) -> bytes | None:

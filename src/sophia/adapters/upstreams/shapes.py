@@ -4,6 +4,7 @@ from math import ceil
 
 from sophia.adapters.upstreams.json_text import JsonObject, coerce_object, encode_repaired
 from sophia.core.calls import Usage
+from sophia.core.failures import FailureKind, UpstreamFailure
 
 _REASONING_TYPES = frozenset(
     {"reasoning.text", "reasoning.summary", "reasoning.encrypted", "reasoning.server_tool_call"}
@@ -19,6 +20,16 @@ _CONTENT_KEYS = (
     "audio",
     "reasoning_details",
 )
+
+_MAX_EXTRA_CHOICES = 8
+
+
+def check_choice_count(count: int, requested: int) -> None:
+    """Raise UpstreamFailure for many more choices than were requested."""
+    if count > requested + _MAX_EXTRA_CHOICES:
+        raise UpstreamFailure(
+            FailureKind.MALFORMED, f"the answer has {count:,} choices and not {requested}"
+        )
 
 
 def measure_content(message: JsonObject) -> tuple[bool, int]:

@@ -142,6 +142,7 @@ class ChunkReader:
             carries, length = self._normalise_choice(choice, position)
             has_content, size = has_content or carries, size + length
             is_repetition = self._is_repeated_end(choice, carries=carries) and is_repetition
+        shapes.check_choice_count(len(self._started_choices), self._choice_count)
         if is_repetition:
             return
         # The first delta of a choice may have got a role that the next ones must not repeat.

@@ -4,6 +4,9 @@ from collections import defaultdict
 from typing import Any
 
 from sophia.adapters.upstreams.json_text import encode_repaired
+from sophia.core.failures import FailureKind, UpstreamFailure
+
+_MAX_CALLS = 10_000
 
 
 def repair_tool_calls(message: dict[str, Any], request_id: str) -> None:
@@ -31,7 +34,7 @@ class ToolCallIndexes:
         self._next = 0
 
     def number(self, delta: dict[str, Any]) -> None:
-        """Number the calls of a delta in place."""
+        """Number the calls of a delta in place. Raises UpstreamFailure for too many in all."""
         delta["tool_calls"] = calls = _keep_objects(delta["tool_calls"])
         for call in calls:
             _repair_arguments(call)
@@ -43,6 +46,8 @@ class ToolCallIndexes:
                 _fill_identity(call, self._request_id, known)
                 self._by_id[call["id"]] = known
                 self._next += 1
+                if self._next > _MAX_CALLS:
+                    raise UpstreamFailure(FailureKind.MALFORMED, "the tool calls do not end")
             if given is not None:
                 self._by_index[given] = known
             call["index"] = known

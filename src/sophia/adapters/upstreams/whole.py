@@ -19,7 +19,7 @@ def parse_whole_answer(body: bytes, call: UpstreamCall, provider: str, now: int)
     """
     if (
         call.endpoint == "chat/completions"
-        and (batch := parse_passthrough_answer(body)) is not None
+        and (batch := parse_passthrough_answer(body, call.choices)) is not None
     ):
         return batch
     answer = decode_object(body)
@@ -37,6 +37,7 @@ def _read_choices(
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no choices")
+    shapes.check_choice_count(len(choices), call.choices)
     has_content, size = False, 0
     for position, choice in enumerate(choices):
         if not isinstance(choice, dict):

@@ -20,7 +20,7 @@ _ABSENT_FIELDS = (
 
 async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/key` in OpenRouter's shape; the daily budget is the limit. US dollars."""
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     ledger = app.runtime.ledger
     scope = ledger.budget_scope(principal, app.runtime.limits)
     limit, left = scope.daily_limit, ledger.remaining(scope)
@@ -54,7 +54,7 @@ async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) 
 
 async def get_generation(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/generation?id=` by an answer's id, a request id or a decision id."""
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     id = parse_qs(incoming.query.decode("latin-1")).get("id", [""])[0]
     if not id:
         raise BadRequest("`id` is missing: /v1/generation?id=gen-…", param="id")

@@ -30,7 +30,7 @@ def build_handler(endpoint: Endpoint) -> Handler:
     """Return the handler of an endpoint that calls a model."""
 
     async def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
-        request = await read_request(app, incoming, endpoint)
+        request = read_request(app, incoming, endpoint)
         if request.hints.on_too_long == "middle_out" and endpoint == "chat/completions":
             request = _shorten(app, incoming, request)
         key = find_idempotency_key(incoming)
@@ -94,10 +94,10 @@ def _shorten(app: App, incoming: HttpRequest, request: Request) -> Request:
     return structs.replace(shorter, warning=warning)
 
 
-async def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:
-    """Authenticate and parse a request. Raises SophiaError."""
+def read_request(app: App, incoming: HttpRequest, endpoint: Endpoint) -> Request:
+    """Parse a request. Raises SophiaError."""
     arrived_at = app.runtime.ledger.clock.monotonic()
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     return parse_request(
         endpoint,
         incoming,
@@ -126,11 +126,8 @@ async def _send_stream(answer: Answer, reply: ResponseWriter) -> None:
         while (batch := await answer.next()) is not None:
             if batch.id is not None:
                 last = batch
-            chunks = batch.chunks
-            if len(chunks) == 1:
-                await reply.write(b"data: %b\n\n" % chunks[0])
-            elif chunks:
-                await reply.write(b"".join([b"data: %b\n\n" % chunk for chunk in chunks]))
+            if batch.chunks:
+                await reply.write(_take_events(batch))
             keep_alive.has_written = True
     except UpstreamFailure as failure:
         await reply.write(render.render_stream_error(answer, last, failure))
@@ -168,3 +165,11 @@ class _KeepAlive:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+
+
+def _take_events(batch: ChunkBatch) -> bytes:
+    """Return the chunks as events, and leave none, so that a slow reader keeps one copy only."""
+    chunks, batch.chunks = batch.chunks, []
+    if len(chunks) == 1:
+        return b"data: %b\n\n" % chunks[0]
+    return b"".join([b"data: %b\n\n" % chunk for chunk in chunks])

@@ -24,7 +24,7 @@ _feedback_decoder = msgspec.json.Decoder(FeedbackBody)
 
 async def explain_route(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `POST /v1/route`: the decision for a chat body, without making the call."""
-    request = await read_request(app, incoming, "chat/completions")
+    request = read_request(app, incoming, "chat/completions")
     scope = app.runtime.ledger.budget_scope(request.principal, app.runtime.limits)
     decision = decide(app.runtime, request, scope)
     body: dict[str, Any] = {"object": "sophia.route", "requested_model": request.model}
@@ -36,7 +36,7 @@ async def explain_route(app: App, incoming: HttpRequest, reply: ResponseWriter) 
 
 async def get_decision(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/decisions/{id}`: the explanation again, with the outcomes and feedback."""
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     row = await _find_own_decision(app, principal, incoming.path.rpartition("/")[2])
     store, classes = app.runtime.ledger.store, app.runtime.knowledge.classifier.classes
     outcomes, feedback = await store.attempts(row.attempt_id), await store.feedback(row.attempt_id)
@@ -66,7 +66,7 @@ def render_decision(
 
 async def create_feedback(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `POST /v1/feedback`: store feedback on a decision; repeats change nothing."""
-    principal = await app.authenticate(incoming)
+    principal = incoming.require_principal()
     body = decode_body(_feedback_decoder, incoming.body)
     values = (body.score, body.thumbs, body.label, body.preferred_model)
     if all(value is None for value in values):

@@ -19,6 +19,7 @@ from sophia.http.v1.bodies import (
     SophiaHints,
 )
 from sophia.http.v1.call_mode import parse_call_mode
+from sophia.http.v1.json_limits import build_depth_error, check_depth, decode_fields
 from sophia.http.wire import Headers, HttpRequest
 from sophia.routing.model_name import AUTO_MODEL, apply_model_name
 from sophia.routing.types import Hints, Prompt
@@ -51,7 +52,6 @@ _DECODERS: Mapping[Endpoint, "msgspec.json.Decoder[RequestBody]"] = {
     "completions": msgspec.json.Decoder(CompletionBody),
     "embeddings": msgspec.json.Decoder(EmbeddingBody),
 }
-_raw_fields_decoder = msgspec.json.Decoder(_RawFields)
 
 
 def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
@@ -72,7 +72,7 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
     except BadRequest:
         _check_encoding(incoming.headers)
         raise
-    fields = _raw_fields_decoder.decode(incoming.body)
+    fields = decode_fields(incoming.body)
     for name in _NOT_FORWARDED:
         fields.pop(name, None)
     prompt = _build_prompt(body, fields)
@@ -106,15 +106,19 @@ def _list_fallback_models(
 def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     """Return `body` as the decoder's type. Raises BadRequest with the place and the problem."""
     try:
-        return decoder.decode(body)
+        decoded = decoder.decode(body)
     except msgspec.ValidationError as error:
         problem, path = _split_error(error)
         place = f"`{path}`: " if path else ""
         hint = _suggest_hint(problem) if path == "sophia" else ""
         raise BadRequest(f"{place}{problem}.{hint}", param=path or None) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise build_depth_error() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = _describe_problem(error, body)
         raise BadRequest(f"The body is not JSON: {problem[:300]}.") from None
+    check_depth(body)
+    return decoded
 
 
 def _describe_problem(error: Exception, body: bytes) -> str:

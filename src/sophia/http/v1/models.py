@@ -21,7 +21,6 @@ _DESCRIPTIONS = {
 
 async def list_models(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/models`, in pages when `limit` or `offset` asks for them."""
-    await app.authenticate(incoming)
     query = parse_qs(incoming.query.decode("latin-1"))
     offset, limit = _parse_number(query, "offset", 0), _parse_number(query, "limit", 1000)
     knowledge = app.runtime.knowledge
@@ -39,7 +38,6 @@ async def list_models(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
 
 async def list_health(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/models/health`: every target that was asked, the unwell ones first."""
-    await app.authenticate(incoming)
     now = app.runtime.ledger.clock.monotonic()
     rows = [
         {
@@ -60,7 +58,6 @@ async def list_health(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
 
 async def get_model(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /v1/models/{id}`; aliases, variants and retired names are resolved."""
-    await app.authenticate(incoming)
     name = unquote(incoming.path.partition("/models/")[2])
     for row in _sophia_models(app.runtime.knowledge):
         if row["id"] == name:

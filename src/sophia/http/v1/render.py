@@ -23,11 +23,9 @@ def render_headers(answer: Answer, outcome: AttemptOutcome | None) -> bytes:
     record, id = answer.record, answer.record.request.id
     plan = record.decision.plan
     lines = b"x-request-id: req-%016x\r\nx-sophia-decision-id: dec-%016x\r\n" % (id, id)
-    lines += b"x-sophia-model: %b\r\nx-sophia-policy: %b\r\nx-sophia-attempts: %d\r\n" % (
-        answer.model.encode("ascii", "replace"),
-        (plan.rule or plan.policy).encode("ascii", "replace"),
-        len(record.outcomes) + (outcome is None),
-    )
+    lines += render_header(b"x-sophia-model", answer.model)
+    lines += render_header(b"x-sophia-policy", plan.rule or plan.policy)
+    lines += b"x-sophia-attempts: %d\r\n" % (len(record.outcomes) + (outcome is None))
     if outcome is not None:
         lines += b"x-sophia-cost-usd: %.9f\r\n" % nano_to_usd(record.cost_nano)
     if answer.attempt.max_tokens is not None:

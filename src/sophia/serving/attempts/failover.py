@@ -38,6 +38,9 @@ from sophia.serving.attempts.targets.failures import (
 MIN_CONTENT_SHARE = 1 / 6
 """Least part of the deadline of the first content that a target with fast answers gets."""
 
+_MAX_EMPTY_BYTES = 1 << 20
+"""Longest beginning of an answer without content, which is held back."""
+
 
 async def run_attempts(
     record: RequestRecord,
@@ -213,6 +216,7 @@ class _AttemptRun:
         """
         result, upstream, has_content = self._result, self._upstream, False
         buffered: deque[ChunkBatch] = deque()
+        size = 0
         try:
             exchange = self._exchange = await upstream.open(self._call)
             result.generation_id = exchange.generation_id
@@ -224,6 +228,7 @@ class _AttemptRun:
                     reservation.note_generation(result.generation_id)
                 buffered.append(batch)
                 has_content = batch.has_content
+                size += 0 if has_content else _check_size(batch, size)
             self._check_content(buffered, has_content=has_content, last=last)
         except UpstreamFailure as failure:
             self.failure = failure
@@ -304,6 +309,14 @@ class _AttemptRun:
         on_settled = record.outcomes.append if record.is_raced else finish
         reconciler = record.dependencies.reconciler
         reconciler.schedule(self._upstream, reservation, self._result, on_settled)
+
+
+def _check_size(batch: ChunkBatch, size: int) -> int:
+    """Return the bytes of a batch without content. Raises UpstreamFailure beyond the limit."""
+    added = sum(map(len, batch.chunks))
+    if size + added > _MAX_EMPTY_BYTES:
+        raise UpstreamFailure(FailureKind.MALFORMED, "the chunks have no content")
+    return added
 
 
 def _remaining_deadlines(record: RequestRecord, target: ChainTarget) -> Deadlines:

@@ -1,6 +1,7 @@
 """One connection and the response that arrives over it."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import httptools
@@ -13,12 +14,16 @@ _UPLOAD_CHUNK_BYTES = 65536
 
 
 class HttpResponse:
-    """A response with a complete head: `status`, `headers` in their order, and a body to read."""
+    """A response with a complete head: `status`, `headers` in their order, and a body to read.
+
+    Only time in which the reader waits counts until the content: `waited` is all of it, in seconds.
+    """
 
     __slots__ = (
         "_complete",
         "_connection",
         "_content_kind",
+        "_content_s",
         "_failure",
         "_parts",
         "_size",
@@ -28,12 +33,15 @@ class HttpResponse:
         "loop",
         "status",
         "total_at",
+        "waited",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, content_at: float, total_at: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, content_s: float, total_at: float) -> None:
         self.loop = loop
-        self.content_at = content_at
+        self.content_at = math.inf
         self.total_at = total_at
+        self.waited = 0.0
+        self._content_s = content_s
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._content_kind = FailureKind.CONTENT_TIMEOUT
@@ -52,8 +60,8 @@ class HttpResponse:
         return None
 
     def expect_within(self, seconds: float, kind: FailureKind) -> None:
-        """Fail with `kind` unless called again within `seconds`, to within 50 ms."""
-        self.content_at = self.loop.time() + seconds
+        """Fail with `kind` unless called again within `seconds` of waiting, to within 50 ms."""
+        self._content_s = seconds
         self._content_kind = kind
 
     async def read(self) -> bytes | None:
@@ -102,6 +110,8 @@ class HttpResponse:
 
     async def _wait(self) -> None:
         self._waiter = waiter = self.loop.create_future()
+        began = self.loop.time()
+        self.content_at = began + self._content_s
         try:
             await waiter
         except asyncio.CancelledError:
@@ -109,6 +119,10 @@ class HttpResponse:
             raise
         finally:
             self._waiter = None
+            waited = self.loop.time() - began
+            self.waited += waited
+            self._content_s -= waited
+            self.content_at = math.inf
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -20,8 +20,8 @@ class PoolLimits:
     max_idle: int = 100
     idle_expiry: float = 60.0
     max_header_bytes: int = 65536
-    read_high_water: int = 256 * 1024
-    read_low_water: int = 64 * 1024
+    read_high_water: int = 64 * 1024
+    read_low_water: int = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class ConnectionPool:
         content_at, total_at = now + deadlines.content, now + deadlines.total
         connection = self._take_idle(now)
         if connection is not None:
-            response = HttpResponse(loop, content_at, total_at)
+            response = HttpResponse(loop, content_at - loop.time(), total_at)
             try:
                 self._mark_busy(connection)
                 await connection.exchange(response, head, body)
@@ -84,7 +84,7 @@ class ConnectionPool:
             else:
                 return response
         connection = await self._connect(min(deadlines.connect, total_at - loop.time()))
-        response = HttpResponse(loop, content_at, total_at)
+        response = HttpResponse(loop, content_at - loop.time(), total_at)
         self._mark_busy(connection)
         await connection.exchange(response, head, body)
         return response
