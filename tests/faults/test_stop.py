@@ -136,7 +136,7 @@ async def test_running_streams_finish_and_nothing_else_is_waited_for(
         served.process.send_signal(TERM)
         async with asyncio.timeout(10):
             refused = [b" 503 " in await reader.read() for reader in readers]
-        assert refused == [False, False, True, True, False]
+        assert refused == [False, False, True, True, True]
         assert await served.ended(10) == 0
         for answer in [task.result() for task in streams]:
             assert answer.done and answer.complete

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from failures_page import PAGE, render_page
+from msgspec import structs
 from processes import Installation
 from stage import HTML, SSE_HEAD, asked, check_books, check_clean
 from test_ledger import damaged
@@ -409,8 +410,9 @@ async def caller_leaves(world: World, stream: bool) -> None:
 @row(30)
 async def caller_reads_slowly(world: World, stream: bool) -> None:
     server = ServerSettings(write_s=1.5)
-    async with world.gateway(server=server) as gateway:
-        content = "x" * (30 * 1024 * 1024)
+    deadlines = structs.replace(SHORT, whole_s=10.0)
+    async with world.gateway(server=server, deadlines=deadlines) as gateway:
+        content = "x" * (8 * 1024 * 1024)
         if stream:
             piece = {"id": "g", "choices": [{"index": 0, "delta": {"content": "x" * 65_000}}]}
             event = b"data: %b\n\n" % json.dumps(piece).encode()
@@ -420,7 +422,7 @@ async def caller_reads_slowly(world: World, stream: bool) -> None:
         body = gateway.client.request(chat(stream=stream))
         async with gateway.client.connection(body) as reader:
             reader._transport.pause_reading()  # type: ignore[attr-defined] # nothing is read at all
-            (only,) = await gateway.settled(1, 8.0)
+            (only,) = await gateway.settled(1, 12.0)
             assert only.failure == ("client_gone" if stream else None)
         assert (await gateway.client.chat(stream=stream)).status == 200
 

@@ -201,6 +201,7 @@ class NativeProtocol(BoundedConnection):
         else:
             cycle.response_complete = True
             self.refuse(self.sophia_app.shutting_down())
+            self.transport.close()
 
     def is_answering(self) -> bool:
         """Return whether an answer is due or has begun, which an error must not interrupt."""

@@ -92,6 +92,7 @@ class Server(uvicorn.Server):
             connection.shutdown()
         drain_end = self._now() + self._settings.drain_s
         while self._is_busy() and not self.force_exit and self._now() < drain_end:
+            cut_late_connections(self.server_state.connections, self._now())
             await asyncio.sleep(0.02)
         self._app.runtime.interrupted = True
         # Before the requests that wait for them, which then have an answer to send.
