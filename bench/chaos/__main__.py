@@ -1,7 +1,6 @@
 """Play faults of upstreams to Sophia and its peers. `python -m bench.chaos --help`."""
 
 import argparse
-import asyncio
 import datetime
 import json
 import os
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,8 +28,8 @@ JsonObject = dict[str, Any]
 PAGE = paths.REFERENCE.with_name("chaos.md")
 PICTURE = PAGE.with_suffix(".svg")
 WARM_UP_SECONDS = 2.0
-# requests, cuts, rate, seconds of outage
-FULL, QUICK = (20_000, 10_000, 100.0, 20.0), (400, 200, 50.0, 7.0)
+FULL = {"requests": 20_000, "cuts": 10_000, "rate": 100.0, "outage": 20.0}
+QUICK = {"requests": 400, "cuts": 200, "rate": 50.0, "outage": 7.0}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -47,10 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--check", action="store_true", help="exit with 1 when Sophia loses or hides anything")
     add("--output", type=Path, help="write the JSON here, and neither page nor picture")
     options = parser.parse_args(arguments)
-    defaults = dict(
-        zip(("requests", "cuts", "rate", "outage"), QUICK if options.quick else FULL, strict=True)
-    )
-    for name, value in defaults.items():
+    for name, value in (QUICK if options.quick else FULL).items():
         setattr(options, name, getattr(options, name) or value)
     if options.peers is None:
         options.peers = () if options.quick else ALL[1:]
@@ -106,10 +103,7 @@ async def run(options: argparse.Namespace, console: Console) -> JsonObject:
                     gateways[name] = await measure(build_target(name), options, progress)
             except (BenchmarkError, OSError) as problem:
                 missing[name] = str(problem)[:300]
-    chosen = {
-        name: getattr(options, name)
-        for name in ("requests", "cuts", "rate", "outage", "peer_share", "seed")
-    }
+    chosen = {name: getattr(options, name) for name in (*FULL, "peer_share", "seed")}
     flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in chosen.items())
     return {
         "made": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
@@ -128,24 +122,20 @@ def find_problems(result: JsonObject) -> list[str]:
         return [f"Sophia was not measured: {result['missing'].get('sophia')}"]
     phases = result["gateways"]["sophia"]["phases"]
     books = result["gateways"]["sophia"]["nano_dollars"]
+    cuts = phases["cuts"]["outcomes"]
+    recoverable = [found for phase, found in phases.items() if phase != "cuts"]
+    lost = sum(found["with_fault"] - found["outcomes"].get("complete", 0) for found in recoverable)
     problems = {
-        f"{phase}: requests failed although the fallback was healthy": found["with_fault"]
-        - found["outcomes"].get("complete", 0)
-        for phase, found in phases.items()
-        if phase != "cuts"
+        "requests failed although a model was healthy": lost
+        + sum(map(count_failed, phases.values())),
+        "cut streams ended as if complete": cuts.get("silent", 0) + cuts.get("unmarked", 0),
+        "cut streams never ended": cuts.get("hung", 0),
+        "nano-dollars of the ledger are not on the bill": books["ledger"] - books["bill"],
+        "nano-dollars of the bill are neither in the ledger nor reserved": books["bill"]
+        - books["ledger"]
+        - books["held"],
     }
-    problems |= {
-        f"cuts: {name}": phases["cuts"]["outcomes"].get(name, 0)
-        for name in ("silent", "unmarked", "hung")
-    }
-    problems |= {
-        f"{phase}: requests without a fault failed": count_failed(found)
-        for phase, found in phases.items()
-    }
-    problems["nano-dollars in the ledger above the bill"] = max(0, books["ledger"] - books["bill"])
-    missing = books["bill"] - books["ledger"] - books["held"]
-    problems["nano-dollars of the bill neither in the ledger nor held"] = max(0, missing)
-    return [f"{what}: {count:,}" for what, count in problems.items() if count]
+    return [f"{count:,} {problem}" for problem, count in problems.items() if count > 0]
 
 
 def main(arguments: list[str]) -> int:
@@ -153,7 +143,7 @@ def main(arguments: list[str]) -> int:
     options, console = parse(arguments), Console()
     if not console.is_terminal:
         console = Console(width=140)
-    result = asyncio.run(run(options, console))
+    result = uvloop.run(run(options, console))
     print_report(result, console)
     for problem in (problems := find_problems(result)):
         console.print(f"[red]{problem}[/]")

@@ -154,7 +154,8 @@ async def sampling(target: Target, gateway: Running) -> AsyncIterator[Callable[[
 
 
 def _slope(hours: list[float], values: list[float]) -> float | None:
-    if len(values) < 3:
+    """Return the change per hour; None for less than a minute, which says nothing."""
+    if len(values) < 60:
         return None
     return round(statistics.linear_regression(hours, values).slope, 1)
 

@@ -100,9 +100,12 @@ def _soak_rows(soak: JsonObject, books: dict[str, int]) -> list[list[str]]:
     return [
         ["seconds", format_number(soak["seconds"])],
         ["memory at the start / at the end, MB", f"{memory['first']} / {memory['last']}"],
-        ["slope of memory in the second half, MB/h", str(soak["resident_mb_per_hour"])],
+        ["slope of memory in the second half, MB/h", format_number(soak["resident_mb_per_hour"])],
         ["file descriptors: min / max", f"{descriptors['min']} / {descriptors['max']}"],
-        ["slope of file descriptors in the second half, 1/h", str(soak["descriptors_per_hour"])],
+        [
+            "slope of file descriptors in the second half, 1/h",
+            format_number(soak["descriptors_per_hour"]),
+        ],
         [
             "longest event-loop block of a second: p50 / p99 / max ms",
             " / ".join(map(format_number, block.values())),

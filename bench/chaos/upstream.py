@@ -31,7 +31,6 @@ COMMIT_SECONDS = 0.05
 """Pause after the first content of a stream that is cut, so that the gateway has passed it on."""
 HELD_SECONDS = 30.0
 """A silent connection is closed at last, for a gateway that has no limit of its own."""
-LAST_CHUNK = b"0\r\n\r\n"
 JSON, SSE = "application/json", "text/event-stream"
 JsonObject = dict[str, Any]
 encode = msgspec.json.encode
@@ -98,10 +97,10 @@ def _event(body: JsonObject) -> bytes:
 
 
 def frame(framing: Framing, pieces: list[bytes]) -> list[bytes]:
-    """Return pieces as the framing writes them, without the last chunk."""
+    """Return pieces as the framing writes them, with its last chunk if it has one."""
     if framing != "chunked":
         return pieces
-    return [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+    return [*(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n"]
 
 
 class ChaosUpstream:
@@ -163,24 +162,25 @@ class ChaosUpstream:
 
     async def _send_cut(self, wire: ConnectionWriter, answer: Generation, fault: Fault) -> None:
         """Send a stream up to a random byte between its first content and its finish reason."""
-        pieces, framing = answer.pieces(), fault.framing
+        pieces = answer.pieces()
         if fault.kind == "in-band":
-            pieces = pieces[: 2 + int(fault.place * (len(answer.words) - 1))]
+            words = 1 + int(fault.place * (len(answer.words) - 1))
             choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
             error = {"code": 502, "message": "Provider disconnected"}
-            pieces.append(_event(answer.body(choice, error=error)))
-        framed = frame(framing, pieces)
+            pieces = [*pieces[: words + 1], _event(answer.body(choice, error=error))]
+        framed = frame(fault.framing, pieces)
         ends = list(accumulate(map(len, framed)))
-        first, last = ends[1], ends[min(len(answer.words) + 1, len(ends) - 1)]
-        at = last if fault.kind == "in-band" else first + int(fault.place * (last - first))
-        whole_pieces = bisect_right(ends, at) - (fault.kind == "in-band")
+        at = ends[-1]
+        if fault.kind != "in-band":
+            at = ends[1] + int(fault.place * (ends[len(answer.words) + 1] - ends[1]))
+            words = bisect_right(ends, at) - 1
         if fault.kind == "bad-chunk":
-            at = ends[whole_pieces - 1]
-        self._book(answer, whole_pieces - 1, None)
+            at = ends[words]
+        self._book(answer, words, None)
         data = b"".join(framed)
-        await wire.send(answer.head(framing, pieces) + data[:first])
+        await wire.send(answer.head(fault.framing, pieces) + data[: ends[1]])
         await asyncio.sleep(COMMIT_SECONDS)
-        await wire.send(data[first:at])
+        await wire.send(data[ends[1] : at])
         match fault.kind:
             case "rst":
                 await wire.reset()
@@ -188,8 +188,6 @@ class ChaosUpstream:
                 await asyncio.sleep(HELD_SECONDS)
             case "bad-chunk":
                 await wire.send(b"zz\r\nno chunk\r\n")
-            case "in-band" if framing == "chunked":
-                await wire.send(LAST_CHUNK)
         await wire.close()
 
     def _book(self, answer: Generation, completion: int, finish: str | None) -> None:
@@ -218,7 +216,7 @@ async def _send_framed(
     wire: ConnectionWriter, answer: Generation, framing: Framing, pieces: list[bytes]
 ) -> None:
     """Send an answer with its proper end, in a few pieces."""
-    framed = frame(framing, pieces) + ([LAST_CHUNK] if framing == "chunked" else [])
+    framed = frame(framing, pieces)
     step = -(-len(framed) // PIECES)
     await wire.send(answer.head(framing, pieces) + b"".join(framed[:step]))
     for start in range(step, len(framed), step):
