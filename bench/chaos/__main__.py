@@ -72,12 +72,12 @@ async def measure(target: Target, options: argparse.Namespace, progress: Progres
     is_ours = target.kind == "ours"
     share = 1.0 if is_ours else options.peer_share
     rate = options.rate * share
-    # The outage comes last: it may teach a gateway to avoid the primary model.
+    # The cuts come last: after them both models look ill to a gateway that judges by past calls.
     sizes: dict[Phase, float] = {
         "warm-up": WARM_UP_SECONDS * rate,
         "faults": options.requests * share,
-        "cuts": options.cuts * share,
         "outage": options.outage * rate,
+        "cuts": options.cuts * share,
     }
     result: JsonObject = {"title": target.title, "phases": {}}
     async with running(target, options.seed) as gateway, sampling(target, gateway) as summary:

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,14 +30,20 @@ BEFORE_CONTENT = {
     "cut": "connection cut before content",
 }
 AFTER_CONTENT = {
-    "fin": "end of file (FIN)",
-    "rst": "reset (RST)",
+    "fin": "FIN within a chunk or before the announced length",
+    "eof": "FIN where only it ends the answer",
+    "rst": "RST",
     "bad-chunk": "chunk size that is no number",
     "stall": "stall",
     "in-band": "error event in the stream",
 }
 SHARE = 0.1
 FRAMINGS: tuple[Framing, ...] = ("chunked", "length", "close")
+FRAMINGS_OF: Mapping[str, tuple[Framing, ...]] = {
+    "fin": ("chunked", "length"),
+    "eof": ("close",),
+    "bad-chunk": ("chunked",),
+}
 WORDS = [
     "",
     "sky,",
@@ -83,7 +90,7 @@ def choose_fault(seed: int, phase: Phase, number: int, dispatch: int, model: str
             return Fault(source.choice(("503", "reset")), framing)
         case "cuts" if dispatch == 0:
             kind = source.choice(list(AFTER_CONTENT))
-            return Fault(kind, "chunked" if kind == "bad-chunk" else framing, place)
+            return Fault(kind, source.choice(FRAMINGS_OF.get(kind, FRAMINGS)), place)
         case _:
             return None
 

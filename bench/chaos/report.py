@@ -20,7 +20,7 @@ NOTES = {
     "reason, framed as chunks, by length or by the end of the connection. A further attempt is answered in full; "
     "one that brings the text so far as an assistant's message is continued from there.",
     "outage": "Every attempt at the primary model gets 503 or a reset.",
-    "kinds": "Complete answers among the requests with each fault.",
+    "kinds": "The first attempt of each request met the fault.",
     "attempts": "Attempts that reached the upstream; a refused connection is not among them. Failover is the time from "
     "the end of a fault to the next attempt, by the upstream's clock, without silence. Each gateway gets a rate that "
     "it carries.",
@@ -30,7 +30,7 @@ TITLES = {
     "faults": "Faults before content",
     "cuts": "Cut streams",
     "outage": "Outage of the primary model",
-    "kinds": "Complete answers by fault",
+    "kinds": "Outcomes by fault",
     "attempts": "Attempts and time",
     "soak": "Sophia during the run",
 }
@@ -47,7 +47,7 @@ def count_failed(phase: JsonObject) -> int:
 def build_tables(result: JsonObject) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the key of each table, and its rows with the titles first."""
     gateways: list[JsonObject] = list(result["gateways"].values())
-    for phase in ("faults", "cuts", "outage"):
+    for phase in ("faults", "outage", "cuts"):
         rows = [["gateway", "requests", "with a fault", *OUTCOMES, "failed without a fault"]]
         for gateway in gateways:
             found = gateway["phases"][phase]
@@ -58,15 +58,17 @@ def build_tables(result: JsonObject) -> Iterator[tuple[str, list[list[str]]]]:
     rows = [["fault", *(gateway["title"] for gateway in gateways)]]
     for phase, kinds in (("faults", BEFORE_CONTENT), ("cuts", AFTER_CONTENT)):
         for kind, title in kinds.items():
-            by_kind = [
-                each["phases"][phase]["outcomes_by_fault"].get(kind, {}) for each in gateways
-            ]
-            cells = [f"{one.get('complete', 0):,} of {sum(one.values()):,}" for one in by_kind]
-            rows.append([title, *cells])
+            found = [each["phases"][phase]["outcomes_by_fault"].get(kind, {}) for each in gateways]
+            rows.append([title, *map(_format_outcomes, found)])
     yield "kinds", rows
     yield "attempts", [_attempt_titles(), *map(_attempt_row, gateways)]
     if soak := next((gateway for gateway in gateways if "soak" in gateway), None):
         yield "soak", [["figure", "value"], *_soak_rows(soak["soak"], soak["nano_dollars"])]
+
+
+def _format_outcomes(counts: dict[str, int]) -> str:
+    found = [f"{counts[name]:,} {name}" for name in OUTCOMES if name in counts]
+    return ", ".join(found) or NOTHING
 
 
 def _attempt_titles() -> list[str]:
