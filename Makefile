@@ -44,7 +44,7 @@ bench: $(VENV)/.dev ## measure the gateway against nginx and its peers (about 20
 bench-routing: $(VENV)/.dev ## compare routing policies on outcome tables; DATA=folder, ARGS="--sources mix"
 	$(BIN)/python -m bench.routing --data $(DATA) $(ARGS)
 
-chaos: $(VENV)/.dev ## play faults of upstreams to Sophia and its peers (about 20 minutes); ARGS="--quick"
+chaos: $(VENV)/.dev ## play faults of upstreams to Sophia and its peers (about 30 minutes); ARGS="--quick"
 	$(BIN)/python -m bench.chaos $(ARGS)
 
 docs: $(VENV)/.dev ## write docs/reference from the code

@@ -24,7 +24,8 @@ NOTES = {
     "attempts": "Attempts that reached the upstream; a refused connection is not among them. Failover is the time from "
     "the end of a fault to the next attempt, by the upstream's clock, without silence. Each gateway gets a rate that "
     "it carries.",
-    "soak": "All phases. The amount still reserved belongs to attempts of which the upstream reports no cost.",
+    "soak": "Process figures are of the first phase, money is of all phases. The amount still reserved belongs to "
+    "attempts of which the upstream reports no cost.",
 }
 TITLES = {
     "faults": "Faults before content",
