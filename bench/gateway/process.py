@@ -54,8 +54,10 @@ def can_raise_priority() -> bool:
     return os.geteuid() == 0
 
 
-def pin_command(core: int, command: Iterable[str]) -> list[str]:
-    """Return the command pinned to one core, at high priority where that is allowed."""
+def pin_command(core: int | None, command: Iterable[str]) -> list[str]:
+    """Return the command pinned to a core, at high priority where that is allowed; None does not."""
+    if core is None:
+        return [*command]
     nice = ["nice", "-n", str(HIGHEST_PRIORITY)] if can_raise_priority() else []
     return [*nice, "taskset", "-c", str(core), *command]
 
@@ -193,16 +195,17 @@ def _alive(pid: int) -> bool:
 
 
 def launch(
-    name: str, core: int, command: Iterable[str], variables: dict[str, str] | None = None
+    name: str, core: int | None, command: Iterable[str], variables: dict[str, str] | None = None
 ) -> Running:
-    """Start a command on one core; its output goes to bench/work/run/NAME.log."""
+    """Start a command, on one core if any; its output goes to bench/work/run/NAME.log."""
     RUN.mkdir(parents=True, exist_ok=True)
     with (RUN / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             pin_command(core, command), env=variables, cwd=RUN, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    raise_session_priority(process.pid)
+    if core is not None:
+        raise_session_priority(process.pid)
     return Running(process, pids=[process.pid])
 
 
@@ -215,7 +218,7 @@ def is_listening(port: int) -> bool:
     return True
 
 
-def start(target: Target, core: int) -> Running:
+def start(target: Target, core: int | None) -> Running:
     """Start a gateway and wait for its first answer.
 
     Raises BenchmarkError if it exits or gives no 200 within `start_seconds`.

@@ -155,6 +155,8 @@ def prepare_sophia() -> None:
         str(SOPHIA_SEED),
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SOPHIA_")}
+    # Without a key of OpenRouter the command would use the folder of the sandbox.
+    clean["OPENROUTER_API_KEY"] = "sk-or-mock"
     printed = run(command, cwd=SOPHIA_SEED.parent, variables=clean)
     try:
         key = json.loads(printed)["key"]

@@ -92,7 +92,7 @@ def _upstream_url(tls: bool) -> str:
     )
 
 
-def _write_configuration(name: str, template: str, tls: bool, **values: object) -> str:
+def write_configuration(name: str, template: str, tls: bool, **values: object) -> str:
     """Write the configuration of one target, and return its path."""
     path = RUN / f"{name}{Path(template.removesuffix('.in')).suffix}"
     path.write_text(
@@ -130,7 +130,7 @@ def build_direct(name: str, port: int, tls: bool) -> Target:
 
 
 def _build_nginx(name: str, port: int, tls: bool) -> Target:
-    configuration = _write_configuration(name, "nginx.conf.in", tls, PORT=port)
+    configuration = write_configuration(name, "nginx.conf.in", tls, PORT=port)
     return Target(
         name,
         "nginx, proxy_pass",
@@ -144,7 +144,7 @@ def _build_nginx(name: str, port: int, tls: bool) -> Target:
 
 def _build_envoy(name: str, port: int, tls: bool) -> Target:
     transport = render_template("envoy_tls.yaml.in", {"AUTHORITY": AUTHORITY}) if tls else ""
-    configuration = _write_configuration(name, "envoy.yaml.in", tls, PORT=port, TRANSPORT=transport)
+    configuration = write_configuration(name, "envoy.yaml.in", tls, PORT=port, TRANSPORT=transport)
     binary = str(ENVIRONMENTS / "envoy" / "bin" / "envoy")
     command = (
         binary,
@@ -159,9 +159,10 @@ def _build_envoy(name: str, port: int, tls: bool) -> Target:
     return Target(name, "Envoy, proxy", "limit", "envoy", port, command, tls=tls)
 
 
-def _build_sophia(
+def build_sophia(
     name: str, port: int, tls: bool, *, model: str = MODEL, title: str = "Sophia, named model"
 ) -> Target:
+    """Return Sophia with a fresh copy of its prepared data folder."""
     data = RUN / f"{name}-data"
     key = SOPHIA_KEY.read_text().strip() if SOPHIA_KEY.exists() else ""
     command = (
@@ -195,11 +196,14 @@ def _build_sophia(
 
 
 def _build_sophia_auto(name: str, port: int, tls: bool) -> Target:
-    return _build_sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
+    return build_sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
 
 
-def _build_litellm(name: str, port: int, tls: bool) -> Target:
-    configuration = _write_configuration(name, "litellm.yaml.in", tls)
+def build_litellm(
+    name: str, port: int, tls: bool, *, template: str = "litellm.yaml.in", **values: object
+) -> Target:
+    """Return LiteLLM's proxy; `values` are for another template than that of the benchmark."""
+    configuration = write_configuration(name, template, tls, **values)
     binary = str(ENVIRONMENTS / "litellm" / "bin" / "litellm")
     address = ("--host", "127.0.0.1", "--port", str(port))
     settings = {
@@ -214,7 +218,8 @@ def _build_litellm(name: str, port: int, tls: bool) -> Target:
     )
 
 
-def _build_portkey(name: str, port: int, tls: bool) -> Target:
+def build_portkey(name: str, port: int, tls: bool) -> Target:
+    """Return Portkey's gateway."""
     package = paths.NODE / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
     preload = str(paths.CONFIGURATIONS / "portkey_streams.mjs")
     start = ("node", "--import", preload, str(package / "build" / "start-server.js"))
@@ -259,7 +264,7 @@ def _build_ferrogw(name: str, port: int, tls: bool) -> Target:
         "OPENAI_API_KEY": "sk-or-mock",
         "OPENAI_BASE_URL": _upstream_url(tls).removesuffix("/v1"),
         "MASTER_KEY": FERRO_KEY,
-        "GATEWAY_CONFIG": _write_configuration(name, "ferrogw.yaml.in", tls),
+        "GATEWAY_CONFIG": write_configuration(name, "ferrogw.yaml.in", tls),
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "LOG_LEVEL": "error",
@@ -285,10 +290,10 @@ BUILDERS: dict[str, Callable[[str, int, bool], Target]] = {
     "direct": build_direct,
     "nginx": _build_nginx,
     "envoy": _build_envoy,
-    "sophia": _build_sophia,
+    "sophia": build_sophia,
     "sophia-auto": _build_sophia_auto,
-    "litellm": _build_litellm,
-    "portkey": _build_portkey,
+    "litellm": build_litellm,
+    "portkey": build_portkey,
     "smg": _build_smg,
     "ferrogw": _build_ferrogw,
 }

@@ -73,6 +73,9 @@ def parse_passthrough_answer(body: bytes, requested: int) -> ChunkBatch | None:
         return None
     try:
         answer = _decode(body)
+        if not body.isascii():
+            # The decoder does not look into fields that the types leave out.
+            body.decode()
     except (DecodeError, RecursionError, UnicodeDecodeError):
         return None
     check_choice_count(len(answer.choices), requested)

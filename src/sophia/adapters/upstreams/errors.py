@@ -1,6 +1,7 @@
 """Errors of upstreams, whatever their shape: OpenAI's, OpenRouter's, FastAPI's, a list or text."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from sophia.core.failures import FailureKind, UpstreamFailure
 MAX_WAIT_SECONDS = 86_400.0
 """Longest `Retry-After` that is believed."""
 _MAX_CHARS = 1000
+_STATUS_CODE = re.compile(r"[1-5]\d\d", re.ASCII)
 _MESSAGE_FIELDS = ("message", "detail", "msg", "error", "error_description", "errors", "title")
 
 
@@ -52,7 +54,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
     metadata = coerce_object(value.get("metadata"))
     code = value.get("code")
     if not isinstance(code, int):
-        code = int(code) if isinstance(code, str) and code.isdigit() else status
+        code = int(code) if isinstance(code, str) and _STATUS_CODE.fullmatch(code) else status
     message = _find_message(value) or "the provider returned an error"
     raw = metadata.get("raw")
     if isinstance(raw, str) and raw and raw not in message:
@@ -78,7 +80,8 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
 
 def parse_wait(seconds: float) -> float | None:
     """Return a wait in seconds, None when it is no usable number."""
-    return min(max(seconds, 0.0), MAX_WAIT_SECONDS) if math.isfinite(seconds) else None
+    # Compared rather than `math.isfinite`, which fails for an integer of 309 digits.
+    return min(max(seconds, 0.0), MAX_WAIT_SECONDS) if abs(seconds) < math.inf else None
 
 
 def _find_message(value: object) -> str:

@@ -48,11 +48,17 @@ def coerce_object(value: object) -> JsonObject:
 
 
 def encode_repaired(value: object) -> bytes:
-    """Encode `value`; halves of surrogate pairs that are left become U+FFFD."""
+    """Encode `value`; halves of surrogate pairs that are left become U+FFFD.
+
+    Raises UpstreamFailure if it is nested too deeply.
+    """
     try:
-        return encode(value)
-    except UnicodeEncodeError:
-        return encode(_repair(value))
+        try:
+            return encode(value)
+        except UnicodeEncodeError:
+            return encode(_repair(value))
+    except RecursionError:
+        raise UpstreamFailure(FailureKind.MALFORMED, "the answer is nested too deeply") from None
 
 
 def join_surrogates(text: str) -> str:

@@ -1,6 +1,6 @@
 """Content and usage of upstreams, in OpenRouter's shape, which every client reads."""
 
-from math import ceil
+from math import ceil, isfinite
 
 from sophia.adapters.upstreams.json_text import JsonObject, coerce_object, encode_repaired
 from sophia.core.calls import Usage
@@ -132,6 +132,13 @@ def parse_token_count(value: object) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value < 10**9 else None
+
+
+def parse_created(value: object) -> int | None:
+    """Return a time in whole Unix seconds, or None if it is no finite number."""
+    if type(value) is float and isfinite(value):
+        return int(value)
+    return value if type(value) is int else None
 
 
 def parse_cost(cost: object) -> int | None:

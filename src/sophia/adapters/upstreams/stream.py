@@ -182,9 +182,9 @@ class ChunkReader:
             value = chunk.get(name)
             if type(value) is str and (value or name != "model"):
                 envelope[name] = value
-        created = chunk.get("created")
-        if type(created) in (int, float):
-            envelope["created"] = int(created)  # type: ignore[arg-type] # a number by the line above
+        created = shapes.parse_created(chunk.get("created"))
+        if created is not None:
+            envelope["created"] = created
         chunk.update(envelope)
         if chunk.get("system_fingerprint", "") is None:
             del chunk["system_fingerprint"]

@@ -46,9 +46,8 @@ def _read_choices(
         has_content, size = has_content or carries, size + length
     if type(answer.get("id")) is not str:
         answer["id"] = call.request_id
-    created = answer.get("created")
-    if type(created) is not int:
-        answer["created"] = int(created) if isinstance(created, float) else now
+    created = shapes.parse_created(answer.get("created"))
+    answer["created"] = now if created is None else created
     _fill_names(answer, "chat.completion" if is_chat else "text_completion", call, provider)
     answer.setdefault("system_fingerprint", None)
     usage = shapes.parse_usage(answer.get("usage"))

@@ -1,0 +1,1 @@
+"""Faults of upstreams, played to Sophia and to other gateways by the same program."""
