@@ -116,7 +116,7 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     fallback_models: tuple[str, ...] = ()
     """Models to fall back on, first choice first."""
     max_attempts: Annotated[int, Meta(ge=1, le=15)] = 3
-    """Maximum number of models that are tried for one request."""
+    """Maximum number of calls for one request, repetitions included."""
     on_cut: Literal["terminate", "continue"] = "terminate"
     """A stream of text that breaks off ends with an error, or another call goes on where it
     stopped. Callers override it with `sophia.on_cut`."""

@@ -18,7 +18,9 @@ log = logging.getLogger("sophia.http")
 
 _MAX_KEY_CHARS = 255
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
-_MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""Longest answer that is kept; a longer one is given to those that wait, and not again."""
+_ENTRY_BYTES = 2048
 _KEPT_SECONDS = 3600.0
 _TRANSIENT_STATUSES = frozenset({402, 408, 409, 425, 429})
 _REPLAYED = b"idempotent-replayed: true\r\n"
@@ -34,8 +36,9 @@ class IdempotencyConflict(BadRequest, status=422, error_type="idempotency_confli
 class _Recording:
     """A response writer that keeps an answer for every request that waits for it."""
 
-    def __init__(self, digest: bytes) -> None:
+    def __init__(self, digest: bytes, on_too_long: Callable[[], None]) -> None:
         self.digest = digest
+        self.on_too_long = on_too_long
         self.finished_at: float | None = None
         self.size = 0
         self.is_whole = False
@@ -64,6 +67,8 @@ class _Recording:
     async def write(self, data: bytes) -> None:
         self._parts.append(data)
         self.size += len(data)
+        if self.size > MAX_ANSWER_BYTES:
+            self.on_too_long()
         self._notify()
 
     async def end(self) -> None:
@@ -113,7 +118,6 @@ class IdempotentAnswers:
 
     def __init__(self) -> None:
         self._recordings: dict[tuple[str, bytes], _Recording] = {}
-        self._bytes = 0
 
     async def answer(
         self, owner: str, key: bytes, incoming: HttpRequest, run: Run, reply: ResponseWriter
@@ -130,11 +134,13 @@ class IdempotentAnswers:
                 f"`Idempotency-Key` must be 1 to {_MAX_KEY_CHARS} ASCII characters.",
                 param="Idempotency-Key",
             )
-        digest = blake2b(incoming.path.encode() + b"\0" + incoming.body, digest_size=16).digest()
+        path = incoming.path.removeprefix("/api")
+        digest = blake2b(path.encode() + b"\0" + incoming.body, digest_size=16).digest()
         name, lines = (owner, key), _REPLAYED
         recording = self._find(name)
         if recording is None:
-            recording, lines = self._recordings.setdefault(name, _Recording(digest)), b""
+            recording, lines = _Recording(digest, partial(self._forget, name)), b""
+            self._recordings[name] = recording
             recording.task = asyncio.create_task(self._record(name, recording, run))
         elif recording.digest != digest:
             raise IdempotencyConflict
@@ -165,22 +171,23 @@ class IdempotentAnswers:
         finally:
             recording.finish()
             recording.task = None
-            self._bytes += recording.size
             status = recording.status
             is_final = status < 500 and status not in _TRANSIENT_STATUSES
-            if not (is_good and is_final) or recording.size > _MAX_ANSWER_BYTES:
+            if not (is_good and is_final):
                 self._forget(name)
             self._make_room()
 
     def _make_room(self) -> None:
-        for name, recording in list(self._recordings.items()):
-            if self._bytes <= _MAX_KEPT_BYTES:
-                return
-            if recording.finished_at is not None:
+        """Forget what is too old, and the oldest while all together are too large."""
+        now, kept = monotonic(), 0
+        for name, recording in reversed(self._recordings.copy().items()):
+            kept += recording.size + _ENTRY_BYTES
+            finished = recording.finished_at
+            if finished is not None and (kept > _MAX_KEPT_BYTES or now - finished > _KEPT_SECONDS):
                 self._forget(name)
 
     def _forget(self, name: tuple[str, bytes]) -> None:
-        self._bytes -= self._recordings.pop(name).size
+        self._recordings.pop(name, None)
 
 
 def find_idempotency_key(incoming: HttpRequest) -> bytes | None:

@@ -23,7 +23,7 @@ from sophia.routing.rules.model import Rule
 from sophia.routing.types import Attempt, Candidate, DecisionTrace, Hints, Plan, Prompt
 
 COMPARABLE_COST = 4
-"""How much dearer a substitute may be before one of lower rank is preferred."""
+"""Cost of a substitute, in costs of the first model, above which one of lower rank is preferred."""
 _NO_HINTS = Hints()
 
 
@@ -310,7 +310,8 @@ def _order_substitutes(
     request, first = candidates.request, chosen[0]
     names = request.chains.get(first.id) or request.chains.get(first.role, ())
     chain = [quote for name in names if (quote := candidates.quote_by_name(name)) is not None]
-    before = [first.id, *(quote.pool_model.id for quote in chain if quote.covers_expected)]
+    chain = _with_min_quality([quote for quote in chain if quote.covers_expected], request.hints)
+    before = [first.id, *(quote.pool_model.id for quote in chain)]
     before += [model.id for model in chosen[1 : selection.fixed]]
     others = [model.id for model in chosen[selection.fixed :]]
     if selection.rule is not None:

@@ -144,13 +144,14 @@ class GroupCommit:
         self._watching = bool(self.depth) and not self._closing
         if not self._watching:
             return
+        self._loop.call_later(1.0, self._watch)
         self._silent_seconds += 1
         if self._silent_seconds >= self._silence_s:
+            # A copy, since the other thread takes rows out.
             waiters = [
-                waiter for rows in self._queue for _, _, waiter in rows if waiter is not None
+                waiter for rows in tuple(self._queue) for _, _, waiter in rows if waiter is not None
             ]
             _resolve(waiters, self.problem)
-        self._loop.call_later(1.0, self._watch)
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="sophia-ledger", daemon=True)

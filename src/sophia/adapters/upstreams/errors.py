@@ -81,7 +81,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
 def parse_wait(seconds: float) -> float | None:
     """Return a wait in seconds, None when it is no usable number."""
     # Compared rather than `math.isfinite`, which fails for an integer of 309 digits.
-    return min(max(seconds, 0.0), MAX_WAIT_SECONDS) if abs(seconds) < math.inf else None
+    return min(seconds, MAX_WAIT_SECONDS) if 0.0 <= seconds < math.inf else None
 
 
 def _find_message(value: object) -> str:

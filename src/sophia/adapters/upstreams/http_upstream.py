@@ -295,7 +295,8 @@ def _parse_retry_after(response: HttpResponse) -> float | None:
             wait = parse_wait(float(value) * scale)
         except ValueError:
             try:
-                wait = parse_wait(parsedate_to_datetime(value).timestamp() - time.time())
+                passed = parsedate_to_datetime(value).timestamp() - time.time()
+                wait = parse_wait(max(passed, 0.0))
             except (ValueError, TypeError, OverflowError):
                 continue
         if wait is not None:

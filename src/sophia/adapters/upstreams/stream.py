@@ -113,6 +113,10 @@ class ChunkReader:
                 try:
                     self._read_full(payload, batch)
                 except UpstreamFailure as failure:
+                    if self.complete and not self.reasons_are_early:
+                        # Every choice has ended: nothing is taken from the answer.
+                        self.done = True
+                        break
                     if not (self._has_content and batch.chunks):
                         raise
                     self.failure = failure

@@ -74,8 +74,9 @@ async def _answer(app: App, request: Request, reply: ResponseWriter) -> bool:
 def _shorten(app: App, incoming: HttpRequest, request: Request) -> Request:
     """Return a request that fits into the longest context it may use, as its warning says."""
     knowledge = app.runtime.knowledge
-    named = knowledge.find(request.model)
-    models = [named] if named is not None else [each.model for each in knowledge.pool.models]
+    names = request.hints.models or (request.model,)
+    named = [model for name in names if (model := knowledge.find(name)) is not None]
+    models = named or [each.model for each in knowledge.pool.models]
     window = max(model.context_length for model in models)
     features = extract_features(request.prompt, request.hints)
     room = window * CONTEXT_PERCENT // 100 - features.output_tokens

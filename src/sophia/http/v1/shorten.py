@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from sophia.routing.features.extract import IMAGE_TOKENS
+
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 4
 _SYSTEM_ROLES = ("system", "developer")
@@ -12,13 +14,17 @@ _SYSTEM_ROLES = ("system", "developer")
 def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
     """Return a body of about `max_tokens` at most, and the number of messages left out.
 
-    System messages, the first turn and as many of the last turns as fit stay; a tool call and its
-    results stay or go together. None when even the last turn does not fit, or nothing needs to go.
+    The system messages at the start, the first turn and as many of the last turns as fit stay; a
+    tool call and its results stay or go together. None when even the last turn does not fit, or
+    nothing needs to go.
     """
     fields: dict[str, Any] = msgspec.json.decode(body)
     groups = _group_messages(fields["messages"])
-    fixed = [group for group in groups if group[0].get("role") in _SYSTEM_ROLES]
-    turns = [group for group in groups if group not in fixed]
+    start = next(
+        (at for at, group in enumerate(groups) if group[0].get("role") not in _SYSTEM_ROLES),
+        len(groups),
+    )
+    fixed, turns = groups[:start], groups[start:]
     if not turns:
         return None
     others = {name: value for name, value in fields.items() if name != "messages"}
@@ -34,6 +40,9 @@ def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
         if left < 0:
             break
         last.insert(0, group)
+    while len(last) > 1 and last[0][0].get("role") == "assistant":
+        # An answer without its question.
+        last.pop(0)
     kept = [message for group in (*fixed, *first, *last) for message in group]
     dropped = len(fields["messages"]) - len(kept)
     if not dropped:
@@ -54,4 +63,17 @@ def _group_messages(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]
 
 
 def _count_tokens(value: object) -> int:
-    return len(msgspec.json.encode(value)) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE
+    return _count_bytes(value) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE
+
+
+def _count_bytes(value: object) -> int:
+    """Return about the bytes of text in a JSON value; an attachment counts as an allowance."""
+    if isinstance(value, dict):
+        return sum(len(name) + 5 + _count_bytes(each) for name, each in value.items())
+    if isinstance(value, list):
+        return sum(1 + _count_bytes(each) for each in value)
+    if isinstance(value, str):
+        if value.startswith("data:"):
+            return IMAGE_TOKENS * _BYTES_PER_TOKEN
+        return len(value.encode("utf-8", "replace")) + 2
+    return 6

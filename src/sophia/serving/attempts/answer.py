@@ -32,7 +32,8 @@ class RequestRecord:
     two attempts run at a time, so that a cancelled one does not close the request. `upstream` is
     the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
     says why a planned model was not asked first, `continued` which models went on after how many
-    characters, `adapted` the changes in the request for a model.
+    characters, `adapted` the changes in the request for a model, `continued_bytes` the length of a
+    text that another call goes on with.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class RequestRecord:
         self.left_out: list[str] = []
         self.continued: list[tuple[str, int]] = []
         self.adapted: list[str] = []
+        self.dispatches = 0
+        self.continued_bytes = 0
         self.muted = False
         self.is_raced = False
         self.upstream = dependencies.upstreams.default
@@ -199,12 +202,12 @@ class Answer:
     def reject(self, cause: str, *, interrupted: bool = False) -> None:
         """Settle an answer that another one replaces; its buffer stays readable.
 
-        One that broke off without a reported cost stays unknown, with its reservation charged.
+        One that broke off without a reported cost is charged by its text, or stays unknown.
         """
         result = self._end_exchange()
         result.failure = cause
         result.generation_id = result.generation_id or self.running.exchange.generation_id
-        unknown = interrupted and result.usage is None
+        unknown = interrupted and result.usage is None and not result.text_bytes
         close = (
             self.running.reservation.close_unknown if unknown else self.running.reservation.settle
         )
@@ -225,7 +228,7 @@ class Answer:
             UpstreamFailure: the answer broke off; the part until then is settled.
         """
         if self.running.buffered:
-            return self._observe(self.running.buffered.popleft())
+            return self._deliver(self.running.buffered.popleft())
         if self.outcome is not None:
             self._notify_observer(complete=True)
             return None
@@ -245,6 +248,10 @@ class Answer:
             self._notify_observer(complete=True)
             return None
         update_attempt_result(self.running.result, batch)
+        return self._deliver(batch)
+
+    def _deliver(self, batch: ChunkBatch) -> ChunkBatch:
+        """Return a batch for the caller. Raises UpstreamFailure when the text repeats itself."""
         if self._repetition is not None and self._repetition.repeats(batch.chunks):
             repeated = UpstreamFailure(FailureKind.REPETITION, REPETITION_MESSAGE)
             self._report_failure(repeated)

@@ -16,7 +16,7 @@ from sophia.serving.attempts.answer import Answer, RequestRecord
 from sophia.serving.attempts.failover import run_attempts
 from sophia.serving.attempts.overlap import OverlapFilter
 from sophia.serving.attempts.reservation import BudgetScope
-from sophia.serving.attempts.targets.failure_table import describe_failure
+from sophia.serving.attempts.targets.failure_table import Action, classify, describe_failure
 from sophia.serving.request import Request
 
 _MIN_ANSWER_TOKENS = 16
@@ -24,11 +24,11 @@ _CHARS_PER_TOKEN = 4
 
 
 class _Delta(Struct, frozen=True, kw_only=True):
-    content: str | None = None
-    tool_calls: Raw | None = None
-    function_call: Raw | None = None
-    refusal: Raw | None = None
-    audio: Raw | None = None
+    content: object = None
+    tool_calls: object = None
+    function_call: object = None
+    refusal: object = None
+    audio: object = None
 
 
 class _Choice(Struct, frozen=True):
@@ -79,9 +79,12 @@ class Continuation:
         for chunk in batch.chunks:
             for choice in _decode_chunk(chunk).choices:
                 delta = choice.delta
-                self._text += delta.content or ""
-                if delta.tool_calls or delta.function_call or delta.refusal or delta.audio:
-                    self._is_text = False
+                others = delta.tool_calls or delta.function_call or delta.refusal or delta.audio
+                if isinstance(delta.content, str):
+                    self._text += delta.content
+                elif delta.content:
+                    others = True
+                self._is_text = self._is_text and not others
         return batch
 
     def flush(self) -> ChunkBatch | None:
@@ -100,6 +103,9 @@ class Continuation:
         limit = record.dependencies.limits.max_attempts
         if not (self._text and self._is_text) or len(record.outcomes) + 1 >= limit:
             return False
+        if classify(failure).action is Action.TELL:
+            return False
+        record.continued_bytes = len(self._text.encode("utf-8", "replace"))
         attempts = [self._extend(attempt) for attempt in self._list_attempts(answer.model)]
         answer.reject(describe_failure(failure), interrupted=True)
         try:
@@ -121,16 +127,20 @@ class Continuation:
     def _extend(self, attempt: Attempt) -> Attempt:
         """Return an attempt that also pays for the text so far as part of its prompt."""
         model = self._record.knowledge.find(attempt.model)
-        size = len(self._text.encode("utf-8", "replace"))
+        size = self._record.continued_bytes
         price = 0 if model is None else model.prices.ceiling(size).prompt
         limit = attempt.max_tokens or self._record.request.prompt.max_tokens
         if limit is not None:
-            limit = max(limit - len(self._text) // _CHARS_PER_TOKEN, _MIN_ANSWER_TOKENS)
+            # Wide scripts have about a token for each character.
+            chars = len(self._text)
+            written = max(chars // _CHARS_PER_TOKEN, (size - chars) // 2)
+            limit = max(limit - written, _MIN_ANSWER_TOKENS)
         added = -(-size * price // TOKENS_PER_PRICE_UNIT)
         margin = 100 + self._record.dependencies.limits.price_margin
         return replace(
             attempt,
             reason=f"It goes on with an answer that broke off after {len(self._text)} characters.",
+            expected_nano=attempt.expected_nano + added // _CHARS_PER_TOKEN,
             held_nano=attempt.held_nano + added * margin // 100 + 1,
             max_tokens=limit,
         )

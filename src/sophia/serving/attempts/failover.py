@@ -1,6 +1,7 @@
 """Run a plan's attempts in order until one answers or the request's limit is spent."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import replace
@@ -28,12 +29,19 @@ from sophia.serving.attempts.race import LOST, race
 from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
 from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
-from sophia.serving.attempts.targets.failure_table import Action, classify, describe_failure
+from sophia.serving.attempts.targets.failure_table import (
+    Action,
+    HealthEffect,
+    classify,
+    describe_failure,
+)
 from sophia.serving.attempts.targets.failures import (
     FailedAttempt,
     build_attempts_error,
     build_caller_error,
 )
+
+log = logging.getLogger("sophia.serving")
 
 MIN_CONTENT_SHARE = 1 / 6
 """Least part of the deadline of the first content that a target with fast answers gets."""
@@ -59,93 +67,141 @@ async def run_attempts(
         SophiaError: no attempt answered, the caller's request is at fault, or money ran out.
     """
     failed: list[FailedAttempt] = []
-    used = 0 if continued_fields is None else len(record.outcomes)
-    chain, numbers = Chain(record, attempts, used), numbers or record.numbers
-    record.dependencies.retries.add_request()
+    chain, numbers = Chain(record, attempts), numbers or record.numbers
+    if continued_fields is None:
+        record.dependencies.retries.add_request()
     hints = record.request.hints
-    while (target := chain.next() or await _wait_for_again(chain)) is not None:
+    while (target := chain.next() or await _wait_for_again(record, chain)) is not None:
         attempt = _fit_to_limit(record, target.attempt, scope.per_request_limit)
         if attempt is None:
             chain.skip()
             continue
         if (number := next(numbers, None)) is None:
             break
-        run = _AttemptRun(record, attempt, target, continued_fields, keep_plan=number == 0)
+        run = _AttemptRun(
+            record, attempt, target, continued_fields, keep_plan=number == 0, last=chain.is_last
+        )
         try:
             reservation = await record.dependencies.ledger.reserve(
                 scope, record.request.id, number, run.spec
             )
-        except BaseException as error:
-            # A cancelled request included: nothing was learned about the target.
+        except SophiaError as error:
             run.report.drop()
-            raise _explain_refusal(record, failed, error) from error
+            # Out of money in mid-failover: the earlier failures say more.
+            raise _close_with_error(
+                record, build_attempts_error(failed) if failed else error
+            ) from error
+        except BaseException:
+            run.report.drop()
+            record.close(*record.dependencies.cancellation)
+            raise
         record.upstream = target.deployment.upstream
         try:
             if hints.hedge and record.request.stream:
-                return await _race(record, scope, chain, run, reservation)
+                return await _race(record, scope, chain, run, reservation, failed)
             return await run.run(reservation, last=chain.is_last)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
-            if chain.add_failure(target, failure):
-                continue
-            failed.append(FailedAttempt(attempt.model, record.upstream.name, failure))
-            if classify(failure).action is Action.TELL:
+            failed.append(FailedAttempt(attempt.model, target.deployment.upstream.name, failure))
+            if not chain.add_failure(target, failure) and _is_final(failure):
                 raise _close_with_error(record, build_caller_error(failed)) from failure
     raise _close_with_error(record, build_attempts_error(failed))
 
 
-async def _race(
+async def _race(  # noqa: PLR0913 - the parts of the first attempt
     record: RequestRecord,
     scope: BudgetScope,
     chain: Chain,
     run: "_AttemptRun",
     reservation: Reservation,
+    failed: list[FailedAttempt],
 ) -> Answer:
-    """Return the answer of `run`, or of the next target where the caller hedges and it is late."""
+    """Return the answer of `run`, or of the next target when it is late. Raises UpstreamFailure."""
     attempt, parts = run.run(reservation, last=chain.is_last), record.dependencies
     late = parts.health.late_first_content(run.target, run.spec.prompt_tokens)
     if late is None:
         return await attempt
 
     def start_second() -> Awaitable[Answer] | None:
-        if not parts.hedges.take(parts.ledger.clock.monotonic()):
+        if chain.is_last or not parts.hedges.take(parts.ledger.clock.monotonic()):
             return None
         target = chain.next()
-        return None if target is None else run_attempts(record, scope, (target.attempt,))
+        if target is None:
+            return None
+        running = run.spec.attempt.held_nano
+        fitting = _fit_to_limit(record, target.attempt, scope.per_request_limit, running)
+        number = next(record.numbers, None)
+        if fitting is None or number is None:
+            return None
+        second = _AttemptRun(record, fitting, target, run.fields, keep_plan=False, last=True)
+        return _run_second(record, scope, second, number, failed)
 
     parts.hedges.add_request()
-    answer = await race(record, attempt, late, start_second)
+    try:
+        answer = await race(record, attempt, late, start_second)
+    except asyncio.CancelledError:
+        if run.failure is not None:
+            record.outcomes.append(run.settle_failure(reservation, run.failure))
+            record.close(*parts.cancellation)
+        raise
+    record.upstream = answer.upstream
     if answer.running.reservation is not reservation and run.failure is not None:
         record.outcomes.append(run.settle_failure(reservation, run.failure))
     return answer
 
 
-async def _wait_for_again(chain: Chain) -> ChainTarget | None:
+async def _run_second(
+    record: RequestRecord,
+    scope: BudgetScope,
+    run: "_AttemptRun",
+    number: int,
+    failed: list[FailedAttempt],
+) -> Answer:
+    """Return the answer of a second attempt. Raises UpstreamFailure or SophiaError, settled."""
+    try:
+        reservation = await record.dependencies.ledger.reserve(
+            scope, record.request.id, number, run.spec
+        )
+    except BaseException:
+        run.report.drop()
+        raise
+    try:
+        return await run.run(reservation, last=True)
+    except UpstreamFailure as failure:
+        record.outcomes.append(run.settle_failure(reservation, failure))
+        upstream, model = run.target
+        failed.append(FailedAttempt(model, upstream, failure))
+        raise
+
+
+async def _wait_for_again(record: RequestRecord, chain: Chain) -> ChainTarget | None:
     """Return the target that may be asked again after a wait, where only a repetition is left."""
     if (wait := chain.wait_for_again()) is None:
         return None
-    await asyncio.sleep(wait)
+    try:
+        await asyncio.sleep(wait)
+    except asyncio.CancelledError:
+        record.close(*record.dependencies.cancellation)
+        raise
     return chain.next()
 
 
-def _explain_refusal(
-    record: RequestRecord, failed: Sequence[FailedAttempt], error: BaseException
-) -> BaseException:
-    """Return the error for a refused reservation; earlier failures say more than want of money."""
-    if not isinstance(error, SophiaError):
-        return error
-    return _close_with_error(record, build_attempts_error(failed) if failed else error)
+def _fit_to_limit(
+    record: RequestRecord, attempt: Attempt, limit: int | None, running: int = 0
+) -> Attempt | None:
+    """Return `attempt` with an answer that the rest of the request's `limit` covers, or None.
 
-
-def _fit_to_limit(record: RequestRecord, attempt: Attempt, limit: int | None) -> Attempt | None:
-    """Return `attempt` with an answer that the rest of the request's `limit` covers, or None."""
-    if limit is None or not record.outcomes:
+    `running` nano-dollars are held by another attempt of the request.
+    """
+    used = record.cost_nano + running
+    if limit is None or not used or used + attempt.held_nano <= limit:
         return attempt
     model = record.knowledge.find(attempt.model)
-    if model is None or record.cost_nano + attempt.held_nano <= limit:
-        return attempt
+    if model is None or record.continued_bytes:
+        # The quote of a plan does not know the text so far.
+        return None
     plan, limits = record.decision.plan, record.dependencies.limits
-    spend = build_spend_limit(limit - record.cost_nano, None, None)
+    spend = build_spend_limit(limit - used, None, None)
     pool_model, prompt = record.knowledge.pool_model(model), record.request.prompt
     quote = quote_model(pool_model, prompt, plan.features, spend, limits.price_margin)
     if quote.held_nano is None:
@@ -161,7 +217,7 @@ def _close_with_error(record: RequestRecord, error: SophiaError) -> SophiaError:
 class _AttemptRun:
     """One dispatch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what differs from one dispatch to the next
         self,
         record: RequestRecord,
         attempt: Attempt,
@@ -169,6 +225,7 @@ class _AttemptRun:
         fields: Fields | None,
         *,
         keep_plan: bool,
+        last: bool,
     ) -> None:
         request, plan, parts = record.request, record.decision.plan, record.dependencies
         model = record.knowledge.find(attempt.model)
@@ -178,6 +235,7 @@ class _AttemptRun:
         self._exchange: DispatchedCall | None = None
         self._result = AttemptResult()
         self._upstream = target.deployment.upstream
+        self.fields = fields
         fields = request.fields if fields is None else fields
         if attempt.model != plan.attempts[0].model or plan.policy != "named":
             fields, notes = adapt_fields(fields, model)
@@ -191,7 +249,7 @@ class _AttemptRun:
             attempt=attempt,
             model=model,
             upstream=self._upstream.name,
-            prompt_tokens=plan.features.prompt_tokens,
+            prompt_tokens=plan.features.prompt_tokens + record.continued_bytes // 4,
             encoded_plan=parts.encode_plan(plan) if keep_plan else None,
         )
         self._call = UpstreamCall(
@@ -200,7 +258,7 @@ class _AttemptRun:
             model=record.decision.upstream_ids.get(attempt.model, target.deployment.served_as),
             fields=fields,
             stream=request.stream,
-            deadlines=_remaining_deadlines(record, target),
+            deadlines=_remaining_deadlines(record, target, last=last),
             max_tokens=attempt.max_tokens,
             max_tokens_field=request.max_tokens_field,
             price_ceiling=record.knowledge.price_ceiling(
@@ -253,7 +311,7 @@ class _AttemptRun:
         result, request = self._result, self._record.request
         if has_content:
             result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
-        elif not last and result.finish_reason == "stop":
+        elif self.fields is None and not last and result.finish_reason == "stop":
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
         if request.hints.cut_repetition and not (last or request.stream):
             chunks = [chunk for batch in buffered for chunk in batch.chunks]
@@ -270,8 +328,10 @@ class _AttemptRun:
                 record.outcomes.append(outcome)
             else:
                 record.finish(outcome, status, cause)
+        elif record.is_raced and isinstance(error, asyncio.CancelledError):
+            self._lose(reservation)
         elif isinstance(error, asyncio.CancelledError):
-            self._abandon(reservation, status, LOST if record.is_raced else cause)
+            self._abandon(reservation, status, cause)
         else:
             # The upstream may bill all the same.
             self._abandon(reservation, 500, "internal")
@@ -284,6 +344,8 @@ class _AttemptRun:
         result.provider = failure.provider or result.provider
         row = classify(failure)
         result.failure = describe_failure(failure)
+        if row.health is HealthEffect.REMOVE:
+            log.warning("%s at %s is gone: %s", *reversed(self.target), failure.message)
         now = self._record.dependencies.ledger.clock.monotonic()
         self.report.fail(row, result.failure, now, failure.retry_after)
         if result.usage is not None:
@@ -310,6 +372,18 @@ class _AttemptRun:
         reconciler = record.dependencies.reconciler
         reconciler.schedule(self._upstream, reservation, self._result, on_settled)
 
+    def _lose(self, reservation: Reservation) -> None:
+        """Cancel the attempt that lost a race, at its probable cost until its bill is known."""
+        self.report.drop()
+        self._result.failure = LOST
+        if self._exchange is not None:
+            self._exchange.close()
+        self._record.outcomes.append(reservation.close_unknown(self._result))
+
+
+def _is_final(failure: UpstreamFailure) -> bool:
+    return classify(failure).action is Action.TELL
+
 
 def _check_size(batch: ChunkBatch, size: int) -> int:
     """Return the bytes of a batch without content. Raises UpstreamFailure beyond the limit."""
@@ -319,16 +393,16 @@ def _check_size(batch: ChunkBatch, size: int) -> int:
     return added
 
 
-def _remaining_deadlines(record: RequestRecord, target: ChainTarget) -> Deadlines:
+def _remaining_deadlines(record: RequestRecord, target: ChainTarget, *, last: bool) -> Deadlines:
     """Return the deadlines of the next attempt, within the rest of the request's own.
 
     The first content of a stream is expected as soon as the target usually begins, unless it
-    thinks first.
+    thinks first, or nothing else is left to ask.
     """
     parts, request = record.dependencies, record.request
     limits = parts.limits
     deadlines = limits.deadlines if request.stream else limits.non_streaming_deadlines
-    if request.stream and not request.prompt.reasoning:
+    if request.stream and not (last or request.prompt.reasoning):
         tokens = record.decision.plan.features.prompt_tokens
         usual = parts.health.first_content_limit(target.key, tokens, deadlines.content)
         if usual < deadlines.content:

@@ -1,6 +1,6 @@
 """Race of two attempts at one request: whichever begins first answers (hedging).
 
-As in Dean and Barroso, The Tail at Scale (2013): a second request only once the first is later
+As in Dean and Barroso, The Tail at Scale (2013): a second attempt only once the first is later
 than most.
 """
 
@@ -20,9 +20,10 @@ async def race(
 ) -> Answer:
     """Return the first answer; after `seconds` without one `second` starts, if it returns any.
 
-    The loser is cancelled and settled. When both fail, the failure of the first is raised.
+    The loser is cancelled and settled at its probable cost. When both fail, the failure of the
+    first is raised. A caller who leaves ends both, and the first one closes the request.
     """
-    record.muted = record.is_raced = True
+    before, record.is_raced = record.is_raced, True
     tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(first)]
     try:
         await asyncio.wait(tasks, timeout=seconds)
@@ -30,12 +31,12 @@ async def race(
             tasks.append(asyncio.ensure_future(other))
         return await _find_winner(tasks)
     except asyncio.CancelledError:
-        await _cancel(tasks)
-        record.muted = False
-        record.close(499, "client_gone")
+        await _cancel(tasks[1:])
+        record.is_raced = before
+        await _cancel(tasks[:1])
         raise
     finally:
-        record.muted = record.is_raced = False
+        record.is_raced = before
 
 
 async def _find_winner(tasks: Sequence["asyncio.Future[Answer]"]) -> Answer:
@@ -54,4 +55,4 @@ async def _cancel(tasks: Sequence["asyncio.Future[Answer]"]) -> None:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Answer):
-            result.reject(LOST)
+            result.reject(LOST, interrupted=True)

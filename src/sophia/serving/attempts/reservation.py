@@ -1,5 +1,6 @@
 """Money of one attempt: reserved and durable before dispatch, settled exactly once after it."""
 
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,6 +17,8 @@ from sophia.ledger.unknown import UnknownAttempts
 from sophia.routing.types import Attempt, CutAction
 from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
 from sophia.tenants.keys import Principal
+
+log = logging.getLogger("sophia.ledger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +209,13 @@ class Reservation:
             return self.outcome
         ledger, scope, usage = self._ledger, self._scope, cost.usage
         held = self.spec.attempt.held_nano
+        if cost.nano > held:
+            log.warning(
+                "%s cost %s, more than the %s held for it",
+                self.spec.attempt.model,
+                format_usd(cost.nano),
+                format_usd(held),
+            )
         if state == "unknown":
             ledger.coordinator.settle(scope.key_id, scope.window, held - cost.nano, 0)
         else:

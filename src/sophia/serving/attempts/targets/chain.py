@@ -14,6 +14,8 @@ from sophia.serving.attempts.targets.health import Target
 
 MAX_WAIT_SECONDS = 10.0
 """Longest wait before the same target is asked again."""
+MIN_ANSWER_SECONDS = 1.0
+"""Time before the deadline that an attempt after a wait must have."""
 FIRST_BACKOFF_SECONDS = 0.5
 _BACKOFF_STREAM = 8
 
@@ -34,13 +36,11 @@ class Chain:
     """The next target to ask, until one answers or nothing is left to try.
 
     Targets that are well come first, in the order of the plan; a model's other deployments come
-    before the next model. Of those left out at most half a chain is not asked at all; the others
-    come last, the one that is soonest back first. When none is well, all are asked in that order.
-    With none left, one that was refused for the moment may be asked again. `used` dispatches were
-    made before.
+    before the next model. Those that are left out come last, the one that is soonest back first.
+    With none left, one that was refused for the moment may be asked again.
     """
 
-    def __init__(self, record: RequestRecord, attempts: Sequence[Attempt], used: int = 0) -> None:
+    def __init__(self, record: RequestRecord, attempts: Sequence[Attempt]) -> None:
         parts, id = record.dependencies, record.request.id
         self._record = record
         self._health = parts.health
@@ -53,27 +53,31 @@ class Chain:
         well = parts.health.all_well or len(self._targets) == 1
         self._left = self._targets if well else self._order(self._targets)
         self._again: list[tuple[float, ChainTarget]] = []
-        self._dispatches = used
         self._repeated = False
+        self._is_granted = False
 
     @property
     def is_last(self) -> bool:
         """Whether no further target may be asked after the present one."""
-        return not self._left or self._dispatches >= self._record.dependencies.limits.max_attempts
+        return (
+            not self._left
+            or self._record.dispatches >= self._record.dependencies.limits.max_attempts
+        )
 
     def next(self) -> ChainTarget | None:
         """Return the next target, None when there is none or too much is repeated already."""
-        limits = self._record.dependencies.limits
-        if not self._left or self._dispatches >= limits.max_attempts:
+        record = self._record
+        if not self._left or record.dispatches >= record.dependencies.limits.max_attempts:
             return None
-        if self._dispatches and not self._may_repeat():
+        if record.dispatches and not (self._is_granted or self._may_repeat()):
             return None
-        self._dispatches += 1
+        self._is_granted = False
+        record.dispatches += 1
         return self._left.pop(0)
 
     def skip(self) -> None:
         """Take back a target that was not dispatched to, since money does not cover it."""
-        self._dispatches -= 1
+        self._record.dispatches -= 1
 
     def add_failure(self, target: ChainTarget, failure: UpstreamFailure) -> bool:
         """Note a failed attempt; return whether the same target comes again at once.
@@ -91,8 +95,8 @@ class Chain:
             wait = failure.retry_after
             if wait is None and not failure.sent:
                 jitter = derive_uniform(self._record.request.id, _BACKOFF_STREAM)
-                wait = FIRST_BACKOFF_SECONDS * 2.0 ** (self._dispatches - 1) * jitter
-            if wait:
+                wait = FIRST_BACKOFF_SECONDS * 2.0 ** (self._record.dispatches - 1) * jitter
+            if wait is not None:
                 self._again.append((wait, target))
         return False
 
@@ -103,12 +107,16 @@ class Chain:
         """
         if self._left or not self._again:
             return None
+        if self._record.dispatches >= self._record.dependencies.limits.max_attempts:
+            return None
         self._again.sort(key=lambda pair: pair[0])
         wait, target = self._again[0]
-        if wait > min(MAX_WAIT_SECONDS, remaining_seconds(self._record)):
+        if wait > min(MAX_WAIT_SECONDS, remaining_seconds(self._record) - MIN_ANSWER_SECONDS):
+            return None
+        if not self._may_repeat():
             return None
         self._again.clear()
-        self._left = [target]
+        self._left, self._is_granted = [target], True
         return wait
 
     def _keep_longer(self, target: ChainTarget) -> None:
@@ -133,8 +141,7 @@ class Chain:
         left_out = [target for target in targets if target not in well]
         self._record.left_out += [book.describe(target.key, now) for target in left_out]
         left_out.sort(key=lambda target: book.back_at(target.key))
-        dropped = min(len(left_out), len(targets) // 2) if well else 0
-        return [*well, *left_out[: len(left_out) - dropped]]
+        return [*well, *left_out]
 
 
 def remaining_seconds(record: RequestRecord) -> float:

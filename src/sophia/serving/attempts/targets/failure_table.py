@@ -1,4 +1,4 @@
-"""Failure table: each way in which a request can fail, and the answer to it. Data only.
+"""Failure table: each way in which a request can fail, and the answer to it. Pure.
 
 The rows follow the promises of the OpenAI and OpenRouter APIs and the observed conduct of servers.
 `classify` finds the row of a failed attempt; docs/reference/failures.md shows all rows with the
@@ -36,7 +36,10 @@ _KEY_ERRORS = frozenset(
     {"permission_denied", "permission_error", "authentication", "invalid_api_key"}
 )
 _FILTERED_REASONS = frozenset({"constraint_filtered", "no_allowed_providers", "data_policy"})
-_FILTERED_WORDS = ("data policy", "no allowed providers", "privacy")
+_FILTERED_WORDS = (
+    *("data policy", "no allowed providers", "privacy", "no endpoints found that"),
+    "requested parameters",
+)
 _REGION_WORDS = ("region", "country", "territory", "location")
 
 
@@ -72,7 +75,6 @@ class HealthEffect(StrEnum):
 class FailureRow(Struct, frozen=True, kw_only=True):
     """One row. `before` and `after` say what happens before and after the first content.
 
-    `is_attempt`: `classify` returns it for an attempt; the others concern the whole request.
     `may_be_billed`: the upstream may charge for the attempt although it gave no answer.
     """
 
@@ -84,7 +86,6 @@ class FailureRow(Struct, frozen=True, kw_only=True):
     action: Action = Action.NEXT
     health: HealthEffect = HealthEffect.NONE
     may_be_billed: bool = False
-    is_attempt: bool = True
 
 
 _NEXT = "The next target is asked at once."
@@ -175,13 +176,12 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         after="One is left out, and the end of the answer says so; with the second the stream "
         "ends with an error and without `[DONE]`, or another model continues it.",
         effect=_IN_DOUBT,
-        is_attempt=False,
     ),
     FailureRow(
         number=11,
         failure="429: the rate limit of the key or of the model",
         before="The next target is asked. With none left the same one is asked again after its "
-        "`Retry-After`, if that is before the request's deadline.",
+        "`Retry-After`, if that is at most 10 s and before the request's deadline.",
         effect="The target rests for that time; nothing is charged.",
         action=Action.AGAIN,
         health=HealthEffect.COOL,
@@ -272,7 +272,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Delivered. A checked cascade asks the next model.",
         after="Delivered.",
         effect="A signal of quality for learning.",
-        is_attempt=False,
     ),
     FailureRow(
         number=24,
@@ -280,7 +279,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Delivered with `finish_reason: length`.",
         after="Delivered with `finish_reason: length`.",
         effect="None; charged as reported.",
-        is_attempt=False,
     ),
     FailureRow(
         number=25,
@@ -288,7 +286,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Delivered. A checked cascade asks the next model.",
         after="Delivered.",
         effect="A signal of quality for learning.",
-        is_attempt=False,
     ),
     FailureRow(
         number=26,
@@ -305,7 +302,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Delivered.",
         after="Delivered.",
         effect="Charged by the length of the text, and corrected once the bill is known.",
-        is_attempt=False,
     ),
     FailureRow(
         number=28,
@@ -313,7 +309,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Delivered.",
         after="Delivered.",
         effect="Charged in full, and logged; further requests find the budget that much smaller.",
-        is_attempt=False,
     ),
     FailureRow(
         number=29,
@@ -321,7 +316,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="The call is cancelled.",
         after="The call is cancelled.",
         effect="Charged as the upstream bills.",
-        is_attempt=False,
     ),
     FailureRow(
         number=30,
@@ -330,7 +324,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         after="No more is read from the upstream than the caller takes; after 60 s without a byte "
         "taken the connection is cut.",
         effect="None; charged as the upstream bills.",
-        is_attempt=False,
     ),
     FailureRow(
         number=31,
@@ -339,7 +332,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         "share.",
         after="The answer goes on.",
         effect="None; nothing is charged.",
-        is_attempt=False,
     ),
     FailureRow(
         number=32,
@@ -347,7 +339,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="503 with `Retry-After`; nothing is sent that could not be billed.",
         after="The answer goes on; its cost is written later.",
         effect="None.",
-        is_attempt=False,
     ),
     FailureRow(
         number=33,
@@ -355,7 +346,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Not ready at once; then 503 for new requests.",
         after="Answers finish until the drain time ends; then the stream ends with an error.",
         effect="Everything is settled.",
-        is_attempt=False,
     ),
     FailureRow(
         number=34,
@@ -363,7 +353,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="–",
         after="The caller sees a broken connection.",
         effect="Holds of sent attempts stay, and are settled by their bill after the restart.",
-        is_attempt=False,
     ),
     FailureRow(
         number=35,
@@ -371,7 +360,6 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         before="Nothing: deadlines use the monotonic clock.",
         after="Nothing.",
         effect="Each cost belongs to the day in which it was reserved.",
-        is_attempt=False,
     ),
 )
 

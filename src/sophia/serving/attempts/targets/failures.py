@@ -40,7 +40,9 @@ def build_attempts_error(tried: Sequence[FailedAttempt]) -> SophiaError:
     When every model refused the request itself, it is told as such a refusal, with its own status:
     clients repeat what looks like an outage.
     """
-    if tried and all(_is_refusal(attempt.failure) for attempt in tried):
+    if not tried:
+        return AllAttemptsFailed("No further attempt was possible.")
+    if all(_is_refusal(attempt.failure) for attempt in tried):
         return build_caller_error(tried)
     causes = "; ".join(f"{attempt.model}: {_safe_message(attempt.failure)}" for attempt in tried)
     whole = "The only model that was tried" if len(tried) == 1 else f"All {len(tried)} attempts"

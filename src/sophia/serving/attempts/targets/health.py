@@ -6,7 +6,7 @@ outlier detection; the breaker is Nygard's (Release It!, 2007).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -75,38 +75,47 @@ class TargetHealth(Struct, kw_only=True):
 class HealthReport:
     """Report on one attempt; only the first call counts."""
 
-    __slots__ = ("_book", "_started", "_target", "_tokens")
+    __slots__ = ("_book", "_started", "_target", "_tokens", "_trials")
 
-    def __init__(self, book: "HealthBook", target: Target, started: float, tokens: int) -> None:
+    def __init__(
+        self,
+        book: "HealthBook",
+        target: Target,
+        started: float,
+        tokens: int,
+        trials: Sequence[TargetHealth] = (),
+    ) -> None:
         self._book: HealthBook | None = book
+        self._trials = trials
         self._target = target
         self._started = started
         self._tokens = tokens
 
     def succeed(self, first_content_at: float | None = None) -> None:
         """Report an answer; its time to the first content counts for a stream."""
-        book, self._book = self._book, None
-        if book is not None:
+        if (book := self._take()) is not None:
             wait = None if first_content_at is None else first_content_at - self._started
             book.count_success(self._target, wait, self._tokens, self._started)
 
     def fail(self, row: FailureRow, words: str, now: float, wait: float | None = None) -> None:
         """Report a failure by its row; `wait` is the time that the upstream named."""
         if (book := self._take()) is not None:
-            book.count_failure(self._target, row, words, now, wait)
+            book.count_failure(self._target, row, words, now, wait, self._started)
 
     def drop(self) -> None:
         """Report that nothing was learned, since the caller left."""
-        if (book := self._take()) is not None:
-            book.end_trial(self._target)
+        self._take()
 
     def _take(self) -> "HealthBook | None":
         book, self._book = self._book, None
+        for health in self._trials:
+            health.trial = False
+        self._trials = ()
         return book
 
 
 class HealthBook:
-    """Health of every target that was asked; the longest idle ones are forgotten first."""
+    """Health of every target that was asked; the oldest are forgotten first."""
 
     def __init__(self) -> None:
         self._targets: BoundedDict[Target, TargetHealth] = BoundedDict(_MAX_TARGETS)
@@ -120,12 +129,14 @@ class HealthBook:
 
     def begin(self, target: Target, now: float, prompt_tokens: int) -> HealthReport:
         """Return the report on an attempt that begins now; it is the trial of an unwell target."""
-        if self._unwell:
-            for each in (target, (target[0], "")):
-                health = self._unwell.get(each)
-                if health is not None and health.state(now) == "on trial":
-                    health.trial = True
-        return HealthReport(self, target, now, prompt_tokens)
+        if not self._unwell:
+            return HealthReport(self, target, now, prompt_tokens)
+        found = (self._unwell.get(target), self._unwell.get((target[0], "")))
+        trials = [one for one in found if one is not None and one.state(now) == "on trial"]
+        trials = [health for health in trials if not health.trial]
+        for health in trials:
+            health.trial = True
+        return HealthReport(self, target, now, prompt_tokens, trials)
 
     def is_available(self, target: Target, now: float) -> bool:
         """Return whether a request may be sent to a target now."""
@@ -195,19 +206,25 @@ class HealthBook:
         health.failures_in_a_row = 0
         if wait is not None:
             _learn_first_content(health, wait / _stretch(prompt_tokens))
+        if health.closings and health.until is None:
+            health.closings = 0
         if self._unwell:
             self._restore(target, started)
             self._restore((target[0], ""), started)
-        elif health.closings:
-            health.closings = 0
 
-    def count_failure(
-        self, target: Target, row: FailureRow, words: str, now: float, wait: float | None
+    def count_failure(  # noqa: PLR0913 - the facts of one attempt
+        self,
+        target: Target,
+        row: FailureRow,
+        words: str,
+        now: float,
+        wait: float | None,
+        started: float,
     ) -> None:
         """Count a failed attempt by the effect of its row; `wait` is the named `Retry-After`."""
-        self.end_trial(target)
-        effect = row.health
-        if effect is HealthEffect.NONE:
+        effect, known = row.health, self._unwell.get(target)
+        if effect is HealthEffect.NONE or (known is not None and started < known.since):
+            # It began before the target was left out, and says nothing new.
             return
         if effect is HealthEffect.COOL:
             rest = DEFAULT_REST_SECONDS if wait is None else min(wait, MAX_REST_SECONDS)
@@ -223,16 +240,12 @@ class HealthBook:
         weight = _SOFT if effect is HealthEffect.SOFT else 1.0
         health.success -= _SMOOTHING * weight * health.success
         health.failures_in_a_row += effect is not HealthEffect.SOFT
+        if effect is HealthEffect.SOFT:
+            return
         is_poor = health.success < MIN_SUCCESS and health.attempts >= MIN_SAMPLES
-        failed_trial = health.until is not None and effect is not HealthEffect.SOFT
+        failed_trial = health.until is not None
         if failed_trial or is_poor or health.failures_in_a_row >= FAILURES_IN_A_ROW:
             self._close_longer(target, now, words)
-
-    def end_trial(self, target: Target) -> None:
-        """Let the next request be the trial of a target that is still left out."""
-        for each in (target, (target[0], "")):
-            if (health := self._unwell.get(each)) is not None:
-                health.trial = False
 
     def _find(self, target: Target) -> TargetHealth:
         health = self._targets.get(target)
