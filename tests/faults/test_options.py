@@ -10,7 +10,7 @@ from stage import asked, check_clean
 
 from gateway import CODER, MINI, NEMO, Gateway, Start
 from sophia.config import DeadlineSettings
-from sophia.http.v1.shorten import drop_middle_turns
+from sophia.http.shorten import drop_middle_turns
 from sophia.sandbox import ScriptStep
 from sophia.serving.attempts.repetition import find_period
 

@@ -19,13 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
 from http1_stage import PlayedAnswer, play
-from sophia.serving.attempts.failures import (
-    FailedAttempt,
-    build_attempts_error,
-    build_caller_error,
-    is_caller_fault,
-    may_be_billed,
-)
 
 from shapes import REASONS, check_chunk
 from sophia.adapters.upstreams.dialects import encode_openrouter
@@ -40,6 +33,12 @@ from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
 from sophia.http.v1.decode import parse_request
 from sophia.http.wire import HttpRequest
+from sophia.serving.attempts.targets.failure_table import FAILURE_TABLE, classify
+from sophia.serving.attempts.targets.failures import (
+    FailedAttempt,
+    build_attempts_error,
+    build_caller_error,
+)
 from sophia.tenants.keys import Principal
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions", "embeddings")
@@ -154,8 +153,7 @@ def fuzz_error(data: bytes) -> None:
     require(400 <= (failure.status or 0) < 600, f"status {failure.status}")
     require(failure.message.isprintable(), f"message {failure.message!r}")
     require(failure.retry_after is None or failure.retry_after >= 0, "retry_after")
-    is_caller_fault(failure)
-    may_be_billed(failure)
+    assert classify(failure) in FAILURE_TABLE
     for build in (build_attempts_error, build_caller_error):
         error = build([FailedAttempt("acme/model", "up", failure)])
         require(400 <= error.status < 600 and error.message, f"status {error.status}")

@@ -243,7 +243,8 @@ async def test_a_strict_stream_that_breaks_off_goes_to_another_model(
     answer = await ask(sophia, "strict", stream=True)
     assert answer.done and answer.headers["x-sophia-model"] == SONNET
     first, second = await sophia.settled(2)
-    assert (first.state, first.failure) == ("unknown", "cut")
+    assert (first.state, first.failure) == ("settled", "cut")
+    assert first.cost_source == "estimated" and first.cost_nano > 0
     assert second.failure is None
 
 

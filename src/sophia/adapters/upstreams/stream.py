@@ -115,8 +115,7 @@ class ChunkReader:
                 except UpstreamFailure as failure:
                     if self.complete and not self.reasons_are_early:
                         # Every choice has ended: nothing is taken from the answer.
-                        self.done = True
-                        break
+                        continue
                     if not (self._has_content and batch.chunks):
                         raise
                     self.failure = failure

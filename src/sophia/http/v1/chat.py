@@ -11,9 +11,9 @@ from sophia.core.ids import encode_id
 from sophia.http.app import App, Handler
 from sophia.http.errors import send_error
 from sophia.http.idempotency import find_idempotency_key
+from sophia.http.shorten import drop_middle_turns
 from sophia.http.v1 import render
 from sophia.http.v1.decode import parse_request
-from sophia.http.v1.shorten import drop_middle_turns
 from sophia.http.wire import EVENT_STREAM_HEADERS, JSON_HEADERS, HttpRequest, ResponseWriter
 from sophia.routing.features.extract import extract_features
 from sophia.serving.attempts.answer import Answer
