@@ -297,7 +297,7 @@ CAUSES = {
     "status": "An HTTP error status, which is named with it.",
     "in_band": "An error inside a response with status 200.",
     "pool_exhausted": "All connections to the upstream are busy.",
-    "repetition": "The answer repeated the same words again and again, and the caller wanted it cut.",
+    "repetition": "The answer repeated the same words, and the caller wanted it cut.",
 }
 
 
