@@ -314,7 +314,8 @@ async def test_a_length_over_the_limit_is_refused_at_once(sophia: Gateway) -> No
         async with opened(sophia) as (reader, writer):
             writer.write(head(sophia.client.key, length=length))
             seen = await reader.read(-1)
-            assert seen.startswith((b"HTTP/1.1 413", b"HTTP/1.1 400")), seen
+            # The parser refuses a length of more than 64 bits.
+            assert seen.startswith(b"HTTP/1.1 413" if length < 2**64 else b"HTTP/1.1 4"), seen
 
 
 @NATIVE

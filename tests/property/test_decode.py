@@ -94,7 +94,9 @@ PRINCIPAL = Principal(
 
 
 def parse(endpoint: Endpoint, body: bytes, headers: Headers) -> Request:
-    incoming = HttpRequest(method=b"POST", path="/", query=b"", headers=headers, body=body)
+    incoming = HttpRequest(
+        method=b"POST", path="/", query=b"", headers=headers, fields=dict(headers), body=body
+    )
     return decode.parse_request(
         endpoint, incoming, 1, PRINCIPAL, 0.0, lambda name: ALIASES.get(name, name)
     )

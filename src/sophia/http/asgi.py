@@ -63,7 +63,11 @@ class AsgiApp:
         allowed = () if path in PROBES else server.allowed_hosts
         check_host(fields.get(b"host"), version, allowed)
         return HttpRequest(
-            method=scope["method"].encode(), path=path, query=scope["query_string"], headers=headers
+            method=scope["method"].encode(),
+            path=path,
+            query=scope["query_string"],
+            headers=headers,
+            fields=fields,
         )
 
     async def _read_body(self, receive: Receive, *, kept: bool) -> bytes:

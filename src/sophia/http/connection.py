@@ -57,6 +57,8 @@ class BoundedConnection(HttpToolsProtocol):
     # Bytes of the head so far, or since the last byte of the body.
     framing_bytes = 0
     _seen_body_bytes = 0
+    # Where the clock of a request started: which one it is, and its stage then.
+    _timed_headers: Headers | None = None
     _timed_stage = IDLE
     _waiting_since = 0.0
     _read_bytes = 0
@@ -108,8 +110,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.stage = HEAD
         self.url = b""
         self.headers: Headers = []
-        self.body_bytes = self.framing_bytes = self._seen_body_bytes = 0
-        self._timed_stage = IDLE
+        self.body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; a trailer too, which nothing reads."""
@@ -182,6 +183,9 @@ class BoundedConnection(HttpToolsProtocol):
         """Count and time a request that is incomplete after a segment."""
         if self.stage == REFUSED:
             return
+        if self._timed_headers is not self.headers:
+            self._timed_headers, self._timed_stage = self.headers, IDLE
+            self.framing_bytes = self._seen_body_bytes = 0
         self.framing_bytes += self.segment_bytes
         if self.body_bytes != self._seen_body_bytes:
             self._seen_body_bytes, self.framing_bytes = self.body_bytes, 0

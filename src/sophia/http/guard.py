@@ -55,10 +55,11 @@ def check_framing(
             raise BadRequest("Send Content-Length or Transfer-Encoding, not both.")
         if version != "1.1" or fields[b"transfer-encoding"].lower() != b"chunked":
             raise BadRequest("The only Transfer-Encoding is chunked, in HTTP/1.1; send no other.")
-    if length is not None and (not length.isdigit() or len(length) > 18):
-        raise BadRequest("The Content-Length is not a number of bytes.")
-    if length is not None and int(length) > max_body_bytes:
-        raise build_body_error(max_body_bytes)
+    if length is not None:
+        if not length.isdigit():
+            raise BadRequest("The Content-Length is not a number of bytes.")
+        if int(length[:20]) > max_body_bytes:
+            raise build_body_error(max_body_bytes)
 
 
 def expects_continue(fields: Mapping[bytes, bytes], version: str) -> bool:

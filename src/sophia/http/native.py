@@ -109,16 +109,18 @@ class NativeProtocol(BoundedConnection):
         if current is not None and not current.response_complete:
             self.pass_to_asgi()
             return
-        incoming, version = self._read_head()
+        version = self.parser.get_http_version()
+        incoming = self._read_head(version)
+        is_current = version == "1.1"
         cycle = _RequestCycle(
             protocol=self,
             incoming=incoming,
             route=self.router.find(incoming.method, incoming.path),
             # While Sophia stops, clients are to come back elsewhere.
-            keep_alive=version == "1.1"
+            keep_alive=is_current
             and self.parser.should_keep_alive()
             and not self.sophia_app.not_ready_reason(),
-            chunked=version == "1.1",
+            chunked=is_current,
         )
         if cycle.route.needs_key and not self.sophia_app.identify(incoming):
             # The body waits until the key has been found among those created a moment ago.
@@ -129,9 +131,9 @@ class NativeProtocol(BoundedConnection):
             self.transport.write(_CONTINUE)
         self.cycle = cycle  # type: ignore[assignment] # has what uvicorn reads
 
-    def _read_head(self) -> tuple[HttpRequest, str]:
-        """Return the request without its body, and its HTTP version. Raises SophiaError."""
-        server, version = self.sophia_app.server, self.parser.get_http_version()
+    def _read_head(self, version: str) -> HttpRequest:
+        """Return the request without its body. Raises SophiaError."""
+        server = self.sophia_app.server
         # Trailers will be added to the other list.
         headers = self.headers.copy()
         fields = dict(headers)
@@ -149,8 +151,9 @@ class NativeProtocol(BoundedConnection):
             check_host(host, version, () if is_probe else server.allowed_hosts)
             self.known_host = None if is_probe else host
         self.expect_100_continue = b"expect" in fields and expects_continue(fields, version)
-        method = self.parser.get_method()
-        return HttpRequest(method=method, path=path, query=query, headers=headers), version
+        return HttpRequest(
+            method=self.parser.get_method(), path=path, query=query, headers=headers, fields=fields
+        )
 
     def on_body(self, body: bytes) -> None:
         """Collect the body; refuse one that is too long before all of it has arrived."""

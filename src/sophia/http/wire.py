@@ -23,13 +23,15 @@ encode = msgspec.json.Encoder().encode
 class HttpRequest(Struct, kw_only=True):
     """A request that has arrived in full; header names are in lower case.
 
-    `principal` is the owner of its key, on routes that need one.
+    `fields` are the headers by name, of repeated ones the last. `principal` is the owner of the
+    key, on routes that need one.
     """
 
     method: bytes
     path: str
     query: bytes
     headers: Headers
+    fields: dict[bytes, bytes]
     body: bytes = b""
     principal: Principal | None = None
 
@@ -60,5 +62,7 @@ async def send_json(reply: ResponseWriter, value: object) -> None:
 
 def render_header(name: bytes, value: str) -> bytes:
     """Return one header line; control characters cannot split it."""
-    clean = value.encode("ascii", "replace").translate(None, _CONTROL_CHARACTERS)
-    return name + b": " + clean + b"\r\n"
+    clean = value.encode("ascii", "replace")
+    if not value.isprintable():
+        clean = clean.translate(None, _CONTROL_CHARACTERS)
+    return b"%b: %b\r\n" % (name, clean)

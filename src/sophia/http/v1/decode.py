@@ -19,8 +19,8 @@ from sophia.http.v1.bodies import (
     SophiaHints,
 )
 from sophia.http.v1.call_mode import parse_call_mode
-from sophia.http.v1.json_limits import build_depth_error, check_depth, decode_fields
-from sophia.http.wire import Headers, HttpRequest
+from sophia.http.v1.json_limits import MAX_DEPTH, build_depth_error, check_depth, decode_fields
+from sophia.http.wire import HttpRequest
 from sophia.routing.model_name import AUTO_MODEL, apply_model_name
 from sophia.routing.types import Hints, Prompt
 from sophia.serving.request import Request
@@ -70,13 +70,16 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
     try:
         body = decode_body(_DECODERS[endpoint], incoming.body)
     except BadRequest:
-        _check_encoding(incoming.headers)
+        _check_encoding(incoming.fields)
         raise
     fields = decode_fields(incoming.body)
     for name in _NOT_FORWARDED:
         fields.pop(name, None)
     prompt = _build_prompt(body, fields)
-    hints = body.sophia or _parse_hint_headers(incoming.headers)
+    if len(incoming.body) - prompt.chars > 2 * MAX_DEPTH:
+        # Beside its text there is room for so many brackets.
+        check_depth(incoming.body)
+    hints = body.sophia or _parse_hint_headers(incoming.fields)
     model = resolve_alias(body.model or (body.models[0] if body.models else AUTO_MODEL))
     longest = body.max_completion_tokens if isinstance(body, ChatBody) else None
     options = None if isinstance(body, EmbeddingBody) else body.stream_options
@@ -106,7 +109,7 @@ def _list_fallback_models(
 def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     """Return `body` as the decoder's type. Raises BadRequest with the place and the problem."""
     try:
-        decoded = decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         problem, path = _split_error(error)
         place = f"`{path}`: " if path else ""
@@ -117,8 +120,6 @@ def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = _describe_problem(error, body)
         raise BadRequest(f"The body is not JSON: {problem[:300]}.") from None
-    check_depth(body)
-    return decoded
 
 
 def _describe_problem(error: Exception, body: bytes) -> str:
@@ -130,9 +131,9 @@ def _describe_problem(error: Exception, body: bytes) -> str:
     return str(error)
 
 
-def _check_encoding(headers: Headers) -> None:
+def _check_encoding(fields: Mapping[bytes, bytes]) -> None:
     """Raise UnsupportedEncoding when a body that is no JSON is a compressed one."""
-    coding = dict(headers).get(b"content-encoding", b"identity").decode("latin-1")
+    coding = fields.get(b"content-encoding", b"identity").decode("latin-1")
     if coding.strip().lower() != "identity":
         raise UnsupportedEncoding(
             f"The body has the Content-Encoding {coding[:40]!r}; send it uncompressed."
@@ -272,10 +273,12 @@ def _build_text_prompt(
     )
 
 
-def _parse_hint_headers(headers: Headers) -> SophiaHints | None:
+def _parse_hint_headers(fields: Mapping[bytes, bytes]) -> SophiaHints | None:
     """Parse `x-sophia-*` headers; one that names no hint is ignored."""
+    if _HEADER_PREFIX not in b"\n".join(fields):
+        return None
     values: dict[str, object] = {}
-    for name, value in headers:
+    for name, value in fields.items():
         if name.startswith(_HEADER_PREFIX):
             hint = name[len(_HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
             if hint in SophiaHints.__struct_fields__:
