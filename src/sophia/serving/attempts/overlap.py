@@ -1,5 +1,7 @@
 """Overlap of a continued text with what came before it: models often repeat the last words."""
 
+from sophia.serving.attempts.repetition import find_period
+
 MIN_OVERLAP = 8
 """Characters that two texts must share before they count as repeated, not as a coincidence."""
 MAX_OVERLAP = 20_000
@@ -10,8 +12,8 @@ class OverlapFilter:
     """Takes the beginning of a continuation away, as far as it repeats the end of `before`.
 
     Text is held back while it may still turn out to be a repetition; an answer that begins anew
-    and repeats all of `before` counts as one. Text that stands in `before` more than once, like the
-    rows of a table, is new text.
+    and repeats all of `before` counts as one. A short piece again and again, like equal rows of a
+    table, is new text.
     """
 
     def __init__(self, before: str) -> None:
@@ -46,8 +48,9 @@ def _measure_overlap(before: str, text: str) -> int:
     if text.startswith(before):
         return len(before)
     length = _find_longest_border(text[:MAX_OVERLAP], before[-MAX_OVERLAP:])
-    is_unique = before.find(text[:length]) == len(before) - length
-    return length if length >= MIN_OVERLAP and is_unique else 0
+    if length < MIN_OVERLAP or find_period(text[:length]) <= length // 2:
+        return 0
+    return length
 
 
 def _find_longest_border(text: str, before: str) -> int:
