@@ -172,7 +172,9 @@ def fuzz_request(data: bytes) -> None:
     lines = [line.partition(b":") for line in head.split(b"\n")]
     headers = [(name.strip().lower(), value.strip()) for name, _, value in lines]
     for endpoint in ENDPOINTS:
-        incoming = HttpRequest(method=b"POST", path="/", query=b"", headers=headers, body=body)
+        incoming = HttpRequest(
+            method=b"POST", path="/", query=b"", headers=headers, fields=dict(headers), body=body
+        )
         try:
             request = parse_request(endpoint, incoming, 1, PRINCIPAL, 0.0, lambda name: name)
         except SophiaError as error:
