@@ -35,6 +35,8 @@ RUN apt-get update \
 COPY --from=build /opt/sophia /opt/sophia
 ENV PATH=/opt/sophia/bin:$PATH PYTHONUNBUFFERED=1
 ENV SOPHIA_DATA_DIR=/data SOPHIA_SERVER_HOST=0.0.0.0
+# Large buffers, of slow readers above all, go back to the system instead of staying with the process.
+ENV MALLOC_MMAP_THRESHOLD_=131072
 
 # sophia.yaml and routing-rules.yaml are read from here.
 WORKDIR /data

@@ -1,13 +1,15 @@
 """Ordinary requests beside clients that send or read slowly. `python -m bench.slow_clients --help`.
 
-Measured are the latency of ordinary requests before, and while all slow clients of a kind are
-connected; the time after which the server cuts each connection; and its memory.
+Measured are the latency of ordinary requests without and with all slow clients of a kind connected,
+which are in a process of their own; the time after which the server cuts each connection; and its memory.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import math
+import multiprocessing
 import os
 import re
 import resource
@@ -16,8 +18,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import uvloop
@@ -82,16 +85,6 @@ class Server:
             f"Authorization: Bearer {self.key}\r\nContent-Length: {length}\r\n\r\n"
         ).encode()
 
-    def open_ports(self) -> set[int]:
-        """Return the clients' ports of the connections that the server has open."""
-        local = f":{self.port:04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return {
-            int(row[2].rpartition(":")[2], 16)
-            for row in rows
-            if row[1].endswith(local) and row[3] == ESTABLISHED
-        }
-
 
 class SlowClient(asyncio.Protocol):
     """Sends `start`, and then a byte a second or, if it `reads` nothing, no more."""
@@ -103,12 +96,9 @@ class SlowClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-
-    def begin(self) -> None:
-        """Send the first bytes."""
         if not self._reads:
-            self.transport.pause_reading()
-        self.transport.write(self._start)
+            transport.pause_reading()
+        transport.write(self._start)
 
     def drip(self) -> None:
         """Send one more byte."""
@@ -116,32 +106,99 @@ class SlowClient(asyncio.Protocol):
             self.transport.write(b"x")
 
 
-def build_starts(server: Server) -> dict[str, Callable[[], SlowClient]]:
-    """Return what makes a client of each kind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Slow clients of one kind, which a process of their own connects at a `ramp` per second."""
+
+    port: int
+    start: bytes
+    reads: bool
+    count: int
+    ramp: float
+    limit_s: float
+
+    @property
+    def longest_s(self) -> float:
+        """Return the seconds after which all connections should be cut."""
+        return self.count / self.ramp + self.limit_s + 2 * ALLOWED_LATE_SECONDS
+
+
+@dataclass(slots=True)
+class Seen:
+    """When all slow clients were connected, when the first was cut, and how long each lasted."""
+
+    all_open: float = math.inf
+    first_cut: float = math.inf
+    lasted: list[float] = field(default_factory=list)
+    never_cut: int = 0
+
+
+def build_crowd(server: Server, kind: str, limit: float, options: argparse.Namespace) -> Crowd:
+    """Return the slow clients of a kind."""
     head = server.head(BODY_BYTES)
-    return {
-        "header": lambda: SlowClient(head[:60], reads=True),
-        "body": lambda: SlowClient(head + b'{"model":"', reads=True),
-        "read": lambda: SlowClient(server.request(STREAMED, stream=True), reads=False),
+    starts = {
+        "header": head[:60],
+        "body": head + b'{"model":"',
+        "read": server.request(STREAMED, stream=True),
     }
+    return Crowd(
+        port=server.port, start=starts[kind], reads=kind != "read", limit_s=limit,
+        count=options.connections, ramp=options.ramp,
+    )  # fmt: skip
 
 
-async def open_clients(
-    server: Server, make: Callable[[], SlowClient], count: int, rate: float
-) -> AsyncIterator[tuple[int, SlowClient]]:
-    """Open connections at a rate, and yield the port of each with its client."""
-    loop = asyncio.get_running_loop()
-    began = time.perf_counter()
-    for number in range(count):
-        await asyncio.sleep(began + number / rate - time.perf_counter())
-        connection = socket.socket()
-        connection.setblocking(False)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await loop.sock_connect(connection, ("127.0.0.1", server.port))
-        port = connection.getsockname()[1]
-        _, client = await loop.create_connection(make, sock=connection)
-        client.begin()
-        yield port, client
+async def hold_connections(crowd: Crowd) -> Seen:
+    """Connect the slow clients, keep them slow, and note when each is cut."""
+    loop, began, seen = asyncio.get_running_loop(), time.perf_counter(), Seen()
+    clients: dict[int, tuple[float, SlowClient]] = {}
+
+    async def connect_all() -> None:
+        for number in range(crowd.count):
+            await asyncio.sleep(began + number / crowd.ramp - time.perf_counter())
+            connection = socket.socket()
+            connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await loop.sock_connect(connection, ("127.0.0.1", crowd.port))
+            port = connection.getsockname()[1]
+            _, client = await loop.create_connection(
+                lambda: SlowClient(crowd.start, reads=crowd.reads), sock=connection
+            )
+            clients[port] = (time.perf_counter(), client)
+        seen.all_open = time.perf_counter()
+
+    connecting = asyncio.create_task(connect_all())
+    while (clients or not connecting.done()) and time.perf_counter() < began + crowd.longest_s:
+        # One after another, as clients of many machines would send.
+        for _, client in tuple(clients.values()):
+            client.drip()
+            await asyncio.sleep(DRIP_SECONDS / crowd.count / 2)
+        known = set(clients)
+        for port in known - list_open_ports(crowd.port):
+            opened, client = clients.pop(port)
+            client.transport.abort()
+            seen.lasted.append(time.perf_counter() - opened)
+            seen.first_cut = min(seen.first_cut, opened + seen.lasted[-1] - DRIP_SECONDS)
+        await asyncio.sleep(DRIP_SECONDS / 2)
+    await connecting
+    seen.never_cut = len(clients)
+    seen.lasted.sort()
+    return seen
+
+
+def run_crowd(crowd: Crowd, answer: Connection) -> None:
+    """Hold connections in a process of their own, and send what was seen."""
+    answer.send(uvloop.run(hold_connections(crowd)))
+
+
+def list_open_ports(server_port: int) -> set[int]:
+    """Return the clients' ports of the connections that the server has open."""
+    local = f":{server_port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {
+        int(row[2].rpartition(":")[2], 16)
+        for row in rows
+        if row[1].endswith(local) and row[3] == ESTABLISHED
+    }
 
 
 async def measure_latency(
@@ -184,65 +241,48 @@ async def measure_latency(
 async def measure_kind(
     server: Server, kind: str, limit: float, options: argparse.Namespace, progress: Progress
 ) -> Result:
-    """Measure one kind of slow clients until all are cut."""
-    task = progress.add_task(f"{kind}: alone", total=options.connections)
+    """Measure ordinary requests before, beside and after slow clients of one kind."""
+    crowd = build_crowd(server, kind, limit, options)
+    task = progress.add_task(f"{kind}: alone", total=2 * options.seconds + crowd.longest_s)
     alone = await measure_for(server, options.rate, options.seconds)
+    progress.update(task, description=f"{kind}: beside", completed=options.seconds)
     before = most = read_resident_mb([server.pid])
-    progress.update(task, description=f"{kind}: slow clients")
     stop = asyncio.Event()
     load = asyncio.create_task(measure_latency(server, options.rate, stop))
-    clients: dict[int, SlowClient] = {}
-    opened: dict[int, float] = {}
-    cut: list[float] = []
-
-    async def open_all() -> None:
-        make = build_starts(server)[kind]
-        async for port, client in open_clients(server, make, options.connections, options.ramp):
-            clients[port], opened[port] = client, time.perf_counter()
-
-    opening = asyncio.create_task(open_all())
-    give_up = (
-        time.perf_counter() + options.connections / options.ramp + limit + ALLOWED_LATE_SECONDS
-    )
-    dripped, all_open, first_cut = 0.0, give_up, give_up
-    while (opened or not opening.done()) and time.perf_counter() < give_up + 5:
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=run_crowd, args=(crowd, sender))
+    process.start()
+    while not receiver.poll():
         await asyncio.sleep(SAMPLE_SECONDS)
-        known, now = set(opened), time.perf_counter()
-        gone = known - server.open_ports()
-        all_open = min(all_open, now) if opening.done() else all_open
-        first_cut = min(first_cut, now - SAMPLE_SECONDS) if gone else first_cut
-        cut += [now - opened.pop(port) for port in gone]
-        progress.update(task, completed=len(cut))
         most = max(most, read_resident_mb([server.pid]))
-        if now - dripped > DRIP_SECONDS:
-            dripped = now
-            for port in opened:
-                clients[port].drip()
-    await opening
-    cut.sort()
+        progress.advance(task, SAMPLE_SECONDS)
+    seen: Seen = receiver.recv()
+    process.join()
     stop.set()
-    beside = await load
-    for client in clients.values():
-        client.transport.abort()
-    await asyncio.sleep(2)
-    good = find_latencies(beside, all_open, first_cut)
+    measured = await load
+    beside = find_latencies(measured, seen.all_open, seen.first_cut)
+    progress.update(task, description=f"{kind}: alone again")
+    after = read_resident_mb([server.pid])
+    alone += await measure_for(server, options.rate, options.seconds)
+    progress.update(task, completed=progress.tasks[task].total)
+    alone.sort()
     return Result(
         kind=kind,
         connections=options.connections,
         limit_s=limit,
-        requests=len(good),
-        errors=sum(seconds is None for _, seconds in beside),
+        requests=len(beside),
+        errors=sum(seconds is None for _, seconds in measured),
         alone_p50_ms=percentile(alone, 0.5),
         alone_p99_ms=percentile(alone, 0.99),
-        beside_p50_ms=percentile(good, 0.5),
-        beside_p99_ms=percentile(good, 0.99),
-        first_cut_s=round(cut[0], 1) if cut else None,
-        median_cut_s=round(cut[len(cut) // 2], 1) if cut else None,
-        last_cut_s=round(cut[-1], 1) if cut else None,
-        never_cut=len(opened),
+        beside_p50_ms=percentile(beside, 0.5),
+        beside_p99_ms=percentile(beside, 0.99),
+        first_cut_s=round(seen.lasted[0], 1) if seen.lasted else None,
+        median_cut_s=round(seen.lasted[len(seen.lasted) // 2], 1) if seen.lasted else None,
+        last_cut_s=round(seen.lasted[-1], 1) if seen.lasted else None,
+        never_cut=seen.never_cut,
         resident_before_mb=before,
         resident_most_mb=most,
-        resident_after_mb=read_resident_mb([server.pid]),
+        resident_after_mb=after,
     )
 
 
@@ -339,11 +379,7 @@ def script_streams(base_url: str) -> None:
 
 async def measure(options: argparse.Namespace, console: Console) -> list[Result]:
     """Measure each kind of slow clients."""
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TextColumn("{task.completed} cut"),
-    )
+    columns = TextColumn("{task.description:<20}"), BarColumn()
     limits = {"header": options.head_s, "body": options.body_s, "read": options.write_s}
     async with serving(options) as server:
         await measure_for(server, options.rate, 2.0)
@@ -373,12 +409,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.slow_clients", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000, help="of each kind")
-    parser.add_argument("--ramp", type=float, default=200.0, help="slow connections per second")
+    parser.add_argument("--ramp", type=float, default=500.0, help="slow connections per second")
     parser.add_argument("--rate", type=float, default=100.0, help="ordinary requests per second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of ordinary requests alone")
-    parser.add_argument("--head-s", type=float, default=10.0, help="setting server.head_s")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="of requests alone, before and after"
+    )
+    parser.add_argument("--head-s", type=float, default=30.0, help="setting server.head_s")
     parser.add_argument("--body-s", type=float, default=30.0, help="setting server.body_s")
-    parser.add_argument("--write-s", type=float, default=60.0, help="setting server.write_s")
+    parser.add_argument("--write-s", type=float, default=30.0, help="setting server.write_s")
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=["header", "body", "read"],
         help="of header, body, read",

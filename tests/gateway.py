@@ -1,6 +1,7 @@
 """A whole Sophia with a scripted upstream, on real sockets, and a client that reads bytes."""
 
 import asyncio
+import itertools
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -301,9 +302,9 @@ async def serving(sophia: Sophia, kind: ServerKind) -> AsyncIterator[int]:
 
 async def _sweep(state: ServerState) -> None:
     """Check the deadlines of connections, more often than the server does."""
-    while True:
-        await asyncio.sleep(0.02)
-        cut_late_connections(state.connections, asyncio.get_running_loop().time())
+    for tick in itertools.count():
+        await asyncio.sleep(0.005)
+        cut_late_connections(state.connections, asyncio.get_running_loop().time(), tick)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Health at work: a model that fails is left out, tried again, and seen from outside."""
+"""Health at work: a model that fails is ejected, tried again, and seen from outside."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ DOWN = ScriptStep(status=503)
 async def test_a_model_that_is_down_is_not_asked_first_again(
     gateway: Gateway, stream: bool
 ) -> None:
-    """At most 1.2 attempts for a request once it is left out."""
+    """At most 1.2 attempts for a request once it is ejected."""
     gateway.up.script(MINI, DOWN, times=None)
     for _ in range(health.FAILURES_IN_A_ROW):
         check_clean(await asked(gateway, stream))
@@ -31,13 +31,13 @@ async def test_a_model_that_is_down_is_not_asked_first_again(
         check_clean(answer, NEMO, 1)
     assert len(gateway.up.requests) - before <= 1.2 * 30
     told = (answer.chunks[-1] if stream else answer.json)["sophia"]["reason"]
-    assert f"{MINI} is left out after status:503; the next trial is in " in told
+    assert f"{MINI} is ejected after status:503; the next trial is in " in told
 
 
 async def test_one_request_tries_it_again_after_a_while(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "CLOSED_SECONDS", 0.2)
+    monkeypatch.setattr(health, "EJECTION_SECONDS", 0.2)
     gateway.up.script(MINI, DOWN, times=health.FAILURES_IN_A_ROW)
     for _ in range(health.FAILURES_IN_A_ROW):
         await asked(gateway, False)
@@ -59,7 +59,7 @@ async def test_an_only_model_is_asked_whatever_its_health(gateway: Gateway, stre
     check_clean(await gateway.client.chat(stream=stream), MINI, 1)
 
 
-async def test_at_most_half_of_a_chain_is_left_out(gateway: Gateway) -> None:
+async def test_at_most_half_of_a_chain_is_ejected(gateway: Gateway) -> None:
     chain = [MINI, NEMO, FLASH]
     for model in chain:
         gateway.up.script(model, DOWN, times=health.FAILURES_IN_A_ROW)
@@ -77,12 +77,12 @@ async def test_a_refused_key_stops_what_is_behind_it_until_it_answers(
     gateway.up.script("*", ScriptStep(status=status), times=2)
     assert (await asked(gateway, False)).status == 502
     health_of = (await gateway.client.get("/v1/models/health")).json["data"]
-    assert [(row["model"], row["state"]) for row in health_of][:1] == [(None, "left out")]
+    assert [(row["model"], row["state"]) for row in health_of][:1] == [(None, "ejected")]
     before = len(gateway.up.requests)
     assert (await asked(gateway, False)).status == 200
     assert len(gateway.up.requests) - before == 1
     assert all(
-        row["state"] == "well"
+        row["state"] == "healthy"
         for row in (await gateway.client.get("/v1/models/health")).json["data"]
         if row["model"] is None
     )
@@ -118,7 +118,7 @@ async def test_no_request_is_dispatched_more_than_three_times(start: Start) -> N
             assert len(gateway.up.requests) - before == 3
 
 
-async def test_auto_does_not_choose_a_model_that_is_left_out(gateway: Gateway) -> None:
+async def test_auto_does_not_choose_a_model_that_is_ejected(gateway: Gateway) -> None:
     first = (await gateway.client.chat("sophia/auto")).headers["x-sophia-model"]
     gateway.up.script(first, DOWN, times=None)
     for _ in range(health.FAILURES_IN_A_ROW):
@@ -129,7 +129,7 @@ async def test_auto_does_not_choose_a_model_that_is_left_out(gateway: Gateway) -
     decision = answer.headers["x-sophia-decision-id"]
     told = (await gateway.client.get(f"/v1/decisions/{decision}")).json
     (excluded,) = [each for each in told["excluded"] if each["model"] == first]
-    assert "is left out after status:503" in excluded["cause"]
+    assert "is ejected after status:503" in excluded["cause"]
 
 
 async def test_a_configured_chain_comes_first(start: Start) -> None:
@@ -147,14 +147,14 @@ async def test_health_is_seen_in_the_list_of_models_and_in_metrics(gateway: Gate
     for _ in range(health.FAILURES_IN_A_ROW):
         await asked(gateway, False)
     models = {row["id"]: row for row in (await gateway.client.get("/v1/models")).json["data"]}
-    assert models[MINI]["health"]["state"] == "left out"
-    assert models[NEMO]["health"] == {"state": "well"}
+    assert models[MINI]["health"]["state"] == "ejected"
+    assert models[NEMO]["health"] == {"state": "healthy"}
     page = (await gateway.client.get("/metrics")).body.decode()
-    assert f'sophia_target_left_out{{model="{MINI}",upstream="openrouter"}} 1.0' in page
+    assert f'sophia_target_ejected{{model="{MINI}",upstream="openrouter"}} 1.0' in page
     assert f'sophia_target_success{{model="{NEMO}",upstream="openrouter"}} 1.0' in page
 
 
-async def test_the_command_shows_what_is_left_out_and_why(
+async def test_the_command_shows_what_is_ejected_and_why(
     gateway: Gateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base_url = f"http://127.0.0.1:{gateway.client.port}/v1"
@@ -166,7 +166,7 @@ async def test_the_command_shows_what_is_left_out_and_why(
         await asked(gateway, False)
     await show()
     shown = " ".join(capsys.readouterr().out.split())
-    assert MINI in shown and "left out" in shown and "next trial in" in shown
+    assert MINI in shown and "ejected" in shown and "next trial in" in shown
     await show(json=True)
     rows = json.loads(capsys.readouterr().out)["data"]
-    assert [(row["model"], row["state"]) for row in rows] == [(MINI, "left out"), (NEMO, "well")]
+    assert [(row["model"], row["state"]) for row in rows] == [(MINI, "ejected"), (NEMO, "healthy")]

@@ -88,7 +88,7 @@ async def check_next(
         assert (first.cost_nano == 0) == (state == "released")
 
 
-async def check_left_out(world: World, stream: bool, step: ScriptStep) -> None:
+async def check_ejected(world: World, stream: bool, step: ScriptStep) -> None:
     """The model is not asked again by the next request."""
     async with world.gateway() as gateway:
         gateway.up.script(MINI, step, times=None)
@@ -105,7 +105,7 @@ async def check_told(world: World, stream: bool, step: ScriptStep) -> None:
             answer = await asked(gateway, stream)
             assert answer.status == step.status and step.message in answer.error["message"]
         data = (await gateway.client.get("/v1/models/health")).json["data"]
-        assert all(each["state"] == "well" for each in data)
+        assert all(each["state"] == "healthy" for each in data)
         assert len(gateway.up.requests) == before + 7
         assert {each.state for each in (await gateway.settled(before + 7))[before:]} == {"released"}
 
@@ -218,13 +218,13 @@ async def rate_limit(world: World, stream: bool) -> None:
     async with world.gateway() as gateway:
         gateway.up.script(MINI, ScriptStep(status=429, retry_after="0.2"))
         check_clean(await gateway.client.chat(stream=stream), MINI, 2)
-    await check_left_out(world, stream, ScriptStep(status=429, retry_after="60"))
+    await check_ejected(world, stream, ScriptStep(status=429, retry_after="60"))
 
 
 @row(12)
 async def capacity_exhausted(world: World, stream: bool) -> None:
     availability = {"code": "capacity_exhausted", "retry_after": 60}
-    await check_left_out(world, stream, ScriptStep(status=429, availability=availability))
+    await check_ejected(world, stream, ScriptStep(status=429, availability=availability))
 
 
 @row(13)
@@ -233,7 +233,7 @@ async def money_in_flight(world: World, stream: bool) -> None:
     async with world.gateway() as gateway:
         gateway.up.script(MINI, ScriptStep(status=402, retry_after="0.2", metadata=limit))
         check_clean(await gateway.client.chat(stream=stream), MINI, 2)
-    await check_left_out(world, stream, ScriptStep(status=402, retry_after="60", metadata=limit))
+    await check_ejected(world, stream, ScriptStep(status=402, retry_after="60", metadata=limit))
 
 
 async def check_key_closed(world: World, stream: bool, status: int) -> None:
@@ -242,7 +242,7 @@ async def check_key_closed(world: World, stream: bool, status: int) -> None:
         answer = await asked(gateway, stream)
         assert answer.status == 502 and "Sophia's own account" in answer.error["message"]
         data = (await gateway.client.get("/v1/models/health")).json["data"]
-        assert None in {each["model"] for each in data if each["state"] == "left out"}
+        assert None in {each["model"] for each in data if each["state"] == "ejected"}
         assert (await asked(gateway, stream)).status == 200
         assert len(gateway.up.requests) == 3
 
@@ -303,7 +303,7 @@ async def bad_request(world: World, stream: bool) -> None:
 
 @row(20)
 async def model_gone(world: World, stream: bool) -> None:
-    await check_left_out(world, stream, ScriptStep(status=404, error_type="model_not_found"))
+    await check_ejected(world, stream, ScriptStep(status=404, error_type="model_not_found"))
 
 
 @row(21)
@@ -377,8 +377,12 @@ async def no_usage(world: World, stream: bool) -> None:
     async with world.gateway() as gateway:
         gateway.up.script(MINI, ScriptStep(no_usage=True))
         check_clean(await asked(gateway, stream), MINI, 1)
-        (only,) = await check_books(gateway, "settled")
-        assert only.cost_source == "estimated" and only.cost_nano > 0
+        (only,) = await gateway.settled(1)
+        assert (only.state, only.cost_source) == ("settled", "estimated")
+        (intent,) = await gateway.rows("intents")
+        spent, held = await gateway.standing()
+        assert spent == only.cost_nano / 1e9
+        assert spent + held == pytest.approx(intent["held_nano"] / 1e9)
 
 
 @row(28)

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway import MINI, SHORT, Gateway, Start, chat
-from sophia.config import UpstreamModelSettings, UpstreamSettings
+from sophia.config import BudgetSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.core.rows import AttemptOutcome
 from sophia.jobs.correct_costs import CostCorrection
 from sophia.sandbox import ScriptedUpstream, ScriptStep
@@ -88,6 +88,37 @@ async def test_an_estimate_is_corrected_by_the_difference(gateway: Gateway) -> N
     assert await gateway.standing() == (before.cost_nano / 1e9, 0.0)
     await resolver(gateway)()
     await check_billed(gateway, before)
+
+
+async def answered_without_usage(gateway: Gateway) -> AttemptOutcome:
+    gateway.up.script(MINI, ScriptStep(no_usage=True))
+    answer = await gateway.client.chat(MINI, max_tokens=500)
+    assert answer.status == 200
+    (row,) = await gateway.settled(1)
+    assert (row.state, row.cost_source) == ("settled", "estimated") and row.generation_id
+    return row
+
+
+async def test_a_complete_answer_without_usage_holds_its_worst_case_until_the_bill(
+    gateway: Gateway,
+) -> None:
+    """D4: an estimate that is too low would let others pass the budget's limit meanwhile."""
+    before = await answered_without_usage(gateway)
+    (intent,) = await gateway.rows("intents")
+    worst, estimate = intent["held_nano"] / 1e9, before.cost_nano / 1e9
+    assert await gateway.standing() == pytest.approx((estimate, worst - estimate))
+    await resolver(gateway)()
+    await check_billed(gateway, before)
+
+
+async def test_the_worst_case_is_held_for_a_time_and_the_estimate_stays(start: Start) -> None:
+    at_once = BudgetSettings(unknown_hold_minutes=0)
+    async with start(deadlines=SHORT, reconcile_delays=(), budget=at_once) as gateway:
+        before = await answered_without_usage(gateway)
+        gateway.up.script("/v1/generation", ScriptStep(status=404))
+        await resolver(gateway)()
+        assert await gateway.outcomes() == [before]
+        assert await gateway.standing() == (before.cost_nano / 1e9, 0.0)
 
 
 async def test_a_bill_is_asked_for_once_more_only_while_it_is_open(gateway: Gateway) -> None:

@@ -151,4 +151,4 @@ async def test_a_refusal_says_how_much_is_held_and_until_when(start: Start) -> N
         assert f"{format_usd(EXPECTED)} of the budget is held for calls whose cost" in message
         (row,) = await gateway.outcomes()
         until = time.strftime("%H:%M", time.gmtime(row.at_ms / 1000 + 3600))
-        assert f"by {until} UTC counts as spent" in message and "retry-after" in answer.headers
+        assert f"or {until} UTC." in message and "retry-after" in answer.headers

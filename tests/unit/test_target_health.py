@@ -1,4 +1,4 @@
-"""Health of targets: left out after failures, one live trial at a time, and back with a success."""
+"""Health of targets: ejected after failures, one live trial at a time, and back with a success."""
 
 import pytest
 from hypothesis import given
@@ -12,9 +12,9 @@ from sophia.serving.attempts.targets.failure_table import (
     classify,
 )
 from sophia.serving.attempts.targets.health import (
-    CLOSED_SECONDS,
+    EJECTION_SECONDS,
     FAILURES_IN_A_ROW,
-    MAX_CLOSED_SECONDS,
+    MAX_EJECTION_SECONDS,
     HealthBook,
     RetryBudget,
     TargetHealth,
@@ -30,15 +30,15 @@ def fail(book: HealthBook, times: int, now: float, row: FailureRow = DOWN) -> No
         book.begin(HERE, now, 0).fail(row, "status:503", now)
 
 
-def test_a_target_is_left_out_after_failures_in_a_row() -> None:
+def test_a_target_is_ejected_after_failures_in_a_row() -> None:
     book = HealthBook()
     fail(book, FAILURES_IN_A_ROW - 1, 0.0)
-    assert book.is_available(HERE, 0.0) and book.all_well
+    assert book.is_available(HERE, 0.0) and book.all_healthy
     fail(book, 1, 0.0)
-    assert not book.is_available(HERE, CLOSED_SECONDS - 0.1) and not book.all_well
+    assert not book.is_available(HERE, EJECTION_SECONDS - 0.1) and not book.all_healthy
     assert book.is_available(OTHER, 0.0)
     assert book.describe(HERE, 10.0) == (
-        "model is left out after status:503; the next trial is in 20 s."
+        "model is ejected after status:503; the next trial is in 20 s."
     )
 
 
@@ -51,7 +51,7 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     assert book.is_available(HERE, 0.0)
 
 
-def test_a_target_that_fails_most_of_the_time_is_left_out_too() -> None:
+def test_a_target_that_fails_most_of_the_time_is_ejected_too() -> None:
     book = HealthBook()
     for number in range(40):
         if not book.is_available(HERE, 0.0):
@@ -72,13 +72,13 @@ def test_an_answer_that_began_before_the_failures_says_nothing_against_them() ->
 def test_one_live_trial_at_a_time_decides() -> None:
     book = HealthBook()
     fail(book, FAILURES_IN_A_ROW, 0.0)
-    assert book.is_available(HERE, CLOSED_SECONDS)
-    trial = book.begin(HERE, CLOSED_SECONDS, 0)
-    assert not book.is_available(HERE, CLOSED_SECONDS), "a second request must not try it as well"
+    assert book.is_available(HERE, EJECTION_SECONDS)
+    trial = book.begin(HERE, EJECTION_SECONDS, 0)
+    assert not book.is_available(HERE, EJECTION_SECONDS), "a second request must not try it as well"
     trial.drop()
-    assert book.is_available(HERE, CLOSED_SECONDS), "a caller who left has not tried it"
-    book.begin(HERE, CLOSED_SECONDS, 0).succeed()
-    assert book.is_available(HERE, CLOSED_SECONDS) and book.all_well
+    assert book.is_available(HERE, EJECTION_SECONDS), "a caller who left has not tried it"
+    book.begin(HERE, EJECTION_SECONDS, 0).succeed()
+    assert book.is_available(HERE, EJECTION_SECONDS) and book.all_healthy
 
 
 def test_a_failed_trial_doubles_the_time_up_to_a_limit() -> None:
@@ -88,7 +88,7 @@ def test_a_failed_trial_doubles_the_time_up_to_a_limit() -> None:
         waits.append(book.back_at(HERE) - now)
         now = book.back_at(HERE)
         fail(book, 1, now)
-    assert waits == [30.0, 60.0, 120.0, 240.0, MAX_CLOSED_SECONDS, MAX_CLOSED_SECONDS]
+    assert waits == [30.0, 60.0, 120.0, 240.0, MAX_EJECTION_SECONDS, MAX_EJECTION_SECONDS]
 
 
 def test_a_rate_limit_rests_the_target_for_the_time_that_was_named() -> None:
@@ -104,7 +104,7 @@ def test_a_refused_key_leaves_out_everything_behind_it_until_something_answers()
     book = HealthBook()
     book.begin(HERE, 0.0, 0).fail(REFUSED, "status:401", 0.0)
     assert not book.is_available(OTHER, 0.0) and book.is_available(("else", "model"), 0.0)
-    assert book.describe(OTHER, 0.0).startswith("Every model at up is left out after status:401")
+    assert book.describe(OTHER, 0.0).startswith("Every model at up is ejected after status:401")
     book.begin(OTHER, 0.0, 0).succeed()
     assert book.is_available(OTHER, 0.0)
 
@@ -113,7 +113,7 @@ def test_a_refused_key_leaves_out_everything_behind_it_until_something_answers()
 def test_a_fault_of_the_request_never_counts(number: int) -> None:
     book = HealthBook()
     fail(book, 50, 0.0, BY_NUMBER[number])
-    assert book.all_well and not list(book.items())
+    assert book.all_healthy and not list(book.items())
 
 
 EVENTS = st.lists(
@@ -186,4 +186,4 @@ def test_the_table_has_each_row_once_and_a_caller_is_never_held_against_a_target
     assert [row.number for row in FAILURE_TABLE] == list(range(1, 36))
     for row in FAILURE_TABLE:
         assert row.action != "tell" or row.health is HealthEffect.NONE
-    assert TargetHealth().state(0.0) == "well"
+    assert TargetHealth().state(0.0) == "healthy"

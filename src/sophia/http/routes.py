@@ -29,7 +29,7 @@ DATA_PLANE = (
     RouteDescription(
         "GET", "/models", models.list_models, "List the models", query=("offset", "limit")
     ),
-    RouteDescription("GET", "/models/health", models.list_health, "Show which models are well"),
+    RouteDescription("GET", "/models/health", models.list_health, "Show which models are healthy"),
     RouteDescription("GET", "/models/{id}", models.get_model, "Describe a model"),
     RouteDescription(
         "GET", "/key", account.get_key_usage, "Show the budget and spending of this key"

@@ -1,6 +1,7 @@
 """The server: uvicorn with our protocol, its readiness, and how it stops."""
 
 import asyncio
+import itertools
 import signal
 import socket
 from types import FrameType
@@ -48,9 +49,8 @@ class Server(uvicorn.Server):
         app.not_ready_reason = self._not_ready_reason
 
     async def on_tick(self, counter: int) -> bool:
-        """Run uvicorn's tick, ten a second, and cut connections that are late every second."""
-        if counter % 10 == 0:
-            cut_late_connections(self.server_state.connections, self._now())
+        """Run uvicorn's tick, ten a second, and cut the late among a tenth of the connections."""
+        cut_late_connections(self.server_state.connections, self._now(), counter)
         if self._stops_at is not None and self._now() >= self._stops_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -91,8 +91,10 @@ class Server(uvicorn.Server):
         for connection in tuple(self.server_state.connections):
             connection.shutdown()
         drain_end = self._now() + self._settings.drain_s
-        while self._is_busy() and not self.force_exit and self._now() < drain_end:
-            cut_late_connections(self.server_state.connections, self._now())
+        for tick in itertools.count():
+            if not self._is_busy() or self.force_exit or self._now() >= drain_end:
+                break
+            cut_late_connections(self.server_state.connections, self._now(), tick)
             await asyncio.sleep(0.02)
         self._app.runtime.interrupted = True
         # Before the requests that wait for them, which then have an answer to send.

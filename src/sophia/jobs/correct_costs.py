@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from sophia.core.calls import Usage
 from sophia.core.ports import Upstream
 from sophia.core.rows import UnsettledAttempt
-from sophia.ledger.unknown import assume_cost
 from sophia.serving.attempts.reservation import Ledger
 
 _CONCURRENT = 8
@@ -68,10 +67,8 @@ class CostCorrection:
 
     def _correct(self, attempt: UnsettledAttempt, usage: Usage, cost_nano: int) -> None:
         outcome, ledger = attempt.outcome, self._ledger
-        # An unknown cost is held, unless the attempt is another process'; others count as spent.
-        is_unknown = outcome.state == "unknown"
-        held = outcome.cost_nano if ledger.unknown.remove(outcome.attempt_id) else 0
-        counted = 0 if is_unknown else outcome.cost_nano
+        held = ledger.unknown.remove(outcome.attempt_id)
+        counted = 0 if outcome.state == "unknown" else outcome.cost_nano
         ledger.coordinator.settle(outcome.key_id, outcome.window, held, cost_nano - counted)
         ledger.store.settle(
             replace(
@@ -85,10 +82,12 @@ class CostCorrection:
         )
 
     def _assume_overdue(self) -> None:
-        """Count the probable cost of attempts as spent that were held long enough."""
+        """End what was held long enough: a probable cost counts as spent from now on."""
         ledger = self._ledger
         for outcome in ledger.unknown.overdue(int(ledger.clock.wall() * 1000)):
-            ledger.unknown.remove(outcome.attempt_id)
-            cost = outcome.cost_nano
-            ledger.coordinator.settle(outcome.key_id, outcome.window, cost, cost)
-            ledger.store.settle(assume_cost(outcome))
+            held = ledger.unknown.remove(outcome.attempt_id)
+            is_unknown = outcome.state == "unknown"
+            spent = outcome.cost_nano if is_unknown else 0
+            ledger.coordinator.settle(outcome.key_id, outcome.window, held, spent)
+            if is_unknown:
+                ledger.store.settle(replace(outcome, state="settled", cost_source="assumed"))

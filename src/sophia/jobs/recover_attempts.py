@@ -25,7 +25,7 @@ async def recover_attempts(ledger: Ledger, upstreams: Mapping[str, Upstream]) ->
         upstream, outcome = upstreams.get(unknown.upstream), unknown.outcome
         can_ask = upstream is not None and upstream.can_fetch_usage and outcome.generation_id
         # The upstream was not asked while no process ran.
-        ledger.unknown.add(unknown, now_ms if can_ask else outcome.at_ms)
+        ledger.unknown.add(unknown, outcome.cost_nano, now_ms if can_ask else outcome.at_ms)
     closed = 0
     for attempt in await ledger.store.open_attempts():
         intent = attempt.intent
@@ -62,7 +62,7 @@ def _close(ledger: Ledger, attempt: OpenAttempt, now_ms: int) -> None:
     )
     ledger.coordinator.settle(intent.key_id, intent.window, intent.held_nano - probable, 0)
     ledger.store.settle(outcome)
-    ledger.unknown.add(UnsettledAttempt(outcome, intent.upstream), now_ms)
+    ledger.unknown.add(UnsettledAttempt(outcome, intent.upstream), probable, now_ms)
 
 
 def _probable_cost(intent: AttemptIntent) -> int:

@@ -36,7 +36,7 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
         today: ISO date.
         learned_policy: the learned policy, when it may decide.
         context: the request as the learned policy sees it.
-        unhealthy: models that are left out for now, each with the reason as a sentence.
+        unhealthy: models that are ejected for now, each with the reason as a sentence.
         chains: models to try after another one or a role, in order, before all others.
     """
 

@@ -78,7 +78,7 @@ def _decide(runtime: Runtime, request: Request, limits: KeyLimits, today: str) -
 def _list_unhealthy(runtime: Runtime) -> Mapping[str, str]:
     """Return the models of the pool of which no deployment is available, with the reason."""
     book = runtime.health
-    if book.all_well:
+    if book.all_healthy:
         return _NONE_UNHEALTHY
     now, found = runtime.ledger.clock.monotonic(), {}
     for model in runtime.knowledge.pool.models:

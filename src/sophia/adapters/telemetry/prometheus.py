@@ -40,7 +40,7 @@ _HELP = {
     "sophia_target_success": (
         "Share of answers among the last attempts, by upstream and model; only of those asked."
     ),
-    "sophia_target_left_out": "1 while a model is left out at an upstream after failures, else 0.",
+    "sophia_target_ejected": "1 while a model is ejected at an upstream after failures, else 0.",
     "sophia_judgements": (
         "Answers sampled for a judge, by result: judged, unparsable (the reply is no score), "
         "unpaid, dropped (too many waited), no_judge, empty or failed."
@@ -49,7 +49,7 @@ _HELP = {
 
 
 TargetFigures = tuple[str, str, float, bool]
-"""An upstream, a model there ("" for its key), the share of successes, and whether it is well."""
+"""An upstream, a model there ("" for its key), the share of successes, and if it is healthy."""
 
 
 @dataclass(slots=True)
@@ -163,8 +163,8 @@ class PrometheusSink(Collector):
         labels = ["upstream", "model"]
         rows = [((upstream, model), success) for upstream, model, success, _ in targets if model]
         yield _build_metric(GaugeMetricFamily, "sophia_target_success", labels, rows)
-        rows = [((upstream, model), float(not well)) for upstream, model, _, well in targets]
-        yield _build_metric(GaugeMetricFamily, "sophia_target_left_out", labels, rows)
+        rows = [((upstream, model), float(not healthy)) for upstream, model, _, healthy in targets]
+        yield _build_metric(GaugeMetricFamily, "sophia_target_ejected", labels, rows)
         rows = [((result,), count) for result, count in list(self._judgements.items())]
         yield _build_metric(CounterMetricFamily, "sophia_judgements", ["result"], rows)
 

@@ -171,7 +171,7 @@ def show_health(
 ) -> None:
     """Show which models answer, by the last attempts of a running Sophia.
 
-    A model that fails is left out for a while; then one request at a time tries it again. The
+    A model that fails is ejected for a while; then one request at a time tries it again. The
     success is the share of answers among the last attempts.
     """
     try:

@@ -37,7 +37,7 @@ async def list_models(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
 
 
 async def list_health(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
-    """Answer `GET /v1/models/health`: every target that was asked, the unwell ones first."""
+    """Answer `GET /v1/models/health`: every target that was asked, the ejected ones first."""
     now = app.runtime.ledger.clock.monotonic()
     rows = [
         {
@@ -52,7 +52,7 @@ async def list_health(app: App, incoming: HttpRequest, reply: ResponseWriter) ->
         }
         for (upstream, model), health in app.runtime.health.items()
     ]
-    rows.sort(key=lambda row: (row["state"] == "well", row["upstream"], row["model"] or ""))
+    rows.sort(key=lambda row: (row["state"] == "healthy", row["upstream"], row["model"] or ""))
     await send_json(reply, {"object": "list", "data": rows})
 
 
@@ -89,12 +89,12 @@ def _render_model(app: App, model: Model) -> bytes:
 
 
 def _describe_health(app: App, model: str) -> dict[str, object]:
-    """Return whether a model is well: a request for it can be sent somewhere."""
+    """Return whether a model is healthy: a request for it can be sent somewhere."""
     book, targets = app.runtime.health, app.runtime.upstreams.targets(model)
     now = app.runtime.ledger.clock.monotonic()
-    if book.all_well or any(book.is_available(target, now) for target in targets):
-        return {"state": "well"}
-    return {"state": "left out", "cause": book.describe(targets[0], now)}
+    if book.all_healthy or any(book.is_available(target, now) for target in targets):
+        return {"state": "healthy"}
+    return {"state": "ejected", "cause": book.describe(targets[0], now)}
 
 
 def _sophia_models(knowledge: Knowledge) -> list[dict[str, object]]:

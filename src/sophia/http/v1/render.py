@@ -166,7 +166,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
 def _is_as_planned(answer: Answer) -> bool:
     """Return whether the first model of the plan answered at the first attempt."""
     record = answer.record
-    if not record.left_out:
+    if not record.ejected:
         return len(record.outcomes) <= 1
     planned = record.decision.plan.attempts[0].model
     return len(record.outcomes) <= 1 and answer.model == planned
@@ -180,7 +180,7 @@ def _explain_failover(answer: Answer) -> str:
         # A failed check of a cascade is in the attempt's own reason.
         if outcome.failure and not outcome.failure.startswith(CHECK_FAILED_PREFIX)
     ]
-    reasons = [answer.attempt.reason, *answer.record.left_out]
+    reasons = [answer.attempt.reason, *answer.record.ejected]
     if failed:
         reasons.append(f"Failed before: {', '.join(failed)}.")
     return " ".join(reasons)

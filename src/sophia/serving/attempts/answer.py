@@ -30,7 +30,7 @@ class RequestRecord:
 
     `muted`: closing emits no event, because the request goes on with another attempt. `is_raced`:
     two attempts run at a time, so that a cancelled one does not close the request. `upstream` is
-    the last one that was asked, `numbers` are those that its attempts have not used, `left_out`
+    the last one that was asked, `numbers` are those that its attempts have not used, `ejected`
     says why a planned model was not asked first, `continued` which models went on after how many
     characters, `adapted` the changes in the request for a model, `continued_bytes` the length of a
     text that another call goes on with.
@@ -48,7 +48,7 @@ class RequestRecord:
         self.request = request
         self.decision = decision
         self.outcomes: list[AttemptOutcome] = []
-        self.left_out: list[str] = []
+        self.ejected: list[str] = []
         self.continued: list[tuple[str, int]] = []
         self.adapted: list[str] = []
         self.dispatches = 0

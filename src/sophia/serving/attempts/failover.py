@@ -249,6 +249,7 @@ class _AttemptRun:
             attempt=attempt,
             model=model,
             upstream=self._upstream.name,
+            reports_cost=self._upstream.can_fetch_usage,
             prompt_tokens=plan.features.prompt_tokens + record.continued_bytes // 4,
             encoded_plan=parts.encode_plan(plan) if keep_plan else None,
         )

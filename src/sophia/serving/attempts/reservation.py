@@ -98,8 +98,8 @@ class Ledger:
             until = datetime.fromtimestamp(unknown.until_ms / 1000, UTC)
             error.message += (
                 f" {format_usd(unknown.nano)} of the budget is held for calls whose cost is not "
-                f"known yet ({unknown.count}); what has no bill by {until:%H:%M} UTC counts as "
-                "spent. `sophia usage --by key` lists what is held."
+                f"known yet ({unknown.count}), until their bill or {until:%H:%M} UTC. "
+                "`sophia usage --by key` lists what is held."
             )
 
     async def reserve(
@@ -142,11 +142,15 @@ class Ledger:
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True):
-    """An attempt about to be made; the first of a request carries the plan as JSON."""
+    """An attempt about to be made; the first of a request carries the plan as JSON.
+
+    `reports_cost` says whether the upstream can be asked for its bill.
+    """
 
     attempt: Attempt
     model: Model
     upstream: str
+    reports_cost: bool
     prompt_tokens: int
     encoded_plan: bytes | None = None
 
@@ -216,10 +220,9 @@ class Reservation:
                 format_usd(cost.nano),
                 format_usd(held),
             )
-        if state == "unknown":
-            ledger.coordinator.settle(scope.key_id, scope.window, held - cost.nano, 0)
-        else:
-            ledger.coordinator.settle(scope.key_id, scope.window, held, cost.nano)
+        kept = self._keep(state, result, cost)
+        spent = 0 if state == "unknown" else cost.nano
+        ledger.coordinator.settle(scope.key_id, scope.window, held - kept, spent)
         ledger.running -= 1
         ledger.held_nano -= held
         first = result.first_content_at
@@ -245,7 +248,17 @@ class Reservation:
             at_ms=int(ledger.clock.wall() * 1000),
         )
         ledger.store.settle(self.outcome)
-        if state == "unknown":
+        if kept or state == "unknown":
             attempt = UnsettledAttempt(self.outcome, self.spec.upstream)
-            ledger.unknown.add(attempt, self.outcome.at_ms)
+            ledger.unknown.add(attempt, kept, self.outcome.at_ms)
         return self.outcome
+
+    def _keep(self, state: AttemptState, result: AttemptResult, cost: Cost) -> int:
+        """Return the nano-dollars that stay held until the cost is known."""
+        if state == "unknown":
+            return cost.nano
+        will_be_known = self.spec.reports_cost and result.generation_id is not None
+        if cost.source == "estimated" and will_be_known and result.failure is None:
+            # Nothing less than the worst case bounds what a complete answer without usage cost.
+            return max(self.spec.attempt.held_nano - cost.nano, 0)
+        return 0

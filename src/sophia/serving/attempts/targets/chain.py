@@ -35,8 +35,8 @@ class ChainTarget(Struct, frozen=True):
 class Chain:
     """The next target to ask, until one answers or nothing is left to try.
 
-    Targets that are well come first, in the order of the plan; a model's other deployments come
-    before the next model. Those that are left out come last, the one that is soonest back first.
+    Healthy targets come first, in the order of the plan; a model's other deployments come
+    before the next model. Those that are ejected come last, the one that is soonest back first.
     With none left, one that was refused for the moment may be asked again.
     """
 
@@ -50,8 +50,8 @@ class Chain:
             for attempt in attempts
             for deployment in parts.upstreams.deployments(attempt.model, id)
         ]
-        well = parts.health.all_well or len(self._targets) == 1
-        self._left = self._targets if well else self._order(self._targets)
+        healthy = parts.health.all_healthy or len(self._targets) == 1
+        self._left = self._targets if healthy else self._order(self._targets)
         self._again: list[tuple[float, ChainTarget]] = []
         self._repeated = False
         self._is_granted = False
@@ -137,11 +137,11 @@ class Chain:
     def _order(self, targets: list[ChainTarget]) -> list[ChainTarget]:
         book = self._health
         now = self._record.dependencies.ledger.clock.monotonic()
-        well = [target for target in targets if book.is_available(target.key, now)]
-        left_out = [target for target in targets if target not in well]
-        self._record.left_out += [book.describe(target.key, now) for target in left_out]
-        left_out.sort(key=lambda target: book.back_at(target.key))
-        return [*well, *left_out]
+        healthy = [target for target in targets if book.is_available(target.key, now)]
+        ejected = [target for target in targets if target not in healthy]
+        self._record.ejected += [book.describe(target.key, now) for target in ejected]
+        ejected.sort(key=lambda target: book.back_at(target.key))
+        return [*healthy, *ejected]
 
 
 def remaining_seconds(record: RequestRecord) -> float:

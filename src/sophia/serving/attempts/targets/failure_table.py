@@ -59,16 +59,16 @@ class Action(StrEnum):
 class HealthEffect(StrEnum):
     """Effect on the health of a target, which is a model at an upstream.
 
-    COUNT counts a failure, SOFT one that alone never closes a target, COOL leaves the target out
-    for the time that the upstream names, CLOSE_KEY leaves out every model behind the same key, and
-    REMOVE leaves the target out for long.
+    COUNT counts a failure, SOFT one that alone never ejects a target, COOL ejects the target for
+    the time that the upstream names, EJECT_KEY every model behind the same key, and REMOVE the
+    target for ten minutes.
     """
 
     NONE = "none"
     COUNT = "count"
     SOFT = "soft"
     COOL = "cool"
-    CLOSE_KEY = "close key"
+    EJECT_KEY = "eject key"
     REMOVE = "remove"
 
 
@@ -206,15 +206,15 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=14,
         failure="402: the account or the key has no money left",
         before="The next target is asked.",
-        effect="Every model behind that key is left out, but for one live trial at a time.",
-        health=HealthEffect.CLOSE_KEY,
+        effect="Every model behind that key is ejected, but for one live trial at a time.",
+        health=HealthEffect.EJECT_KEY,
     ),
     FailureRow(
         number=15,
         failure="401, or 403 for the key",
         before="The next target is asked.",
-        effect="Every model behind that key is left out, but for one live trial at a time.",
-        health=HealthEffect.CLOSE_KEY,
+        effect="Every model behind that key is ejected, but for one live trial at a time.",
+        health=HealthEffect.EJECT_KEY,
     ),
     FailureRow(
         number=16,
@@ -248,7 +248,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=20,
         failure="404 or 410: the model is gone",
         before=_NEXT,
-        effect="The target is left out for ten minutes, and the log says so.",
+        effect="The target is ejected for ten minutes, and the log says so.",
         health=HealthEffect.REMOVE,
     ),
     FailureRow(
@@ -301,7 +301,8 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         failure="No usage at the end",
         before="Delivered.",
         after="Delivered.",
-        effect="Charged by the length of the text, and corrected once the bill is known.",
+        effect="Charged by the length of the text; the worst case stays reserved until the bill, if there will "
+        "be one.",
     ),
     FailureRow(
         number=28,

@@ -1,8 +1,8 @@
 """Health of targets: which models at which upstreams answer, by the last attempts. No I/O.
 
-A target is left out after failures in a row, or when most of its attempts fail; after a time it
+A target is ejected after failures in a row, or when most of its attempts fail; after a time it
 gets one live trial at a time, and is back with the first success. Passive ejection as in Envoy's
-outlier detection; the breaker is Nygard's (Release It!, 2007).
+outlier detection; the trial is the half-open state of Nygard's breaker (Release It!, 2007).
 """
 
 import math
@@ -16,8 +16,8 @@ from sophia.serving.attempts.targets.failure_table import FailureRow, HealthEffe
 
 FAILURES_IN_A_ROW = 5
 MIN_SUCCESS, MIN_SAMPLES = 0.5, 20
-CLOSED_SECONDS, MAX_CLOSED_SECONDS = 30.0, 300.0
-"""First time for which a target is left out, which doubles with each failed trial, and the last."""
+EJECTION_SECONDS, MAX_EJECTION_SECONDS = 30.0, 300.0
+"""First time for which a target is ejected, which doubles with each failed trial, and the last."""
 DEFAULT_REST_SECONDS, MAX_REST_SECONDS = 5.0, 600.0
 """Rest after a refusal for want of capacity: without a stated time, and at most."""
 REMOVED_SECONDS = 600.0
@@ -29,7 +29,7 @@ _TOKENS_PER_SHARE = 4000.0
 
 Target = tuple[str, str]
 """The name of an upstream, and a model there; "" for everything behind the upstream's key."""
-State = Literal["well", "left out", "on trial"]
+State = Literal["healthy", "ejected", "half-open"]
 
 
 class TargetHealth(Struct, kw_only=True):
@@ -38,8 +38,8 @@ class TargetHealth(Struct, kw_only=True):
     Attributes:
         success: share of successes, exponentially weighted.
         failures_in_a_row: failures since the last success.
-        since, until: the time for which it is left out; `until` is None while it is well.
-        closings: times it was left out since it last stayed well.
+        since, until: the time for which it is ejected; `until` is None while it is healthy.
+        ejections: times it was ejected since it last stayed healthy.
         trial: whether its one live trial is running.
         cause: the last failure that counted, in words.
         log_first_content, first_content_variance: of seconds to the first content, at no prompt.
@@ -50,7 +50,7 @@ class TargetHealth(Struct, kw_only=True):
     failures_in_a_row: int = 0
     since: float = 0.0
     until: float | None = None
-    closings: int = 0
+    ejections: int = 0
     trial: bool = False
     cause: str = ""
     first_contents: int = 0
@@ -60,11 +60,11 @@ class TargetHealth(Struct, kw_only=True):
     def state(self, now: float) -> State:
         """Return whether it is asked as usual, not at all, or by one request at a time."""
         if self.until is None:
-            return "well"
-        return "left out" if now < self.until else "on trial"
+            return "healthy"
+        return "ejected" if now < self.until else "half-open"
 
     def seconds_to_trial(self, now: float) -> float | None:
-        """Return the seconds until its next live trial; None while it is well."""
+        """Return the seconds until its next live trial; None while it is healthy."""
         return None if self.until is None else round(max(self.until - now, 0.0), 1)
 
     def is_available(self, now: float) -> bool:
@@ -119,20 +119,20 @@ class HealthBook:
 
     def __init__(self) -> None:
         self._targets: BoundedDict[Target, TargetHealth] = BoundedDict(_MAX_TARGETS)
-        # The few that are not well, so that the ordinary request looks at nothing else.
-        self._unwell: dict[Target, TargetHealth] = {}
+        # The few that are not healthy, so that the ordinary request looks at nothing else.
+        self._ejected: dict[Target, TargetHealth] = {}
 
     @property
-    def all_well(self) -> bool:
-        """Whether no target is left out or on trial."""
-        return not self._unwell
+    def all_healthy(self) -> bool:
+        """Whether no target is ejected or half-open."""
+        return not self._ejected
 
     def begin(self, target: Target, now: float, prompt_tokens: int) -> HealthReport:
-        """Return the report on an attempt that begins now; it is the trial of an unwell target."""
-        if not self._unwell:
+        """Return the report on an attempt that begins now; it is the trial of a half-open one."""
+        if not self._ejected:
             return HealthReport(self, target, now, prompt_tokens)
-        found = (self._unwell.get(target), self._unwell.get((target[0], "")))
-        trials = [one for one in found if one is not None and one.state(now) == "on trial"]
+        found = (self._ejected.get(target), self._ejected.get((target[0], "")))
+        trials = [one for one in found if one is not None and one.state(now) == "half-open"]
         trials = [health for health in trials if not health.trial]
         for health in trials:
             health.trial = True
@@ -142,23 +142,23 @@ class HealthBook:
         """Return whether a request may be sent to a target now."""
         return all(
             health is None or health.is_available(now)
-            for health in (self._unwell.get(target), self._unwell.get((target[0], "")))
+            for health in (self._ejected.get(target), self._ejected.get((target[0], "")))
         )
 
     def back_at(self, target: Target) -> float:
-        """Return when a target gets its next trial, in monotonic seconds; 0 for a well one."""
-        found = (self._unwell.get(target), self._unwell.get((target[0], "")))
+        """Return when a target gets its next trial, in monotonic seconds; 0 for a healthy one."""
+        found = (self._ejected.get(target), self._ejected.get((target[0], "")))
         return max((health.until or 0.0 for health in found if health is not None), default=0.0)
 
     def describe(self, target: Target, now: float) -> str:
-        """Return why a target is left out, as a sentence; empty for a well one."""
+        """Return why a target is ejected, as a sentence; empty for a healthy one."""
         for each in ((target[0], ""), target):
-            health = self._unwell.get(each)
+            health = self._ejected.get(each)
             if health is not None and health.until is not None:
                 left = max(health.until - now, 0.0)
                 what = target[1] if each[1] else f"Every model at {target[0]}"
                 when = f"the next trial is in {left:.0f} s" if left else "its trial is due"
-                return f"{what} is left out after {health.cause}; {when}."
+                return f"{what} is ejected after {health.cause}; {when}."
         return ""
 
     def items(self) -> Iterator[tuple[Target, TargetHealth]]:
@@ -166,7 +166,7 @@ class HealthBook:
         return iter(self._targets.items())
 
     def list_figures(self) -> list[tuple[str, str, float, bool]]:
-        """Return upstream, model, share of successes and whether it is well, for metrics."""
+        """Return upstream, model, share of successes and whether it is healthy, for metrics."""
         return [
             (*target, health.success, health.until is None)
             for target, health in list(self._targets.items())
@@ -196,7 +196,7 @@ class HealthBook:
     def count_success(
         self, target: Target, wait: float | None, prompt_tokens: int, started: float
     ) -> None:
-        """Count an answer to an attempt; a target left out before that is well again.
+        """Count an answer to an attempt; a target ejected before that is healthy again.
 
         So is the key of its upstream.
         """
@@ -206,9 +206,9 @@ class HealthBook:
         health.failures_in_a_row = 0
         if wait is not None:
             _learn_first_content(health, wait / _stretch(prompt_tokens))
-        if health.closings and health.until is None:
-            health.closings = 0
-        if self._unwell:
+        if health.ejections and health.until is None:
+            health.ejections = 0
+        if self._ejected:
             self._restore(target, started)
             self._restore((target[0], ""), started)
 
@@ -222,19 +222,19 @@ class HealthBook:
         started: float,
     ) -> None:
         """Count a failed attempt by the effect of its row; `wait` is the named `Retry-After`."""
-        effect, known = row.health, self._unwell.get(target)
+        effect, known = row.health, self._ejected.get(target)
         if effect is HealthEffect.NONE or (known is not None and started < known.since):
-            # It began before the target was left out, and says nothing new.
+            # It began before the target was ejected, and says nothing new.
             return
         if effect is HealthEffect.COOL:
             rest = DEFAULT_REST_SECONDS if wait is None else min(wait, MAX_REST_SECONDS)
-            self._close(target, now, rest, words)
+            self._eject(target, now, rest, words)
             return
         if effect is HealthEffect.REMOVE:
-            self._close(target, now, REMOVED_SECONDS, words)
+            self._eject(target, now, REMOVED_SECONDS, words)
             return
-        if effect is HealthEffect.CLOSE_KEY:
-            self._close_longer((target[0], ""), now, words)
+        if effect is HealthEffect.EJECT_KEY:
+            self._eject_longer((target[0], ""), now, words)
         health = self._find(target)
         health.attempts += 1
         weight = _SOFT if effect is HealthEffect.SOFT else 1.0
@@ -245,7 +245,7 @@ class HealthBook:
         is_poor = health.success < MIN_SUCCESS and health.attempts >= MIN_SAMPLES
         failed_trial = health.until is not None
         if failed_trial or is_poor or health.failures_in_a_row >= FAILURES_IN_A_ROW:
-            self._close_longer(target, now, words)
+            self._eject_longer(target, now, words)
 
     def _find(self, target: Target) -> TargetHealth:
         health = self._targets.get(target)
@@ -253,24 +253,24 @@ class HealthBook:
             health = self._targets[target] = TargetHealth()
         return health
 
-    def _close_longer(self, target: Target, now: float, words: str) -> None:
+    def _eject_longer(self, target: Target, now: float, words: str) -> None:
         health = self._find(target)
-        seconds = min(CLOSED_SECONDS * 2.0**health.closings, MAX_CLOSED_SECONDS)
+        seconds = min(EJECTION_SECONDS * 2.0**health.ejections, MAX_EJECTION_SECONDS)
         if health.until is None or now >= health.until:
-            health.closings += 1
-        self._close(target, now, seconds, words)
+            health.ejections += 1
+        self._eject(target, now, seconds, words)
 
-    def _close(self, target: Target, now: float, seconds: float, words: str) -> None:
+    def _eject(self, target: Target, now: float, seconds: float, words: str) -> None:
         health = self._find(target)
         health.until = max(health.until or 0.0, now + seconds)
         health.since = now
         health.cause = words
-        self._unwell[target] = health
+        self._ejected[target] = health
 
     def _restore(self, target: Target, started: float) -> None:
-        health = self._unwell.get(target)
+        health = self._ejected.get(target)
         if health is not None and started >= health.since:
-            del self._unwell[target]
+            del self._ejected[target]
             health.until, health.trial, health.cause = None, False, ""
             health.success = max(health.success, MIN_SUCCESS)
 
