@@ -43,6 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--peers", type=lambda text: parse_names(text, ALL[1:]), help=f"of {', '.join(ALL[1:])}")
     add("--peer-share", type=float, default=0.1, help="share of requests and cuts for a peer")
     add("--peer-rate", type=float, default=5.0, help="requests per second to a peer (default 5)")
+    add("--on-cut", choices=("terminate", "continue"), default="terminate", help="of Sophia")
     add("--seed", type=int, default=1)
     add("--quick", action="store_true", help="Sophia only, small numbers, no files written")
     add("--check", action="store_true", help="exit with 1 when Sophia loses or hides anything")
@@ -104,11 +105,17 @@ async def run(options: argparse.Namespace, console: Console) -> JsonObject:
         for name in names:
             try:
                 if name not in missing:
-                    gateways[name] = await measure(build_target(name), options, progress)
+                    gateways[name] = await measure(
+                        build_target(name, options.on_cut), options, progress
+                    )
             except (BenchmarkError, OSError) as problem:
                 missing[name] = str(problem)[:300]
-    chosen = {name: getattr(options, name) for name in (*FULL, "peer_share", "peer_rate", "seed")}
-    flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in chosen.items())
+    names_of_options = (*FULL, "peer_share", "peer_rate", "on_cut", "seed")
+    chosen = {name: getattr(options, name) for name in names_of_options}
+    flags = " ".join(
+        f"--{name.replace('_', '-')} {value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in chosen.items()
+    )
     return {
         "made": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "command": f"python -m bench.chaos {flags}",

@@ -73,6 +73,11 @@ def write_request(path: str, headers: tuple[str, ...], body: dict[str, object] |
     return f"{head}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
 
 
+def is_continued(received: Received | None) -> bool:
+    """Return whether Sophia says that another call went on with the answer."""
+    return received is not None and b'"continued":[' in received.body
+
+
 def classify(received: Received | None, text: str, *, streamed: bool) -> Outcome:
     """Return the outcome for a client that expects `text`."""
     if received is None:

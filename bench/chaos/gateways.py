@@ -28,7 +28,7 @@ DESCRIPTIONS = {
 ALL = tuple(DESCRIPTIONS)
 
 
-def build_target(name: str) -> Target:
+def build_target(name: str, on_cut: str) -> Target:
     """Return the gateway `name`, and write its configuration."""
     paths.RUN.mkdir(parents=True, exist_ok=True)
     port, own = FIRST_PORT + ALL.index(name), f"chaos-{name}"
@@ -38,6 +38,7 @@ def build_target(name: str) -> Target:
         "CLOSED_URL": CLOSED_URL,
         "SECONDS": SECONDS,
         "RETRIES": RETRIES,
+        "ON_CUT": on_cut,
     }
     match name:
         case "sophia":

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from bench.chaos.client import Outcome, classify, exchange, write_request
+from bench.chaos.client import Outcome, classify, exchange, is_continued, write_request
 from bench.chaos.faults import (
     PRIMARY,
     Phase,
@@ -54,6 +54,7 @@ async def run_phase(target: Target, load: Load, advance: Callable[[], None]) -> 
     phase = load.phase
     outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
     healthy: Counter[Outcome] = Counter()
+    continued: Counter[Outcome] = Counter()
     healthy_ms: list[float] = []
 
     async def send(number: int) -> None:
@@ -62,6 +63,7 @@ async def run_phase(target: Target, load: Load, advance: Callable[[], None]) -> 
         received = await exchange(target.port, request, HUNG_SECONDS)
         text = "".join(list_words(phase, number))
         outcome = classify(received, text, streamed=is_streamed(phase, number))
+        continued[outcome] += is_continued(received)
         if fault is None:
             healthy_ms.append((time.perf_counter() - began) * 1e3)
         (healthy if fault is None else outcomes[fault.kind])[outcome] += 1
@@ -81,6 +83,7 @@ async def run_phase(target: Target, load: Load, advance: Callable[[], None]) -> 
         "outcomes": dict(faulty),
         "outcomes_by_fault": {kind: dict(counts) for kind, counts in outcomes.items()},
         "outcomes_without_fault": dict(healthy),
+        "continued": dict(+continued),
         "healthy_ms": summarise(healthy_ms),
         **_count_attempts([entry for entry in log if entry["phase"] == phase]),
     }

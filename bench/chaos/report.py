@@ -49,10 +49,14 @@ def build_tables(result: JsonObject) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the key of each table, and its rows with the titles first."""
     gateways: list[JsonObject] = list(result["gateways"].values())
     for phase in ("faults", "outage", "cuts"):
-        rows = [["gateway", "requests", "with a fault", *OUTCOMES, "failed without a fault"]]
+        extra = ["complete by continuation"] if phase == "cuts" and _continues(result) else []
+        rows = [
+            ["gateway", "requests", "with a fault", *OUTCOMES, *extra, "failed without a fault"]
+        ]
         for gateway in gateways:
             found = gateway["phases"][phase]
             counts = [found["outcomes"].get(name, 0) for name in OUTCOMES]
+            counts += [found["continued"].get("complete", 0) for _ in extra]
             numbers = (found["requests"], found["with_fault"], *counts, count_failed(found))
             rows.append([gateway["title"], *(f"{number:,}" for number in numbers)])
         yield phase, rows
@@ -65,6 +69,10 @@ def build_tables(result: JsonObject) -> Iterator[tuple[str, list[list[str]]]]:
     yield "attempts", [_attempt_titles(), *map(_attempt_row, gateways)]
     if soak := next((gateway for gateway in gateways if "soak" in gateway), None):
         yield "soak", [["figure", "value"], *_soak_rows(soak["soak"], soak["nano_dollars"])]
+
+
+def _continues(result: JsonObject) -> bool:
+    return bool(result["settings"].get("on_cut") == "continue")
 
 
 def _format_outcomes(counts: dict[str, int]) -> str:
@@ -140,6 +148,8 @@ def render_page(result: JsonObject, picture: str) -> str:
     configured = [
         f"- {each['title']}: {DESCRIPTIONS[name]}." for name, each in result["gateways"].items()
     ]
+    if _continues(result):
+        configured.append("- Sophia also has `routing.on_cut: continue`.")
     parts += ["## Configuration", "\n".join(configured)]
     if result["missing"]:
         missing = [f"- {name}: {why}" for name, why in result["missing"].items()]

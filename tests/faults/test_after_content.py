@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stage import SSE_HEAD, asked, check_books, check_clean, sse
 
-from gateway import MINI, NEMO, Gateway, Start, chat
+from gateway import MINI, Gateway, Start, chat
 from shapes import check_chunk
 from sophia.sandbox import ScriptStep
 
@@ -111,63 +111,6 @@ async def test_missing_usage_is_estimated(gateway: Gateway, stream: bool) -> Non
     check_clean(await asked(gateway, stream), MINI, 1)
     (row,) = await check_books(gateway, "settled")
     assert row.cost_source == "estimated" and row.cost_nano > 0 and row.completion_tokens > 0
-
-
-async def hang_up(gateway: Gateway, after: int, **more: Any) -> None:
-    """Read `after` events of a stream, then leave."""
-    request = gateway.client.request(chat(stream=True, **more))
-    async with gateway.client.connection(request) as reader:
-        for _ in range(after):
-            while not (await reader.readline()).startswith(b"data: "):
-                pass
-
-
-@pytest.mark.parametrize("after", [1, 2, 5, 20])
-async def test_a_client_that_hangs_up_stops_the_upstream_and_pays_its_bill(
-    gateway: Gateway, after: int
-) -> None:
-    """Row 29."""
-    gateway.up.script(MINI, ScriptStep(chunk_delay=0.004))
-    await hang_up(gateway, after)
-    (row,) = await gateway.settled(1)
-    (seen,) = [seen for seen in gateway.up.requests if seen.method == "POST"]
-    assert seen.aborted and not seen.finished
-    (bill,) = gateway.up.bill.rows
-    assert bill.aborted and bill.completion_tokens >= after - 1
-    assert (row.state, row.failure, row.cost_source) == ("settled", "client_gone", "upstream")
-    assert row.cost_nano == bill.cost
-    assert await gateway.standing() == (bill.cost / 1e9, 0.0)
-    id = row.generation_id
-    data = (await gateway.client.get(f"/v1/generation?id={id}")).json["data"]
-    assert data["cancelled"] is True
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_hangs_up_before_content(gateway: Gateway, stream: bool) -> None:
-    gateway.up.script(MINI, ScriptStep(delay=0.1) if not stream else ScriptStep(first_delay=0.2))
-    async with gateway.client.connection(gateway.client.request(chat(stream=stream))):
-        while not gateway.up.requests:
-            await asyncio.sleep(0.002)
-        await asyncio.sleep(0.01)
-    (row,) = await gateway.settled(1)
-    assert row.failure == "client_gone"
-    assert gateway.up.requests[0].aborted and len(gateway.up.bill.rows) <= 1
-    if stream:
-        # The generation id came with the head, so what it cost can be asked for.
-        assert (row.state, row.cost_nano) == ("settled", gateway.up.bill.total)
-        assert (await gateway.standing())[1] == 0
-    else:
-        assert row.state == "unknown" and (await gateway.standing())[1] > 0
-
-
-async def test_a_client_that_hangs_up_between_attempts_stops_the_walk(gateway: Gateway) -> None:
-    gateway.up.script(MINI, ScriptStep(status=503, delay=0.05))
-    async with gateway.client.connection(gateway.client.request(chat(models=[MINI, NEMO]))):
-        while not gateway.up.requests:
-            await asyncio.sleep(0.002)
-    await gateway.settled(1)
-    await asyncio.sleep(0.1)
-    assert {seen.json()["model"] for seen in gateway.up.requests if seen.method == "POST"} == {MINI}
 
 
 async def test_a_slow_reader_slows_the_upstream_down(gateway: Gateway) -> None:

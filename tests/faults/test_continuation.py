@@ -174,6 +174,22 @@ async def test_nothing_goes_on_after_a_tool_call(start: Start) -> None:
             assert not answer.done and len(upstream.bodies) == 1
 
 
+async def test_nothing_goes_on_after_a_tool_call_of_a_continuation(start: Start) -> None:
+    upstream = ContinuingUpstream(tool=True, cuts=[len(HEAD) + 150, 1500])
+    async with continued(start, upstream) as gateway:
+        answer = await ask(gateway)
+        assert not answer.done and "tool_calls" in answer.body.decode()
+        assert len(upstream.bodies) == 2
+
+
+def test_one_more_of_equal_lines_is_new_text() -> None:
+    line = "  </div>\n"
+    overlap = OverlapFilter("<div>\n" + line * 2)
+    assert overlap.feed(line + "</body>") + overlap.flush() == line + "</body>"
+    overlap = OverlapFilter("<div>\n" + line)
+    assert overlap.feed(line + "</body>") + overlap.flush() == "</body>"
+
+
 @given(st.text("ab ", max_size=60), st.text("ab c", max_size=60), st.data())
 def test_an_overlap_is_taken_away_however_it_arrives(
     before: str, after: str, data: st.DataObject

@@ -95,7 +95,7 @@ class StreamExchange(_HttpExchange):
     @property
     def left_out_events(self) -> int:
         """The number of malformed events that were left out."""
-        return self._chunks.malformed
+        return self._chunks.left_out
 
     async def next(self) -> ChunkBatch | None:
         """Return the next chunks, or None after a finish reason. Raises UpstreamFailure."""

@@ -79,6 +79,8 @@ class ChunkReader:
         self.reasons_are_early = False
         self.done = False
         self.malformed = 0
+        # Those of them that another event came after.
+        self._left_out = 0
         self.failure: UpstreamFailure | None = None
         self._has_content = False
 
@@ -88,6 +90,11 @@ class ChunkReader:
         finished = self._reasons.keys()
         enough = len(finished) >= self._choice_count or (self.done and bool(finished))
         return enough and self._started_choices <= finished
+
+    @property
+    def left_out(self) -> int:
+        """The number of malformed events inside the answer so far."""
+        return self.malformed if self.complete else self._left_out
 
     def end(self) -> None:
         """Take the stream as ended, with the one choice that it had."""
@@ -129,7 +136,10 @@ class ChunkReader:
     def _read_full(self, payload: bytes, batch: ChunkBatch) -> None:
         chunk = self._decode(payload)
         if chunk is None:
+            # The next event is read in full, so that this one counts as left out.
+            self._template = None
             return
+        self._left_out = self.malformed
         if "usage" in chunk:
             reported = shapes.parse_usage(chunk.pop("usage"))
             batch.usage = reported or batch.usage

@@ -59,7 +59,7 @@ class Continuation:
 
     The text so far is sent as the last message of the assistant, which most models take as the
     beginning of their answer; words that the continuation repeats are left out. Never after a
-    delta of a tool call or of anything else than text.
+    delta of a tool call or of anything else than text, and never when a part of it was left out.
     """
 
     def __init__(self, record: RequestRecord, scope: BudgetScope) -> None:
@@ -103,7 +103,7 @@ class Continuation:
         limit = record.dependencies.limits.max_attempts
         if not (self._text and self._is_text) or len(record.outcomes) + 1 >= limit:
             return False
-        if classify(failure).action is Action.TELL:
+        if answer.left_out_events or classify(failure).action is Action.TELL:
             return False
         record.continued_bytes = len(self._text.encode("utf-8", "replace"))
         attempts = [self._extend(attempt) for attempt in self._list_attempts(answer.model)]

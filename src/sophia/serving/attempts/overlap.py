@@ -48,9 +48,10 @@ def _measure_overlap(before: str, text: str) -> int:
     if text.startswith(before):
         return len(before)
     length = _find_longest_border(text[:MAX_OVERLAP], before[-MAX_OVERLAP:])
-    if length < MIN_OVERLAP or find_period(text[:length]) <= length // 2:
+    repeated = text[:length]
+    if length < MIN_OVERLAP or find_period(repeated) <= length // 2:
         return 0
-    return length
+    return 0 if before.endswith(repeated * 2) else length
 
 
 def _find_longest_border(text: str, before: str) -> int:
