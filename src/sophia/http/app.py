@@ -28,7 +28,7 @@ log = logging.getLogger("sophia.http")
 
 _KEY_REFRESH_SECONDS = 0.05
 
-Handler = Callable[["App", HttpRequest, ResponseWriter], Awaitable[None]]
+Handler = Callable[["App", HttpRequest, ResponseWriter], Awaitable[object]]
 
 
 class Route(NamedTuple):

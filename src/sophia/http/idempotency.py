@@ -129,6 +129,7 @@ class IdempotentAnswers:
         Raises:
             BadRequest: the key is malformed, or was used with another body.
         """
+        key = key.strip()
         if not key or len(key) > _MAX_KEY_CHARS or not key.isascii():
             raise BadRequest(
                 f"`Idempotency-Key` must be 1 to {_MAX_KEY_CHARS} ASCII characters.",
@@ -188,11 +189,3 @@ class IdempotentAnswers:
 
     def _forget(self, name: tuple[str, bytes]) -> None:
         self._recordings.pop(name, None)
-
-
-def find_idempotency_key(incoming: HttpRequest) -> bytes | None:
-    """Return the value of the header, None without it."""
-    for name, value in incoming.headers:
-        if name == b"idempotency-key":
-            return value.strip()
-    return None

@@ -13,6 +13,7 @@ from msgspec import Struct
 from sophia.http.app import App, Route, run_handler
 from sophia.http.connection import BODY, IDLE, BoundedConnection, render_head
 from sophia.http.guard import (
+    MAX_FIELDS,
     MAX_HEAD_BYTES,
     build_body_error,
     check_framing,
@@ -137,7 +138,7 @@ class NativeProtocol(BoundedConnection):
         # Trailers will be added to the other list.
         headers = self.headers.copy()
         fields = dict(headers)
-        if self.framing_bytes + self.segment_bytes > MAX_HEAD_BYTES:
+        if len(headers) > MAX_FIELDS or self.framing_bytes + self.segment_bytes > MAX_HEAD_BYTES:
             check_size(self.url, headers)
         check_framing(headers, fields, version, server.max_body_bytes)
         path, query = self.router.static_paths.get(self.url), b""

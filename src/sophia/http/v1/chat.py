@@ -1,6 +1,7 @@
 """Chat completions, legacy completions and embeddings: one path for whole and streamed answers."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from msgspec import structs
 
@@ -10,7 +11,6 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.ids import encode_id
 from sophia.http.app import App, Handler
 from sophia.http.errors import send_error
-from sophia.http.idempotency import find_idempotency_key
 from sophia.http.shorten import drop_middle_turns
 from sophia.http.v1 import render
 from sophia.http.v1.decode import parse_request
@@ -29,14 +29,13 @@ KEEP_ALIVE_SECONDS = 15.0
 def build_handler(endpoint: Endpoint) -> Handler:
     """Return the handler of an endpoint that calls a model."""
 
-    async def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    def handle(app: App, incoming: HttpRequest, reply: ResponseWriter) -> Awaitable[object]:
         request = read_request(app, incoming, endpoint)
         if request.hints.on_too_long == "middle_out" and endpoint == "chat/completions":
             request = _shorten(app, incoming, request)
-        key = find_idempotency_key(incoming)
+        key = incoming.fields.get(b"idempotency-key")
         if key is None:
-            await _answer(app, request, reply)
-            return
+            return _answer(app, request, reply)
 
         async def run(recording: ResponseWriter) -> bool:
             try:
@@ -51,7 +50,7 @@ def build_handler(endpoint: Endpoint) -> Handler:
                 return False
 
         owner = request.principal.key_id
-        await app.idempotent_answers.answer(owner, key, incoming, run, reply)
+        return app.idempotent_answers.answer(owner, key, incoming, run, reply)
 
     return handle
 

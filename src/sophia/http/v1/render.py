@@ -23,13 +23,14 @@ def render_headers(answer: Answer, outcome: AttemptOutcome | None) -> bytes:
     record, id = answer.record, answer.record.request.id
     plan = record.decision.plan
     lines = b"x-request-id: req-%016x\r\nx-sophia-decision-id: dec-%016x\r\n" % (id, id)
-    lines += render_header(b"x-sophia-model", answer.model)
+    attempt = answer.attempt
+    lines += render_header(b"x-sophia-model", attempt.model)
     lines += render_header(b"x-sophia-policy", plan.rule or plan.policy)
     lines += b"x-sophia-attempts: %d\r\n" % (len(record.outcomes) + (outcome is None))
     if outcome is not None:
         lines += b"x-sophia-cost-usd: %.9f\r\n" % nano_to_usd(record.cost_nano)
-    if answer.attempt.max_tokens is not None:
-        lines += b"x-sophia-max-tokens: %d\r\n" % answer.attempt.max_tokens
+    if attempt.max_tokens is not None:
+        lines += b"x-sophia-max-tokens: %d\r\n" % attempt.max_tokens
     if record.decision.warning is not None:
         lines += render_header(b"x-sophia-warning", record.decision.warning)
     return lines
@@ -136,7 +137,9 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "decision_id": encode_id("dec", record.request.id),
         "model": outcome.model,
         "policy": plan.rule or plan.policy,
-        "reason": plan.reason if _is_as_planned(answer) else _explain_failover(answer),
+        "reason": plan.reason
+        if len(record.outcomes) <= 1 and not record.ejected
+        else _explain_failover(answer),
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
@@ -163,17 +166,11 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
     return annotation
 
 
-def _is_as_planned(answer: Answer) -> bool:
-    """Return whether the first model of the plan answered at the first attempt."""
-    record = answer.record
-    if not record.ejected:
-        return len(record.outcomes) <= 1
-    planned = record.decision.plan.attempts[0].model
-    return len(record.outcomes) <= 1 and answer.model == planned
-
-
 def _explain_failover(answer: Answer) -> str:
-    """Return why this attempt was made, and the models that failed before it."""
+    """Return why this attempt was made, and the models that failed or were ejected before it."""
+    plan = answer.record.decision.plan
+    if len(answer.record.outcomes) <= 1 and answer.model == plan.attempts[0].model:
+        return plan.reason
     failed = [
         f"{outcome.model} ({outcome.failure})"
         for outcome in answer.record.outcomes

@@ -191,7 +191,11 @@ class Answer:
         """
         size = sum(map(len, self.buffered_chunks))
         while size <= max_bytes:
-            batch = await self._read()
+            try:
+                batch = await self.running.exchange.next()
+            except UpstreamFailure as failure:
+                self._report_failure(failure)
+                raise
             if batch is None:
                 return True
             update_attempt_result(self.running.result, batch)
@@ -233,8 +237,9 @@ class Answer:
             self._notify_observer(complete=True)
             return None
         try:
-            batch = await self._read()
+            batch = await self.running.exchange.next()
         except UpstreamFailure as failure:
+            self._report_failure(failure)
             if self.continuation is not None and await self.continuation.resume(self, failure):
                 return await self.next()
             if self.outcome is None:
@@ -258,14 +263,6 @@ class Answer:
             self._abandon(502, str(repeated.kind))
             raise repeated
         return self._observe(batch)
-
-    async def _read(self) -> ChunkBatch | None:
-        """Return the next batch of the upstream. Raises UpstreamFailure, which its health notes."""
-        try:
-            return await self.running.exchange.next()
-        except UpstreamFailure as failure:
-            self._report_failure(failure)
-            raise
 
     def _report_failure(self, failure: UpstreamFailure) -> None:
         now, words = self.record.dependencies.ledger.clock.monotonic(), describe_failure(failure)

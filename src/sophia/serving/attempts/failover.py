@@ -78,8 +78,9 @@ async def run_attempts(
             continue
         if (number := next(numbers, None)) is None:
             break
+        last = chain.is_last
         run = _AttemptRun(
-            record, attempt, target, continued_fields, keep_plan=number == 0, last=chain.is_last
+            record, attempt, target, continued_fields, keep_plan=number == 0, last=last
         )
         try:
             reservation = await record.dependencies.ledger.reserve(
@@ -99,7 +100,7 @@ async def run_attempts(
         try:
             if hints.hedge and record.request.stream:
                 return await _race(record, scope, chain, run, reservation, failed)
-            return await run.run(reservation, last=chain.is_last)
+            return await run.run(reservation, last=last)
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             failed.append(FailedAttempt(attempt.model, target.deployment.upstream.name, failure))
@@ -193,8 +194,10 @@ def _fit_to_limit(
 
     `running` nano-dollars are held by another attempt of the request.
     """
+    if limit is None or not (record.outcomes or running):
+        return attempt
     used = record.cost_nano + running
-    if limit is None or not used or used + attempt.held_nano <= limit:
+    if not used or used + attempt.held_nano <= limit:
         return attempt
     model = record.knowledge.find(attempt.model)
     if model is None or record.continued_bytes:
@@ -240,10 +243,10 @@ class _AttemptRun:
         if attempt.model != plan.attempts[0].model or plan.policy != "named":
             fields, notes = adapt_fields(fields, model)
             record.adapted += [note for note in notes if note not in record.adapted]
-        self.target = target.key
+        key = self.target = target.key
         self.failure: UpstreamFailure | None = None
         self.report = parts.health.begin(
-            target.key, parts.ledger.clock.monotonic(), plan.features.prompt_tokens
+            key, parts.ledger.clock.monotonic(), plan.features.prompt_tokens
         )
         self.spec = AttemptSpec(
             attempt=attempt,
@@ -288,7 +291,10 @@ class _AttemptRun:
                 buffered.append(batch)
                 has_content = batch.has_content
                 size += 0 if has_content else _check_size(batch, size)
-            self._check_content(buffered, has_content=has_content, last=last)
+            if has_content:
+                result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
+            if not (has_content and last):
+                self._check_content(buffered, has_content=has_content, last=last)
         except UpstreamFailure as failure:
             self.failure = failure
             raise
@@ -310,9 +316,8 @@ class _AttemptRun:
     ) -> None:
         """Raise UpstreamFailure for an answer of no use, unless it is the last one."""
         result, request = self._result, self._record.request
-        if has_content:
-            result.first_content_at = self._record.dependencies.ledger.clock.monotonic()
-        elif self.fields is None and not last and result.finish_reason == "stop":
+        is_empty = not has_content and result.finish_reason == "stop"
+        if is_empty and self.fields is None and not last:
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
         if request.hints.cut_repetition and not (last or request.stream):
             chunks = [chunk for batch in buffered for chunk in batch.chunks]

@@ -220,7 +220,7 @@ class Reservation:
                 format_usd(cost.nano),
                 format_usd(held),
             )
-        kept = self._keep(state, result, cost)
+        kept = self._keep(state, result, cost) if cost.source == "estimated" else 0
         spent = 0 if state == "unknown" else cost.nano
         ledger.coordinator.settle(scope.key_id, scope.window, held - kept, spent)
         ledger.running -= 1
@@ -254,11 +254,11 @@ class Reservation:
         return self.outcome
 
     def _keep(self, state: AttemptState, result: AttemptResult, cost: Cost) -> int:
-        """Return the nano-dollars that stay held until the cost is known."""
+        """Return the nano-dollars that stay held until an estimated cost is known."""
         if state == "unknown":
             return cost.nano
         will_be_known = self.spec.reports_cost and result.generation_id is not None
-        if cost.source == "estimated" and will_be_known and result.failure is None:
+        if state == "settled" and will_be_known and result.failure is None:
             # Nothing less than the worst case bounds what a complete answer without usage cost.
             return max(self.spec.attempt.held_nano - cost.nano, 0)
         return 0

@@ -50,7 +50,7 @@ class Chain:
             for attempt in attempts
             for deployment in parts.upstreams.deployments(attempt.model, id)
         ]
-        healthy = parts.health.all_healthy or len(self._targets) == 1
+        healthy = len(self._targets) == 1 or parts.health.all_healthy
         self._left = self._targets if healthy else self._order(self._targets)
         self._again: list[tuple[float, ChainTarget]] = []
         self._repeated = False

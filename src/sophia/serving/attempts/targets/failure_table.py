@@ -301,8 +301,8 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         failure="No usage at the end",
         before="Delivered.",
         after="Delivered.",
-        effect="Charged by the length of the text; the worst case stays reserved until the bill, if there will "
-        "be one.",
+        effect="Charged by the length of the text; the worst case stays reserved until the "
+        "bill, if there will be one.",
     ),
     FailureRow(
         number=28,

@@ -72,46 +72,35 @@ class TargetHealth(Struct, kw_only=True):
         return self.until is None or (now >= self.until and not self.trial)
 
 
-class HealthReport:
-    """Report on one attempt; only the first call counts."""
+class HealthReport(Struct, kw_only=True, eq=False):
+    """Report on one attempt, which `started` then; only the first call counts."""
 
-    __slots__ = ("_book", "_started", "_target", "_tokens", "_trials")
-
-    def __init__(
-        self,
-        book: "HealthBook",
-        target: Target,
-        started: float,
-        tokens: int,
-        trials: Sequence[TargetHealth] = (),
-    ) -> None:
-        self._book: HealthBook | None = book
-        self._trials = trials
-        self._target = target
-        self._started = started
-        self._tokens = tokens
+    book: "HealthBook"
+    target: Target
+    started: float
+    tokens: int
+    trials: Sequence[TargetHealth] = ()
+    is_open: bool = True
 
     def succeed(self, first_content_at: float | None = None) -> None:
         """Report an answer; its time to the first content counts for a stream."""
-        if (book := self._take()) is not None:
-            wait = None if first_content_at is None else first_content_at - self._started
-            book.count_success(self._target, wait, self._tokens, self._started)
+        if self.is_open:
+            self.drop()
+            wait = None if first_content_at is None else first_content_at - self.started
+            self.book.count_success(self.target, wait, self.tokens, self.started)
 
     def fail(self, row: FailureRow, words: str, now: float, wait: float | None = None) -> None:
         """Report a failure by its row; `wait` is the time that the upstream named."""
-        if (book := self._take()) is not None:
-            book.count_failure(self._target, row, words, now, wait, self._started)
+        if self.is_open:
+            self.drop()
+            self.book.count_failure(self.target, row, words, now, wait, self.started)
 
     def drop(self) -> None:
         """Report that nothing was learned, since the caller left."""
-        self._take()
-
-    def _take(self) -> "HealthBook | None":
-        book, self._book = self._book, None
-        for health in self._trials:
+        self.is_open = False
+        for health in self.trials:
             health.trial = False
-        self._trials = ()
-        return book
+        self.trials = ()
 
 
 class HealthBook:
@@ -130,13 +119,15 @@ class HealthBook:
     def begin(self, target: Target, now: float, prompt_tokens: int) -> HealthReport:
         """Return the report on an attempt that begins now; it is the trial of a half-open one."""
         if not self._ejected:
-            return HealthReport(self, target, now, prompt_tokens)
+            return HealthReport(book=self, target=target, started=now, tokens=prompt_tokens)
         found = (self._ejected.get(target), self._ejected.get((target[0], "")))
         trials = [one for one in found if one is not None and one.state(now) == "half-open"]
         trials = [health for health in trials if not health.trial]
         for health in trials:
             health.trial = True
-        return HealthReport(self, target, now, prompt_tokens, trials)
+        return HealthReport(
+            book=self, target=target, started=now, tokens=prompt_tokens, trials=trials
+        )
 
     def is_available(self, target: Target, now: float) -> bool:
         """Return whether a request may be sent to a target now."""
