@@ -5,10 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from odd_upstreams import OWN, delta, events, own, stream_of
 from stage import SSE_HEAD, asked, check_books, check_clean, sse
 
-from gateway import MINI, Gateway, Start, chat
+from gateway import MINI, NEMO, SHORT, Gateway, Start, chat
 from shapes import check_chunk
+from sophia.config import DeadlineSettings
 from sophia.sandbox import ScriptStep
 
 MIDSTREAM = {
@@ -178,3 +180,91 @@ async def test_text_without_usage_is_not_billed_too_low(gateway: Gateway) -> Non
     assert (await gateway.client.chat()).status == 200
     (row,) = await gateway.settled(1)
     assert row.cost_source == "estimated" and row.completion_tokens == len(text)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["together", "apart"])
+async def test_text_before_an_error_is_charged(start: Start, pause: float) -> None:
+    """Row 7, however the network cuts it."""
+    error = {"error": {"code": 502, "message": "Provider disconnected"}, "choices": []}
+    text, rest = events(*[delta(content="word " * 20)] * 100)[:-14], events(error)
+    async with own(start) as gateway:
+        parts = [SSE_HEAD + text, ("sleep", pause), rest] if pause else [SSE_HEAD + text + rest]
+        gateway.up.script(MINI, ScriptStep(raw=[*parts, "fin"]))
+        await gateway.client.chat(OWN, stream=True)
+        (row,) = await gateway.settled(1)
+        assert (row.completion_tokens, row.cost_source) == (3334, "estimated")
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_an_early_usage_is_not_the_bill(start: Start, cut: bool) -> None:
+    """The first event of Anthropic's has a usage so far; a later one counts."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    text = [delta(content="Hello") | {"usage": usage}, *[delta(content="word " * 20)] * 100]
+    body = events(*text)[:-14] if cut else events(*text, delta("stop"))
+    async with own(start) as gateway:
+        gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + body, ("sleep", 0.1), "fin"]))
+        answer = await gateway.client.chat(OWN, stream=True)
+        assert answer.done is not cut and len(answer.text) > 10_000
+        (row,) = await gateway.settled(1)
+        assert (row.prompt_tokens, row.completion_tokens) == (10, 3335)
+        gateway.up.script(
+            MINI, stream_of(*text, delta("stop") | {"usage": usage | {"completion_tokens": 2500}})
+        )
+        await gateway.client.chat(OWN, stream=True)
+        last = (await gateway.outcomes())[-1]
+        assert (last.completion_tokens, last.cost_source) == (2500, "priced")
+
+
+async def test_the_bill_of_a_cut_stream_with_an_early_usage_is_asked_for(gateway: Gateway) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11, "cost": 0.000001}
+    body = events(delta(content="Hello") | {"usage": usage}, delta(content=" again"))[:-14]
+    gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + body, ("sleep", 0.1), "fin"]))
+    assert not (await gateway.client.chat(stream=True)).done
+    await gateway.settled(1)
+    assert gateway.up.requests[-1].path == "/api/v1/generation"
+
+
+@pytest.mark.parametrize("end", ["rst", "stall"])
+async def test_a_break_after_reasons_that_were_early_is_told(start: Start, end: str) -> None:
+    """A server that says `stop` in every event has ended nothing."""
+    parts = [events(delta("stop", content=text))[:-14] for text in ("One", " two", " three")]
+    steps: list[Any] = [each for part in parts for each in (part, ("sleep", 0.05))]
+    last = [("sleep", 5.0), "fin"] if end == "stall" else ["rst"]
+    async with start(deadlines=SHORT) as gateway:
+        gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD, *steps, *last]))
+        assert not (await gateway.client.chat(stream=True)).done
+        gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD, *steps, events(delta("stop")), "rst"]))
+        assert (await gateway.client.chat(stream=True)).done
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["together", "apart"])
+async def test_a_call_that_lost_a_part_is_not_complete(
+    gateway: Gateway, older: bool, pause: float
+) -> None:
+    """Text may miss a word; a call with other arguments than the model's is run by a program."""
+
+    def part(arguments: str) -> dict[str, Any]:
+        function = {"name": "delete", "arguments": arguments}
+        if older:
+            return delta(function_call=function)
+        return delta(tool_calls=[{"index": 0, "id": "a", "function": function}])
+
+    broken = json.dumps(part(',"dry_run":true'))[:-3]
+    first, rest = events(part('{"path":"/"'))[:-14], events(broken, part("}"), delta("stop"))
+    raw = [SSE_HEAD + first, ("sleep", pause), rest] if pause else [SSE_HEAD + first + rest]
+    gateway.up.script(MINI, ScriptStep(raw=[*raw, "fin"]))
+    answer = await asked(gateway, stream=True)
+    assert not answer.done if pause else answer.headers["x-sophia-model"] == NEMO
+
+
+async def test_comments_after_the_end_do_not_hold_the_answer_back(start: Start) -> None:
+    """The usage is waited for, 5 s in all."""
+    body = events(delta(content="Hello"), delta("stop"))[:-14]
+    comments = [one for _ in range(12) for one in (("sleep", 1.0), b": keep-alive\n\n")]
+    patient = DeadlineSettings(content_s=60.0, stall_s=30.0, total_s=60.0)
+    async with start(deadlines=patient) as gateway:
+        gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + body, *comments, "fin"]))
+        began = asyncio.get_running_loop().time()
+        assert (await gateway.client.chat(stream=True)).done
+        assert asyncio.get_running_loop().time() - began < 8.0

@@ -1,14 +1,15 @@
 """Upstreams that send too much, or what would break an answer apart, do no harm."""
 
+import asyncio
 import gzip
 import json
 from typing import Any
 
 import pytest
-from odd_upstreams import STREAMS, delta, events, stream_of, whole
-from stage import HTML, asked, check_clean
+from odd_upstreams import OWN, STREAMS, delta, events, own, stream_of, whole
+from stage import HTML, SSE_HEAD, asked, check_clean
 
-from gateway import MINI, Gateway
+from gateway import MINI, NEMO, Gateway, Start
 from sophia.sandbox import ScriptStep
 
 INJECTED = 'a"\n\ndata: [DONE]\n\ndata: {"x":1}\r\n\r\nX-Evil: 1\0\u2028'
@@ -132,3 +133,53 @@ async def test_an_error_page_with_line_breaks_is_no_header(gateway: Gateway, str
     gateway.up.script("*", ScriptStep(status=400, body=error, headers=HTML), times=None)
     answer = await asked(gateway, stream)
     assert answer.status == 400 and "x-evil" not in answer.headers
+
+
+PART = b'{"msg":"a","loc":[1]},'
+LARGE: dict[str, bytes] = {
+    "choices": b'{"id":"g","choices":[' + b"{}," * 1_000_000 + b"{}]}",
+    "error": b'{"error":{"message":[' + PART * 150_000 + b"{}]}}",
+    "lists": b'{"choices":[{"delta":{"content":[' + b"[]," * 1_000_000 + b"[]]}}]}",
+}
+
+
+@STREAMS
+@pytest.mark.parametrize("name", LARGE)
+async def test_large_json_does_not_stop_everybody(
+    gateway: Gateway, name: str, stream: bool
+) -> None:
+    """3 MB of JSON take seconds where each part costs a little; 32 MB of an event are allowed."""
+    data = b"data: " + LARGE[name] + b"\n\n" if stream else LARGE[name]
+    head = SSE_HEAD if stream else b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    gateway.up.script(MINI, ScriptStep(raw=[head + data, "fin"]))
+    loop = asyncio.get_running_loop()
+    asking = asyncio.create_task(asked(gateway, stream))
+    longest = 0.0
+    while not asking.done():
+        began = loop.time()
+        await asyncio.sleep(0.002)
+        longest = max(longest, loop.time() - began)
+    assert (await asking).headers["x-sophia-model"] == NEMO
+    assert longest < 0.4, f"blocked for {longest:.2f} s"
+
+
+@STREAMS
+async def test_a_limit_under_a_name_that_means_nothing_ends_the_renaming(
+    start: Start, stream: bool
+) -> None:
+    """A server that refuses `max_tokens` and ignores the other name may not write without end."""
+    words = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."
+    refusal, long = ScriptStep(status=400, message=words), "word " * 20_000
+    async with own(start) as gateway:
+        gateway.up.script(MINI, refusal)
+        first, rest = events(delta(content="One "))[:-14], events(delta(content=long))
+        raw = [SSE_HEAD + first, ("sleep", 0.05), rest, "fin"]
+        step = ScriptStep(raw=raw) if stream else whole({"content": long})  # type: ignore[arg-type] # bytes and waits
+        gateway.up.script(MINI, step)
+        answer = await gateway.client.chat(OWN, stream=stream, max_tokens=500)
+        assert not stream or (not answer.done and answer.text == "One ")
+        (row,) = await gateway.settled(1)
+        assert row.completion_tokens > 1000
+        gateway.up.script(MINI, refusal)
+        assert (await gateway.client.chat(OWN, stream=stream, max_tokens=500)).status == 400
+        assert gateway.up.requests[-1].json()["max_tokens"] == 500

@@ -5,9 +5,10 @@ import json
 from typing import Any
 
 import pytest
-from odd_upstreams import OWN, own
+from odd_upstreams import OWN, own, whole
 
-from gateway import MINI, Gateway, Start, chat
+from gateway import FLASH, MINI, NEMO, Gateway, Start, chat
+from sophia.adapters.upstreams.dialects import find_refused_fields
 from sophia.catalogue.snapshot import parse_models
 from sophia.config import ServerSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptStep
@@ -238,3 +239,79 @@ async def test_no_price_of_a_caller_lifts_the_ceiling(gateway: Gateway, price: s
         assert 0 < sent["prompt"] < 1 and sent["completion"] > 0
     else:
         assert not gateway.up.requests
+
+
+async def test_a_limit_whose_value_is_refused_keeps_its_name(start: Start) -> None:
+    """It would be dropped in vain, and with it the limit."""
+    message = "max_tokens=500 is not allowed: this server generates at most 400 tokens"
+    async with own(start) as gateway:
+        gateway.up.script(MINI, ScriptStep(status=400, message=message))
+        answer = await gateway.client.chat(OWN, max_tokens=500)
+        assert answer.status == 400 and len(gateway.up.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.", {"max_tokens"}),
+        ("unknown field `max_tokens`, expected `max_completion_tokens`", {"max_tokens"}),
+        (
+            "Unrecognized request arguments supplied: max_tokens, stream_options",
+            {"max_tokens", "stream_options"},
+        ),
+        (
+            "body.stream_options: Extra inputs are not permitted; "
+            "body.max_tokens: Extra inputs are not permitted",
+            {"max_tokens", "stream_options"},
+        ),
+        ("max_tokens is not supported by gpt-5", {"max_tokens"}),
+        ("Invalid parameter: max_tokens. It must be at most 400.", set()),
+        ("Unsupported value: 'max_tokens' does not support 500 with this model.", set()),
+        ("max_tokens: 500 > 400, which is not allowed", set()),
+        ("unknown field `x_max_tokens`", set()),
+        ("max_tokens is missing", set()),
+    ],
+)
+def test_a_refused_field_is_told_from_a_refused_value(message: str, fields: set[str]) -> None:
+    assert find_refused_fields(message) == fields
+
+
+async def test_refusals_of_fields_count_among_the_calls_of_a_request(start: Start) -> None:
+    """At most three in all; what helped is remembered for the model."""
+    refused = [
+        "Unrecognized request argument: stream_options",
+        "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens'",
+        "Unsupported parameter: 'max_completion_tokens' is not supported",
+    ]
+    names = {"own/a": MINI, "own/b": NEMO, "own/c": FLASH}
+    models = tuple(
+        UpstreamModelSettings(
+            id=id, served_as=name, prompt_usd_per_mtok=1.0, completion_usd_per_mtok=1.0
+        )
+        for id, name in names.items()
+    )
+    async with start() as plain:
+        url = plain.up.base_url
+    place = UpstreamSettings(name="own", base_url=url, api_key="k", models=models)
+    async with start(upstreams=(place,)) as gateway:
+        for name in names.values():
+            steps = [ScriptStep(status=400, message=message) for message in refused]
+            gateway.up.script(name, *steps)
+        await gateway.client.chat("own/a", models=[*names], stream=True, max_tokens=100)
+        assert len(gateway.up.requests) == 3
+        gateway.up.script(NEMO, ScriptStep(status=503))
+        await gateway.client.chat("own/a", stream=True, max_tokens=100)
+        sent = gateway.up.requests[3].json()
+        assert "stream_options" not in sent and sent["max_completion_tokens"] == 100
+
+
+@pytest.mark.parametrize("name", ["functions", "documents"])
+async def test_a_prompt_outside_of_the_messages_is_charged_without_usage(
+    start: Start, name: str
+) -> None:
+    async with own(start) as gateway:
+        gateway.up.script(MINI, whole({"content": "ok"}))
+        more = {name: [{"name": "f", "description": "one two three " * 2000}]}
+        assert (await gateway.client.chat(OWN, **more)).status == 200
+        (row,) = await gateway.settled(1)
+        assert row.prompt_tokens > 3000

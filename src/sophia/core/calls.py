@@ -1,6 +1,6 @@
 """Calls to an upstream and their answers: the types between serving and the adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +37,8 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
     Sophia's own hints. `max_tokens` is set when a budget limits the answer; `choices` is the
-    number of requested answers.
+    number of requested answers. `may_repeat` counts one more dispatch of the request, and returns
+    whether it is allowed.
     """
 
     request_id: str
@@ -50,6 +51,7 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     max_tokens_field: str = "max_tokens"
     price_ceiling: PriceCeiling | None = None
     choices: int = 1
+    may_repeat: Callable[[], bool] = lambda: False
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -68,7 +70,8 @@ class ChunkBatch(Struct, kw_only=True):
     """Chunks of one read from the upstream, in OpenRouter's shape, ready for the client.
 
     `chunks` are JSON objects without SSE framing; a whole answer is a single chunk. The usage
-    chunk, `[DONE]` and comments are never among them.
+    chunk, `[DONE]` and comments are never among them. `uncovered_bytes` counts the part of
+    `text_bytes` that came after `usage`.
     """
 
     chunks: list[bytes]
@@ -80,3 +83,4 @@ class ChunkBatch(Struct, kw_only=True):
     id: str | None = None
     created: int | None = None
     text_bytes: int = 0
+    uncovered_bytes: int = 0

@@ -4,6 +4,8 @@ from asyncio import CancelledError
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sophia.core.calls import ChunkBatch
+
 
 class FailureKind(StrEnum):
     """Kind of a failure, named after the point where it was noticed."""
@@ -39,7 +41,8 @@ class UpstreamFailure(Exception):
     of the in-band error, `reason` is the typed cause in OpenRouter's `availability` or of a
     spending limit, `retry_after` is in seconds. `sent`: the upstream may have received a part of
     the request, and may bill it. `stale`: a connection that had been kept open ended as it was used
-    again, most likely before the upstream read the request.
+    again, most likely before the upstream read the request. `received` is what came with the
+    failure and was not returned: usage and text that the upstream may bill.
     """
 
     kind: FailureKind = field(kw_only=False)
@@ -51,6 +54,7 @@ class UpstreamFailure(Exception):
     sent: bool = True
     stale: bool = False
     provider: str | None = None
+    received: ChunkBatch | None = None
 
     def __post_init__(self) -> None:
         self.message = self.message or str(self.kind)

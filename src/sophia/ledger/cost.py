@@ -1,6 +1,7 @@
 """Cost of an attempt: the upstream's own figure, else priced tokens, else an estimate."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sophia.catalogue.prices import Prices
 from sophia.core.calls import Usage
@@ -20,24 +21,35 @@ class Cost(Struct, frozen=True):
 
 
 def compute_cost(
-    usage: Usage | None, prices: Prices, prompt_tokens: int, answer_bytes: int
+    usage: Usage | None,
+    prices: Prices,
+    prompt_tokens: int,
+    answer_bytes: int,
+    *,
+    is_partial: bool = False,
 ) -> Cost:
     """Return the cost of an attempt with the reported `usage`.
 
     Without a report, the usage is estimated: `prompt_tokens` of the prompt, and the received bytes
-    of generated text.
+    of generated text. So is a report that counts none of the text, or with `is_partial` not all.
     """
-    source: CostSource = "priced"
+    is_estimated = usage is None or is_partial
     if usage is None:
-        usage, source = (
-            Usage(
-                prompt_tokens=prompt_tokens, completion_tokens=-(-answer_bytes // BYTES_PER_TOKEN)
-            ),
-            "estimated",
+        usage = Usage()
+    elif answer_bytes and not (usage.completion_tokens or usage.cost_nano):
+        is_estimated = True
+    if is_estimated:
+        written = -(-answer_bytes // BYTES_PER_TOKEN)
+        usage = replace(
+            usage,
+            prompt_tokens=usage.prompt_tokens or prompt_tokens,
+            completion_tokens=max(usage.completion_tokens, written),
         )
     priced = prices.cost(
         usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens
     )
+    if is_estimated:
+        return Cost(max(priced, usage.cost_nano or 0), "estimated", priced, usage)
     if usage.cost_nano is not None:
         return Cost(usage.cost_nano, "upstream", priced, usage)
-    return Cost(priced, source, priced, usage)
+    return Cost(priced, "priced", priced, usage)

@@ -36,6 +36,10 @@ class _Message(Struct, kw_only=True):
     content: str
     reasoning: str | None = None
     tool_calls: UnsetType | None = UNSET
+    function_call: UnsetType | None = UNSET
+    refusal: UnsetType | None = UNSET
+    images: UnsetType | None = UNSET
+    audio: UnsetType | None = UNSET
     reasoning_content: UnsetType = UNSET
     reasoning_details: UnsetType = UNSET
 

@@ -1,6 +1,7 @@
 """Request bodies for each kind of upstream."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from sophia.core.calls import PriceCeiling, UpstreamCall
 Dialect = Callable[[UpstreamCall, frozenset[str]], bytes]
 """Builds a request body without the fields that the upstream is known to refuse."""
 
-_MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
+MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 _NOT_FORWARDED = ("models", "route")
 """Failover lists: Sophia makes the attempts itself, so that each has its own reservation."""
 _CEILING_CACHE_SIZE = 4096
@@ -21,12 +22,20 @@ _OPENROUTER_ONLY = (
     *("provider", "transforms", "plugins", "usage", "session_id", "trace", "preset"),
     *("reasoning", "include_reasoning"),
 )
-ADAPTABLE_FIELDS = frozenset({"stream_options", *_MAX_TOKENS_FIELDS})
+ADAPTABLE_FIELDS = frozenset({"stream_options", *MAX_TOKENS_FIELDS})
 """Fields that Sophia itself adds or can rename, so that a refusal need not fail a request."""
 _REFUSAL_WORDS = (
     *("unsupported", "not supported", "does not support", "unrecognized", "unknown", "unexpected"),
     *("extra ", "not permitted", "not allowed", "not accept", "invalid parameter"),
 )
+_SENTENCE_END = re.compile(r"[.;!]\s|\n")
+_FIELD = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(ADAPTABLE_FIELDS))})(?![\w-])")
+_ADVICE = re.compile(r"\b(?:use|instead|did you mean|expected)\b")
+_VALUE = re.compile(
+    r"tokens\W{1,4}\d|\b(?:values?|at most|at least|maximum|minimum|must be|exceeds?|between"
+    r"|too (?:large|high|long|many|small)|(?:less|greater|more|higher|larger) than)\b"
+)
+"""Signs that a value is refused, and not the field."""
 
 
 def build_openrouter_dialect(allowed: ProviderSettings) -> Dialect:
@@ -84,13 +93,35 @@ def build_openai_dialect(drop: tuple[str, ...], *, ask_usage: bool) -> Dialect:
     return encode_compatible
 
 
-def find_refused_field(message: str) -> str | None:
-    """Return the field of `ADAPTABLE_FIELDS` that an upstream's error says it does not know."""
+def find_refused_fields(message: str) -> frozenset[str]:
+    """Return the fields of `ADAPTABLE_FIELDS` that an upstream's error says it does not know.
+
+    A complaint about a value is none, and neither is the name to use instead.
+    """
     text = message.lower()
-    if not any(words in text for words in _REFUSAL_WORDS):
-        return None
-    places = {name: text.find(name) for name in ADAPTABLE_FIELDS if name in text}
-    return min(places, key=places.__getitem__, default=None)
+    if not any(words in text for words in _REFUSAL_WORDS) or _VALUE.search(text):
+        return frozenset()
+    parts = [_ADVICE.split(sentence)[0] for sentence in _SENTENCE_END.split(text)]
+    return frozenset(name for part in parts for name in _FIELD.findall(part))
+
+
+def find_token_limit(call: UpstreamCall) -> int | None:
+    """Return the most tokens of a choice that a call asks for, None without a limit."""
+    if call.max_tokens is not None:
+        return call.max_tokens
+    given = [call.fields.get(name) for name in MAX_TOKENS_FIELDS]
+    found = [msgspec.json.decode(raw) for raw in given if isinstance(raw, msgspec.Raw)]
+    return max((limit for limit in found if isinstance(limit, int)), default=None)
+
+
+def count_inputs(call: UpstreamCall) -> int:
+    """Return the number of vectors that a call for embeddings asks for."""
+    value = call.fields.get("input")
+    if not isinstance(value, msgspec.Raw) or not bytes(value).lstrip().startswith(b"["):
+        return 1
+    items = msgspec.json.decode(value, type=list[msgspec.Raw])
+    # A list of numbers is one input in tokens.
+    return len(items) if any(bytes(item)[:1] in b'"[' for item in items) else 1
 
 
 def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, object]:
@@ -102,7 +133,7 @@ def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, obj
         fields["stream"] = True
     if call.max_tokens is not None:
         _limit_answer(fields, call.max_tokens, call.max_tokens_field)
-    for name, other in (_MAX_TOKENS_FIELDS, _MAX_TOKENS_FIELDS[::-1]):
+    for name, other in (MAX_TOKENS_FIELDS, MAX_TOKENS_FIELDS[::-1]):
         if name in refused and (value := fields.pop(name, None)) is not None:
             fields.setdefault(other, value)
     return fields
@@ -110,8 +141,8 @@ def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, obj
 
 def _limit_answer(fields: dict[str, object], limit: int, default: str) -> None:
     """Set the limit where the caller set one, else as `default`; null is no limit."""
-    given = [name for name in _MAX_TOKENS_FIELDS if not _is_null(fields.get(name))]
-    for name in _MAX_TOKENS_FIELDS:
+    given = [name for name in MAX_TOKENS_FIELDS if not _is_null(fields.get(name))]
+    for name in MAX_TOKENS_FIELDS:
         fields.pop(name, None)
     for name in given or [default]:
         fields[name] = limit

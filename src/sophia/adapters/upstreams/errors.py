@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sophia.adapters.upstreams.json_text import coerce_object, decode_value
+from sophia.adapters.upstreams.shapes import measure_failed
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 MAX_WAIT_SECONDS = 86_400.0
 """Longest `Retry-After` that is believed."""
 _MAX_CHARS = 1000
+_MAX_ITEMS, _MAX_DEPTH = 50, 8
+"""Bounds of the search for the words of an error."""
 _STATUS_CODE = re.compile(r"[1-5]\d\d", re.ASCII)
 _MESSAGE_FIELDS = ("message", "detail", "msg", "error", "error_description", "errors", "title")
 
@@ -44,7 +47,10 @@ def parse_error_body(body: bytes, status: int) -> UpstreamFailure:
     if isinstance(value, list) and value:
         value = value[0]
     error = find_error(value) or value or f"HTTP {status}"
-    return parse_failure(error, FailureKind.STATUS, status)
+    failure = parse_failure(error, FailureKind.STATUS, status)
+    if isinstance(value, dict) and "usage" in value:
+        failure.received = measure_failed(value)
+    return failure
 
 
 def parse_failure(value: object, kind: FailureKind, status: int | None = None) -> UpstreamFailure:
@@ -84,19 +90,22 @@ def parse_wait(seconds: float) -> float | None:
     return min(seconds, MAX_WAIT_SECONDS) if 0.0 <= seconds < math.inf else None
 
 
-def _find_message(value: object) -> str:
+def _find_message(value: object, depth: int = 0) -> str:
     """Return the words of an error; those of a validation list each with its place."""
     if isinstance(value, str):
         return value
+    if depth > _MAX_DEPTH:
+        return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_find_message, value)))
+        return "; ".join(filter(None, (_find_message(v, depth + 1) for v in value[:_MAX_ITEMS])))
     if not isinstance(value, Mapping):
         return ""
     fields: Mapping[Any, object] = value
-    text = next(filter(None, (_find_message(fields.get(name)) for name in _MESSAGE_FIELDS)), "")
+    texts = (_find_message(fields.get(name), depth + 1) for name in _MESSAGE_FIELDS)
+    text = next(filter(None, texts), "")
     place = fields.get("loc")
     if text and isinstance(place, list):
-        return f"{'.'.join(map(str, place))}: {text}"
+        return f"{'.'.join(map(str, place[:_MAX_ITEMS]))}: {text}"
     return text
 
 

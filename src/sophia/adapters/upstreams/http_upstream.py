@@ -2,23 +2,25 @@
 
 import logging
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
 
 from sophia.adapters.upstreams import shapes
-from sophia.adapters.upstreams.dialects import Dialect, find_refused_field
+from sophia.adapters.upstreams.dialects import (
+    MAX_TOKENS_FIELDS,
+    Dialect,
+    find_refused_fields,
+    find_token_limit,
+)
 from sophia.adapters.upstreams.errors import parse_error_body, parse_wait
 from sophia.adapters.upstreams.http1.exchange import HttpResponse
 from sophia.adapters.upstreams.http1.pool import ConnectionPool
-from sophia.adapters.upstreams.json_text import (
-    BYTE_ORDER_MARK,
-    coerce_object,
-    decode_object,
-    encode_repaired,
-)
+from sophia.adapters.upstreams.json_text import BYTE_ORDER_MARK, decode_object, encode_repaired
 from sophia.adapters.upstreams.sse import EventReader
 from sophia.adapters.upstreams.stream import ChunkReader
 from sophia.adapters.upstreams.whole import parse_whole_answer, to_stream_chunk
@@ -30,6 +32,8 @@ log = logging.getLogger("sophia.upstreams")
 
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REFUSING_MODELS = 1000
+_MAX_BYTES_PER_TOKEN, _MIN_LIMIT_BYTES = 16, 4096
+"""Text of an answer that keeps to a limit of tokens; the average token has 4 bytes."""
 _MAX_KEEP_ALIVES = 5
 """Times that the deadline of the next content may pass while keep-alives come."""
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -42,6 +46,10 @@ _GET_DEADLINES = Deadlines(connect=5.0, content=30.0, stall=30.0, total=60.0)
 class _HttpExchange:
     """A response in progress."""
 
+    longest: int | None = None
+    """Bytes of text that may still come, where the limit has a name that may mean nothing."""
+    on_excess: Callable[[], None]
+
     def __init__(self, response: HttpResponse) -> None:
         self._response = response
         generation_id = response.header(b"x-generation-id")
@@ -51,6 +59,15 @@ class _HttpExchange:
     def left_out_events(self) -> int:
         """The number of malformed events that were left out."""
         return 0
+
+    def _is_excess(self, batch: ChunkBatch) -> bool:
+        """Return whether the answer is far beyond its limit, and report the first time."""
+        if self.longest is None or self.longest < 0:
+            return False
+        self.longest -= batch.text_bytes
+        if self.longest < 0:
+            self.on_excess()
+        return self.longest < 0
 
     def close(self) -> None:
         """Free the connection; an unfinished answer is cancelled."""
@@ -74,6 +91,8 @@ class WholeExchange(_HttpExchange):
         self._returned = True
         batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
         self.generation_id = self.generation_id or batch.id
+        # Even far beyond its limit it is delivered, since it is billed.
+        self._is_excess(batch)
         return batch
 
 
@@ -91,6 +110,7 @@ class StreamExchange(_HttpExchange):
         self._events = EventReader()
         self._chunks = ChunkReader(call, provider, int(time.time()))
         self._finished = False
+        self._was_complete = False
 
     @property
     def left_out_events(self) -> int:
@@ -111,6 +131,12 @@ class StreamExchange(_HttpExchange):
                 batch = self._chunks.read([rest] if rest else [])
             else:
                 batch = self._chunks.read(self._events.feed(data))
+            if self._is_excess(batch):
+                raise UpstreamFailure(
+                    FailureKind.TOO_LARGE,
+                    "the answer is longer than the limit of tokens allows",
+                    received=batch,
+                )
             self._set_deadline(batch)
             if self._chunks.done and not self._finished:
                 await self._drain()
@@ -140,6 +166,7 @@ class StreamExchange(_HttpExchange):
         if body.lstrip().startswith(b"<"):
             raise UpstreamFailure(FailureKind.MALFORMED, "the answer is a page, and no stream")
         batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
+        self._is_excess(batch)
         self._chunks.end()
         self.generation_id = self.generation_id or batch.id
         chunk = to_stream_chunk(decode_object(batch.chunks[0]))
@@ -149,10 +176,13 @@ class StreamExchange(_HttpExchange):
         """Set the deadline of the next content, or of the usage after its end."""
         limits = self._call.deadlines
         self._has_content = self._has_content or batch.has_content
-        if self._chunks.complete:
-            # A server that does not end the stream must not hold the answer back.
-            wait = limits.stall if self._chunks.reasons_are_early else _USAGE_WAIT_SECONDS
-            self._response.expect_within(wait, FailureKind.STALL)
+        was_complete, self._was_complete = self._was_complete, self._chunks.complete
+        if self._was_complete:
+            # A server that does not end the stream must not hold the answer back, nor must one that
+            # sends comments only.
+            if batch.has_content or not was_complete:
+                wait = limits.stall if self._chunks.reasons_are_early else _USAGE_WAIT_SECONDS
+                self._response.expect_within(wait, FailureKind.STALL)
         elif batch.has_content:
             self._waited_before = self._response.waited
             self._response.expect_within(limits.stall, FailureKind.STALL)
@@ -169,7 +199,7 @@ class StreamExchange(_HttpExchange):
             return await self._response.read()
         except UpstreamFailure:
             # A failure after the end of every choice takes nothing from the answer.
-            if not self._chunks.complete:
+            if not self._chunks.complete or self._chunks.end_is_doubtful:
                 raise
             return None
 
@@ -217,19 +247,38 @@ class HttpUpstream:
         while True:
             body = self._encode(call, refused)
             response = await self._pool.send(b"POST", _PATHS[call.endpoint], body, call.deadlines)
-            if response.status == 200:
-                if refused is not known:
-                    # Only what helped is remembered: a limit must not be renamed in vain.
-                    self._refused[call.model] = refused
-                kind = StreamExchange if call.stream else WholeExchange
-                return kind(response, call, self._provider)
-            failure = await _status_failure(response)
-            field = find_refused_field(failure.message) if response.status in (400, 422) else None
-            if field is None or field in refused or f'"{field}"'.encode() not in body:
+            failure = None if response.status == 200 else await _status_failure(response)
+            fields: frozenset[str] = frozenset()
+            if failure is not None and failure.status in (400, 422):
+                named = find_refused_fields(failure.message) - refused
+                fields = frozenset(name for name in named if f'"{name}"'.encode() in body)
+            if refused is not known and (failure is None or fields):
+                # Only what helped is remembered: a limit must not be renamed in vain.
+                self._refused[call.model] = refused
+            if failure is None:
+                return self._begin(response, call, refused)
+            if not (fields and call.may_repeat()):
                 raise failure
             # Nothing was done and nothing is billed: ask again without what it does not know.
-            refused |= {field}
-            log.info("%s refuses %s for %s", self.name, field, call.model)
+            refused |= fields
+            log.info("%s refuses %s for %s", self.name, ", ".join(sorted(fields)), call.model)
+
+    def _begin(
+        self, response: HttpResponse, call: UpstreamCall, refused: frozenset[str]
+    ) -> WholeExchange | StreamExchange:
+        kind = StreamExchange if call.stream else WholeExchange
+        exchange = kind(response, call, self._provider)
+        if not refused.isdisjoint(MAX_TOKENS_FIELDS) and (limit := find_token_limit(call)):
+            # The limit was renamed, and the new name may mean nothing to the server.
+            longest = limit * call.choices * _MAX_BYTES_PER_TOKEN
+            exchange.longest = max(longest, _MIN_LIMIT_BYTES)
+            exchange.on_excess = partial(self._stop_renaming, call.model)
+        return exchange
+
+    def _stop_renaming(self, model: str) -> None:
+        """Send the limit under its first name again: a refusal costs less than no limit."""
+        log.warning("%s keeps to no limit of tokens for %s", self.name, model)
+        self._refused[model] = self._refused.get(model, frozenset()) | set(MAX_TOKENS_FIELDS)
 
     def _encode(self, call: UpstreamCall, refused: frozenset[str]) -> bytes:
         """Return the body of a call. Raises UpstreamFailure for fields that cannot be read."""
@@ -259,15 +308,7 @@ class HttpUpstream:
             body = decode_object(await self.get(f"/generation?id={quote(generation_id, safe='')}"))
         except UpstreamFailure:
             return None
-        data = coerce_object(body.get("data"))
-        cost = shapes.parse_cost(data.get("total_cost"))
-        if cost is None:
-            return None
-        return Usage(
-            prompt_tokens=shapes.parse_token_count(data.get("tokens_prompt")) or 0,
-            completion_tokens=shapes.parse_token_count(data.get("tokens_completion")) or 0,
-            cost_nano=cost,
-        )
+        return shapes.parse_generation(body)
 
     async def close(self) -> None:
         """Close every connection."""

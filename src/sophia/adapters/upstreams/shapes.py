@@ -3,7 +3,7 @@
 from math import ceil, isfinite
 
 from sophia.adapters.upstreams.json_text import JsonObject, coerce_object, encode_repaired
-from sophia.core.calls import Usage
+from sophia.core.calls import ChunkBatch, Usage
 from sophia.core.failures import FailureKind, UpstreamFailure
 
 _REASONING_TYPES = frozenset(
@@ -21,7 +21,10 @@ _CONTENT_KEYS = (
     "reasoning_details",
 )
 
+_TEXT_KEYS = ("text", "thinking", "content", "function", "arguments", "custom", "input")
+"""Fields of parts and of tool calls that hold generated text, or parts of it."""
 _MAX_EXTRA_CHOICES = 8
+_MAX_MEASURED = 200
 
 
 def check_choice_count(count: int, requested: int) -> None:
@@ -35,18 +38,55 @@ def check_choice_count(count: int, requested: int) -> None:
 def measure_content(message: JsonObject) -> tuple[bool, int]:
     """Return whether a message or delta has content, and its bytes of generated text.
 
-    Content is text, reasoning, tool calls or media; the text includes tool arguments.
+    Content is text, reasoning, tool calls or media; the text includes tool arguments, and may come
+    in parts.
     """
     total = 0
     for key in ("content", "reasoning", "refusal"):
         value = message.get(key)
         if isinstance(value, str):
             total += count_bytes(value)
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            total += count_bytes(function["arguments"])
+        elif value:
+            total += _count_part_bytes(value)
+    for key in ("tool_calls", "function_call"):
+        if value := message.get(key):
+            total += _count_part_bytes(value)
     return any(message.get(key) for key in _CONTENT_KEYS), total
+
+
+def measure_choices(answer: JsonObject) -> int:
+    """Return the bytes of generated text in an answer or chunk of any shape."""
+    choices, total = answer.get("choices"), 0
+    for choice in choices[:_MAX_MEASURED] if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            part = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
+            total += measure_content(part)[1] if isinstance(part, dict) else 0
+    return total
+
+
+def measure_failed(answer: JsonObject) -> ChunkBatch:
+    """Return the usage, text and id of a whole answer that failed, since it may be billed."""
+    id = answer.get("id")
+    return ChunkBatch(
+        chunks=[],
+        usage=parse_usage(answer.get("usage")),
+        text_bytes=measure_choices(answer),
+        id=id if isinstance(id, str) else None,
+    )
+
+
+def _count_part_bytes(value: object) -> int:
+    """Return the bytes of text in parts of content or in calls, and none of media."""
+    total, rest = 0, [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, str):
+            total += count_bytes(part)
+        elif isinstance(part, list):
+            rest += part
+        elif isinstance(part, dict):
+            rest += [part[key] for key in _TEXT_KEYS if key in part]
+    return total
 
 
 def count_bytes(text: str) -> int:
@@ -96,7 +136,7 @@ def parse_usage(value: object) -> Usage | None:
         cached_tokens=parse_token_count(prompt_details.get("cached_tokens")) or 0,
         cache_write_tokens=_find_cache_writes(value, prompt_details),
         reasoning_tokens=reasoning,
-        cost_nano=_find_cost(value),
+        cost_nano=_find_cost(value, value.get("cost"), coerce_object(value.get("cost_details"))),
         raw=encode_repaired(value),
     )
 
@@ -118,12 +158,25 @@ def _find_cache_writes(usage: JsonObject, details: JsonObject) -> int:
     return next((count for count in found if count), 0)
 
 
-def _find_cost(usage: JsonObject) -> int | None:
+def parse_generation(body: JsonObject) -> Usage | None:
+    """Return the usage that OpenRouter reports of an earlier call, or None without its cost."""
+    data = coerce_object(body.get("data"))
+    cost = _find_cost(data, data.get("total_cost"), data)
+    if cost is None:
+        return None
+    return Usage(
+        prompt_tokens=parse_token_count(data.get("tokens_prompt")) or 0,
+        completion_tokens=parse_token_count(data.get("tokens_completion")) or 0,
+        cost_nano=cost,
+    )
+
+
+def _find_cost(usage: JsonObject, reported: object, details: JsonObject) -> int | None:
     """Return the cost in nano-dollars, and for a provider's key of one's own what that took."""
-    cost = parse_cost(usage.get("cost"))
+    cost = parse_cost(reported)
     if usage.get("is_byok") is not True:
         return cost
-    own = parse_cost(coerce_object(usage.get("cost_details")).get("upstream_inference_cost"))
+    own = parse_cost(details.get("upstream_inference_cost"))
     return cost if own is None else (cost or 0) + own
 
 

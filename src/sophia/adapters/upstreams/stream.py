@@ -13,6 +13,8 @@ from sophia.adapters.upstreams import shapes
 from sophia.adapters.upstreams.errors import find_error, parse_failure
 from sophia.adapters.upstreams.finish_reasons import normalize_finish_reason, raise_choice_error
 from sophia.adapters.upstreams.json_text import (
+    MAX_PARTS,
+    check_parts,
     decode_object,
     encode_repaired,
     join_surrogates,
@@ -77,10 +79,14 @@ class ChunkReader:
         self._template: _DeltaTemplate | None = None
         self.finish_reason: str | None = None
         self.reasons_are_early = False
+        self._went_on = False
+        # The last content came with a finish reason, and after another one that ended nothing.
+        self.end_is_doubtful = False
         self.done = False
         self.malformed = 0
         # Those of them that another event came after.
         self._left_out = 0
+        self._has_calls = False
         self.failure: UpstreamFailure | None = None
         self._has_content = False
 
@@ -108,7 +114,7 @@ class ChunkReader:
         After content has been returned, chunks before an error are returned first, and the error
         is in `failure`.
         """
-        batch, size = ChunkBatch(chunks=[]), 0
+        batch, size, covered = ChunkBatch(chunks=[]), 0, 0
         for payload in payloads:
             template = self._template
             if template is not None and (filled := template.fill(payload)) is not None:
@@ -117,36 +123,51 @@ class ChunkReader:
             elif payload == b"[DONE]":
                 self.done = True
             elif payload:
-                try:
-                    self._read_full(payload, batch)
-                except UpstreamFailure as failure:
-                    if self.complete and not self.reasons_are_early:
-                        # Every choice has ended: nothing is taken from the answer.
-                        continue
-                    if not (self._has_content and batch.chunks):
-                        raise
-                    self.failure = failure
+                usage = batch.usage
+                self._read_full(payload, batch)
+                if batch.usage is not usage:
+                    covered = batch.text_bytes + size
+                if self.failure is not None:
                     break
         if size:
             batch.text_bytes += size
             batch.has_content = True
+        if batch.usage is not None:
+            batch.uncovered_bytes = batch.text_bytes - covered
+        if self.failure is not None and not (self._has_content and batch.chunks):
+            self.failure.received = batch
+            raise self.failure
         self._has_content = self._has_content or batch.has_content
         return batch
 
     def _read_full(self, payload: bytes, batch: ChunkBatch) -> None:
-        chunk = self._decode(payload)
-        if chunk is None:
-            # The next event is read in full, so that this one counts as left out.
-            self._template = None
-            return
-        self._left_out = self.malformed
-        if "usage" in chunk:
-            reported = shapes.parse_usage(chunk.pop("usage"))
-            batch.usage = reported or batch.usage
-        self._fill_envelope(chunk, batch)
-        choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
-            return
+        chunk = None
+        try:
+            chunk = self._decode(payload)
+            if chunk is None:
+                # The next event is read in full, so that this one counts as left out.
+                self._template = None
+                return
+            self._left_out = self.malformed
+            if "usage" in chunk:
+                reported = shapes.parse_usage(chunk.pop("usage"))
+                batch.usage = reported or batch.usage
+            if (error := find_error(chunk)) is not None:
+                raise parse_failure(error, FailureKind.IN_BAND)
+            self._fill_envelope(chunk, batch)
+            choices = chunk.get("choices")
+            if isinstance(choices, list) and choices:
+                self._read_choices(payload, chunk, choices, batch)
+        except UpstreamFailure as failure:
+            batch.text_bytes += shapes.measure_choices(chunk or {})
+            # Once every choice has ended, nothing is taken from the answer.
+            if not self.complete or self.reasons_are_early:
+                self.failure = failure
+
+    def _read_choices(
+        self, payload: bytes, chunk: dict[str, Any], choices: list[Any], batch: ChunkBatch
+    ) -> None:
+        shapes.check_choice_count(len(choices), self._choice_count)
         has_content, size, roles = False, 0, len(self._choices_with_role)
         is_repetition = True
         for position, choice in enumerate(choices):
@@ -173,20 +194,21 @@ class ChunkReader:
     def _decode(self, payload: bytes) -> dict[str, Any] | None:
         """Return the object of an event, None for one that is malformed.
 
-        Raises UpstreamFailure for a second malformed event, and for an in-band error.
+        Raises UpstreamFailure for a second malformed event, and for one among tool calls.
         """
         try:
+            if len(payload) > MAX_PARTS:
+                check_parts(payload)
             chunk = decode_object(payload)
-        except UpstreamFailure:
-            # One broken event is tolerated; with a second one the stream is not trusted.
+        except UpstreamFailure as failure:
+            # One broken event is tolerated; with a second one the stream is not trusted. A program
+            # would run a call, whatever its arguments have lost.
             self.malformed += 1
-            if self.malformed > 1:
+            if self.malformed > 1 or self._has_calls or failure.kind is FailureKind.TOO_LARGE:
                 raise
             model = self._envelope["model"]
             log.warning("%r: left a malformed event out of %s", model, self._request_id)
             return None
-        if (error := find_error(chunk)) is not None:
-            raise parse_failure(error, FailureKind.IN_BAND)
         return chunk
 
     def _fill_envelope(self, chunk: dict[str, Any], batch: ChunkBatch) -> None:
@@ -229,6 +251,9 @@ class ChunkReader:
         self._join_halves(index, delta)
         if delta.get("tool_calls"):
             self._tool_calls[index].number(delta)
+            self._has_calls = True
+        elif delta.get("function_call"):
+            self._has_calls = True
         if reason == "stop" and index in self._tool_calls:
             choice.setdefault("native_finish_reason", reason)
             choice["finish_reason"] = reason = "tool_calls"
@@ -259,9 +284,10 @@ class ChunkReader:
                 return reason is not None or not any(choice.get("delta", {}).values())
         elif before is not None:
             # It went on after a reason, so that reasons of this server end nothing yet.
-            self.reasons_are_early = True
+            self.reasons_are_early = self._went_on = True
             del self._reasons[index]
         if reason is not None:
+            self.end_is_doubtful = carries and self._went_on
             self._reasons[index] = reason
             # What comes now is read in full: it may go on after an early reason.
             self._template = None

@@ -36,6 +36,8 @@ class ToolCallIndexes:
     def number(self, delta: dict[str, Any]) -> None:
         """Number the calls of a delta in place. Raises UpstreamFailure for too many in all."""
         delta["tool_calls"] = calls = _keep_objects(delta["tool_calls"])
+        if len(calls) > _MAX_CALLS:
+            raise UpstreamFailure(FailureKind.MALFORMED, "the tool calls do not end")
         for call in calls:
             _repair_arguments(call)
             name, given = call.get("id"), call.get("index")

@@ -4,9 +4,15 @@ from typing import Any
 
 from sophia.adapters.upstreams import shapes
 from sophia.adapters.upstreams.conforming import parse_passthrough_answer
+from sophia.adapters.upstreams.dialects import count_inputs
 from sophia.adapters.upstreams.errors import find_error, parse_failure
 from sophia.adapters.upstreams.finish_reasons import normalize_finish_reason, raise_choice_error
-from sophia.adapters.upstreams.json_text import decode_object, encode_repaired
+from sophia.adapters.upstreams.json_text import (
+    MAX_PARTS,
+    check_parts,
+    decode_object,
+    encode_repaired,
+)
 from sophia.adapters.upstreams.tool_calls import repair_tool_calls
 from sophia.core.calls import ChunkBatch, UpstreamCall
 from sophia.core.failures import FailureKind, UpstreamFailure
@@ -17,17 +23,24 @@ def parse_whole_answer(body: bytes, call: UpstreamCall, provider: str, now: int)
 
     Raises UpstreamFailure: the body is an error, is not JSON, or has nothing of an answer in it.
     """
+    # Vectors and log probabilities are many parts by nature.
+    if len(body) > MAX_PARTS and call.endpoint != "embeddings" and "logprobs" not in call.fields:
+        check_parts(body)
     if (
         call.endpoint == "chat/completions"
         and (batch := parse_passthrough_answer(body, call.choices)) is not None
     ):
         return batch
     answer = decode_object(body)
-    if (error := find_error(answer)) is not None:
-        raise parse_failure(error, FailureKind.IN_BAND)
-    if call.endpoint == "embeddings":
-        return _read_embeddings(answer, call, provider)
-    return _read_choices(answer, call, provider, now)
+    try:
+        if (error := find_error(answer)) is not None:
+            raise parse_failure(error, FailureKind.IN_BAND)
+        if call.endpoint == "embeddings":
+            return _read_embeddings(answer, call, provider)
+        return _read_choices(answer, call, provider, now)
+    except UpstreamFailure as failure:
+        failure.received = shapes.measure_failed(answer)
+        raise
 
 
 def _read_choices(
@@ -105,21 +118,35 @@ def _fill_names(answer: dict[str, Any], kind: str, call: UpstreamCall, provider:
 
 
 def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) -> ChunkBatch:
-    if not isinstance(answer.get("data"), list):
+    data = answer.get("data")
+    if not isinstance(data, list):
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no data")
+    count, wanted = len([one for one in data if _has_vector(one)]), count_inputs(call)
+    if count < wanted:
+        raise UpstreamFailure(
+            FailureKind.MALFORMED, f"the answer has {count} vectors for {wanted} inputs"
+        )
     _fill_names(answer, "list", call, provider)
     reported = answer.get("usage")
     if isinstance(reported, dict):
         reported.setdefault("completion_tokens", 0)
+    usage = shapes.parse_usage(reported)
+    if usage is not None and not (usage.prompt_tokens or usage.cost_nano):
+        # It counts nothing, as no call does.
+        usage = None
     return ChunkBatch(
         chunks=[encode_repaired(answer)],
-        has_content=bool(answer["data"]),
+        has_content=True,
         finish_reason="stop",
-        usage=shapes.parse_usage(reported),
+        usage=usage,
         model=answer["model"],
         provider=answer["provider"],
         id=answer.get("id") if isinstance(answer.get("id"), str) else None,
     )
+
+
+def _has_vector(item: object) -> bool:
+    return isinstance(item, dict) and bool(item.get("embedding"))
 
 
 def to_stream_chunk(answer: dict[str, Any]) -> dict[str, Any]:
@@ -129,5 +156,8 @@ def to_stream_chunk(answer: dict[str, Any]) -> dict[str, Any]:
             choice["delta"] = message
     if answer["object"] == "chat.completion":
         answer["object"] = "chat.completion.chunk"
+        for choice in answer["choices"]:
+            for number, call in enumerate(choice["delta"].get("tool_calls", ())):
+                call["index"] = number
     answer.pop("usage", None)
     return answer

@@ -174,10 +174,11 @@ def _raw_size(raw: object) -> int:
     return len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
 
 
-def _prompt_bytes(fields: _RawFields, messages: int) -> int:
+def _prompt_bytes(fields: _RawFields) -> int:
     """Return the bytes of all fields that a provider may turn into prompt tokens."""
-    sizes = [len(memoryview(raw)) for name, raw in fields.items() if name not in _NON_PROMPT_FIELDS]
-    return sum(sizes) - _MESSAGE_OVERHEAD_BYTES * messages
+    return sum(
+        [len(memoryview(raw)) for name, raw in fields.items() if name not in _NON_PROMPT_FIELDS]
+    )
 
 
 def _attachment_bytes(medium: _RawFields | str | None) -> int:
@@ -209,7 +210,9 @@ class _PartCounter:
 
 
 def _build_chat_prompt(body: ChatBody, fields: _RawFields) -> Prompt:
-    chars, size = 0, _raw_size(fields.get("tools")) + _raw_size(fields.get("response_format"))
+    body_bytes = _prompt_bytes(fields)
+    # What is not in a message: tools, documents, a schema.
+    chars, size = 0, body_bytes - _raw_size(fields.get("messages"))
     last_user_text = system = ""
     parts = _PartCounter()
     for message in body.messages:
@@ -241,7 +244,7 @@ def _build_chat_prompt(body: ChatBody, fields: _RawFields) -> Prompt:
         reasoning=reasoning,
         max_tokens=max(body.max_completion_tokens or 0, body.max_tokens or 0) or None,
         choice_count=body.n or 1,
-        body_bytes=_prompt_bytes(fields, len(body.messages)) - parts.bytes,
+        body_bytes=body_bytes - _MESSAGE_OVERHEAD_BYTES * len(body.messages) - parts.bytes,
         after_tool_result=body.messages[-1].role == "tool",
         reasoning_effort=effort,
         provider_preference=preference,

@@ -64,6 +64,13 @@ class RequestRecord:
         outcomes = self.outcomes
         return outcomes[0].cost_nano if len(outcomes) == 1 else sum(o.cost_nano for o in outcomes)
 
+    def take_dispatch(self) -> bool:
+        """Count one more dispatch; return False, and count none, when all have been made."""
+        if self.dispatches >= self.dependencies.limits.max_attempts:
+            return False
+        self.dispatches += 1
+        return True
+
     def finish(self, outcome: AttemptOutcome, status: int, error_type: str | None = None) -> None:
         """Add the last outcome, and close."""
         self.outcomes.append(outcome)
@@ -211,7 +218,7 @@ class Answer:
         result = self._end_exchange()
         result.failure = cause
         result.generation_id = result.generation_id or self.running.exchange.generation_id
-        unknown = interrupted and result.usage is None and not result.text_bytes
+        unknown = interrupted and not (result.has_full_usage or result.text_bytes)
         close = (
             self.running.reservation.close_unknown if unknown else self.running.reservation.settle
         )
@@ -265,6 +272,8 @@ class Answer:
         return self._observe(batch)
 
     def _report_failure(self, failure: UpstreamFailure) -> None:
+        if failure.received is not None:
+            update_attempt_result(self.running.result, failure.received)
         now, words = self.record.dependencies.ledger.clock.monotonic(), describe_failure(failure)
         self.running.report.fail(classify(failure), words, now, failure.retry_after)
 
@@ -308,7 +317,7 @@ class Answer:
         result.failure = cause
         result.generation_id = result.generation_id or self.running.exchange.generation_id
         finish = partial(self.record.finish, status=status, error_type=cause)
-        if result.usage is not None:
+        if result.has_full_usage:
             finish(self.running.reservation.settle(result))
         else:
             reconciler = self.record.dependencies.reconciler
@@ -327,7 +336,9 @@ def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
     """Add the facts of a batch to the result of its attempt."""
     result.text_bytes += batch.text_bytes
     if batch.usage is not None:
-        result.usage = batch.usage
+        result.usage, result.uncovered_bytes = batch.usage, batch.uncovered_bytes
+    else:
+        result.uncovered_bytes += batch.text_bytes
     if batch.finish_reason is not None:
         result.finish_reason = batch.finish_reason
     if batch.provider is not None:

@@ -46,6 +46,7 @@ log = logging.getLogger("sophia.serving")
 MIN_CONTENT_SHARE = 1 / 6
 """Least part of the deadline of the first content that a target with fast answers gets."""
 
+_EMPTY_REASONS = ("stop", "tool_calls", "function_call")
 _MAX_EMPTY_BYTES = 1 << 20
 """Longest beginning of an answer without content, which is held back."""
 
@@ -269,6 +270,7 @@ class _AttemptRun:
                 model, plan.features.max_prompt_tokens, parts.limits.price_margin
             ),
             choices=request.prompt.choice_count,
+            may_repeat=record.take_dispatch,
         )
 
     async def run(self, reservation: Reservation, *, last: bool) -> Answer:
@@ -316,7 +318,7 @@ class _AttemptRun:
     ) -> None:
         """Raise UpstreamFailure for an answer of no use, unless it is the last one."""
         result, request = self._result, self._record.request
-        is_empty = not has_content and result.finish_reason == "stop"
+        is_empty = not has_content and result.finish_reason in _EMPTY_REASONS
         if is_empty and self.fields is None and not last:
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
         if request.hints.cut_repetition and not (last or request.stream):
@@ -347,6 +349,8 @@ class _AttemptRun:
         if self._exchange is not None:
             self._exchange.close()
         result = self._result
+        if failure.received is not None:
+            update_attempt_result(result, failure.received)
         result.provider = failure.provider or result.provider
         row = classify(failure)
         result.failure = describe_failure(failure)
@@ -354,7 +358,7 @@ class _AttemptRun:
             log.warning("%s at %s is gone: %s", *reversed(self.target), failure.message)
         now = self._record.dependencies.ledger.clock.monotonic()
         self.report.fail(row, result.failure, now, failure.retry_after)
-        if result.usage is not None:
+        if result.usage is not None or result.text_bytes:
             return reservation.settle(result)
         if row.may_be_billed and failure.sent:
             return reservation.close_unknown(result)

@@ -32,12 +32,13 @@ class Reconciler:
             try:
                 for delay in self._delays if can_ask else ():
                     await asyncio.sleep(delay)
-                    result.usage = await upstream.fetch_usage(result.generation_id or "")
-                    if result.usage is not None:
+                    usage = await upstream.fetch_usage(result.generation_id or "")
+                    if usage is not None:
+                        result.usage, result.uncovered_bytes = usage, 0
                         break
             finally:
                 # A shutdown ends the waiting too; `jobs.correct_costs` keeps asking.
-                known = result.usage is not None or result.text_bytes
+                known = result.has_full_usage or result.text_bytes
                 close = reservation.settle if known else reservation.close_unknown
                 on_settled(close(result))
 

@@ -156,15 +156,24 @@ class AttemptSpec(Struct, frozen=True, kw_only=True):
 
 
 class AttemptResult(Struct, kw_only=True, gc=False):
-    """Result of an attempt so far; `first_content_at` is in monotonic seconds."""
+    """Result of an attempt so far; `first_content_at` is in monotonic seconds.
+
+    `uncovered_bytes` counts the text that came after `usage`.
+    """
 
     usage: Usage | None = None
     text_bytes: int = 0
+    uncovered_bytes: int = 0
     finish_reason: str | None = None
     failure: str | None = None
     generation_id: str | None = None
     provider: str | None = None
     first_content_at: float | None = None
+
+    @property
+    def has_full_usage(self) -> bool:
+        """Whether a usage was reported that covers all of the text."""
+        return self.usage is not None and not self.uncovered_bytes
 
 
 class Reservation:
@@ -196,7 +205,13 @@ class Reservation:
     def cost(self, result: AttemptResult) -> Cost:
         """Return the cost of the answer so far."""
         spec = self.spec
-        return compute_cost(result.usage, spec.model.prices, spec.prompt_tokens, result.text_bytes)
+        return compute_cost(
+            result.usage,
+            spec.model.prices,
+            spec.prompt_tokens,
+            result.text_bytes,
+            is_partial=result.uncovered_bytes > 0,
+        )
 
     def close_unknown(self, result: AttemptResult) -> AttemptOutcome:
         """Close with an unknown cost: the upstream may bill, so the probable cost stays reserved.
