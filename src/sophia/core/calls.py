@@ -37,8 +37,8 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
     Sophia's own hints. `max_tokens` is set when a budget limits the answer; `choices` is the
-    number of requested answers. `may_repeat` counts one more dispatch of the request, and returns
-    whether it is allowed.
+    number of requested answers or vectors. `may_repeat` counts one more dispatch of the request,
+    and returns whether it is allowed.
     """
 
     request_id: str

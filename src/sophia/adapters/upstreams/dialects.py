@@ -114,16 +114,6 @@ def find_token_limit(call: UpstreamCall) -> int | None:
     return max((limit for limit in found if isinstance(limit, int)), default=None)
 
 
-def count_inputs(call: UpstreamCall) -> int:
-    """Return the number of vectors that a call for embeddings asks for."""
-    value = call.fields.get("input")
-    if not isinstance(value, msgspec.Raw) or not bytes(value).lstrip().startswith(b"["):
-        return 1
-    items = msgspec.json.decode(value, type=list[msgspec.Raw])
-    # A list of numbers is one input in tokens.
-    return len(items) if any(bytes(item)[:1] in b'"[' for item in items) else 1
-
-
 def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, object]:
     fields = dict(call.fields)
     for name in _NOT_FORWARDED:

@@ -61,8 +61,8 @@ class _HttpExchange:
         return 0
 
     def _is_excess(self, batch: ChunkBatch) -> bool:
-        """Return whether the answer is far beyond its limit, and report the first time."""
-        if self.longest is None or self.longest < 0:
+        """Return whether the answer is far beyond its limit, and report it."""
+        if self.longest is None:
             return False
         self.longest -= batch.text_bytes
         if self.longest < 0:
@@ -131,7 +131,7 @@ class StreamExchange(_HttpExchange):
                 batch = self._chunks.read([rest] if rest else [])
             else:
                 batch = self._chunks.read(self._events.feed(data))
-            if self._is_excess(batch):
+            if self.longest is not None and self._is_excess(batch):
                 raise UpstreamFailure(
                     FailureKind.TOO_LARGE,
                     "the answer is longer than the limit of tokens allows",

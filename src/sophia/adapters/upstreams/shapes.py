@@ -9,19 +9,13 @@ from sophia.core.failures import FailureKind, UpstreamFailure
 _REASONING_TYPES = frozenset(
     {"reasoning.text", "reasoning.summary", "reasoning.encrypted", "reasoning.server_tool_call"}
 )
-_CONTENT_KEYS = (
-    "content",
-    "reasoning",
-    "reasoning_content",
-    "tool_calls",
-    "function_call",
-    "refusal",
-    "images",
-    "audio",
-    "reasoning_details",
+_TEXT_FIELDS = frozenset(
+    {"content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call"}
 )
-
-_TEXT_KEYS = ("text", "thinking", "content", "function", "arguments", "custom", "input")
+_CONTENT_FIELDS = _TEXT_FIELDS | {"images", "audio", "reasoning_details"}
+_PART_FIELDS = frozenset(
+    {"text", "thinking", "content", "function", "arguments", "custom", "input"}
+)
 """Fields of parts and of tool calls that hold generated text, or parts of it."""
 _MAX_EXTRA_CHOICES = 8
 _MAX_MEASURED = 200
@@ -41,17 +35,13 @@ def measure_content(message: JsonObject) -> tuple[bool, int]:
     Content is text, reasoning, tool calls or media; the text includes tool arguments, and may come
     in parts.
     """
-    total = 0
-    for key in ("content", "reasoning", "refusal"):
-        value = message.get(key)
-        if isinstance(value, str):
-            total += count_bytes(value)
-        elif value:
-            total += _count_part_bytes(value)
-    for key in ("tool_calls", "function_call"):
-        if value := message.get(key):
-            total += _count_part_bytes(value)
-    return any(message.get(key) for key in _CONTENT_KEYS), total
+    has_content, total = False, 0
+    for name, value in message.items():
+        if value and name in _CONTENT_FIELDS:
+            has_content = True
+            if name in _TEXT_FIELDS:
+                total += _count_text_bytes(value)
+    return has_content, total
 
 
 def measure_choices(answer: JsonObject) -> int:
@@ -75,17 +65,18 @@ def measure_failed(answer: JsonObject) -> ChunkBatch:
     )
 
 
-def _count_part_bytes(value: object) -> int:
-    """Return the bytes of text in parts of content or in calls, and none of media."""
+def _count_text_bytes(value: object) -> int:
+    """Return the bytes of text in a content, its parts or calls, and none of media."""
+    if isinstance(value, str):
+        return count_bytes(value)
     total, rest = 0, [value]
-    while rest:
-        part = rest.pop()
+    for part in rest:
         if isinstance(part, str):
             total += count_bytes(part)
+        elif isinstance(part, dict):
+            rest += [one for name, one in part.items() if name in _PART_FIELDS]
         elif isinstance(part, list):
             rest += part
-        elif isinstance(part, dict):
-            rest += [part[key] for key in _TEXT_KEYS if key in part]
     return total
 
 

@@ -69,6 +69,7 @@ class ChunkReader:
         }
         self._request_id = call.request_id
         self._choice_count = call.choices
+        self._has_logprobs = "logprobs" in call.fields
         self._started_choices: set[int] = set()
         self._choices_with_role: set[int] = set()
         # The last finish reason of each choice; a choice may go on after an early one.
@@ -197,7 +198,7 @@ class ChunkReader:
         Raises UpstreamFailure for a second malformed event, and for one among tool calls.
         """
         try:
-            if len(payload) > MAX_PARTS:
+            if len(payload) > MAX_PARTS and not self._has_logprobs:
                 check_parts(payload)
             chunk = decode_object(payload)
         except UpstreamFailure as failure:
@@ -279,15 +280,17 @@ class ChunkReader:
         """Return whether a choice repeats its own end and says nothing new."""
         index, reason = choice["index"], choice["finish_reason"]
         before = self._reasons.get(index)
+        self._went_on = self._went_on or (carries and before is not None)
+        if reason is not None:
+            self.end_is_doubtful = carries and self._went_on
         if before is not None and not carries:
             if reason in (None, before):
                 return reason is not None or not any(choice.get("delta", {}).values())
         elif before is not None:
             # It went on after a reason, so that reasons of this server end nothing yet.
-            self.reasons_are_early = self._went_on = True
+            self.reasons_are_early = True
             del self._reasons[index]
         if reason is not None:
-            self.end_is_doubtful = carries and self._went_on
             self._reasons[index] = reason
             # What comes now is read in full: it may go on after an early reason.
             self._template = None

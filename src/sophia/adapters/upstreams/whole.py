@@ -4,7 +4,6 @@ from typing import Any
 
 from sophia.adapters.upstreams import shapes
 from sophia.adapters.upstreams.conforming import parse_passthrough_answer
-from sophia.adapters.upstreams.dialects import count_inputs
 from sophia.adapters.upstreams.errors import find_error, parse_failure
 from sophia.adapters.upstreams.finish_reasons import normalize_finish_reason, raise_choice_error
 from sophia.adapters.upstreams.json_text import (
@@ -121,10 +120,10 @@ def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) 
     data = answer.get("data")
     if not isinstance(data, list):
         raise UpstreamFailure(FailureKind.MALFORMED, "the answer has no data")
-    count, wanted = len([one for one in data if _has_vector(one)]), count_inputs(call)
-    if count < wanted:
+    count = len([one for one in data if isinstance(one, dict) and one.get("embedding")])
+    if count < call.choices:
         raise UpstreamFailure(
-            FailureKind.MALFORMED, f"the answer has {count} vectors for {wanted} inputs"
+            FailureKind.MALFORMED, f"the answer has {count} vectors and not {call.choices}"
         )
     _fill_names(answer, "list", call, provider)
     reported = answer.get("usage")
@@ -143,10 +142,6 @@ def _read_embeddings(answer: dict[str, Any], call: UpstreamCall, provider: str) 
         provider=answer["provider"],
         id=answer.get("id") if isinstance(answer.get("id"), str) else None,
     )
-
-
-def _has_vector(item: object) -> bool:
-    return isinstance(item, dict) and bool(item.get("embedding"))
 
 
 def to_stream_chunk(answer: dict[str, Any]) -> dict[str, Any]:

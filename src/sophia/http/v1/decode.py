@@ -160,14 +160,17 @@ def _build_prompt(body: RequestBody, fields: _RawFields) -> Prompt:
         return _build_chat_prompt(body, fields)
     if isinstance(body, CompletionBody):
         values = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        # A list of numbers is one prompt in tokens, a list of lists one prompt each.
-        prompts = 1 if any(isinstance(value, int) for value in values) else len(values)
-        choices = max(body.n or 1, body.best_of or 1) * prompts
+        choices = max(body.n or 1, body.best_of or 1) * _count_prompts(values)
         return _build_text_prompt("prompt", values, body.max_tokens, choices)
     if body.stream:
         raise BadRequest("`stream`: embeddings are not streamed; leave it out.", param="stream")
     values = [body.input] if isinstance(body.input, str) else body.input
-    return _build_text_prompt("input", values, None, 1)
+    return _build_text_prompt("input", values, None, _count_prompts(values))
+
+
+def _count_prompts(values: Sequence[str | int | list[int]]) -> int:
+    # A list of numbers is one prompt in tokens, a list of lists one prompt each.
+    return 1 if any(isinstance(value, int) for value in values) else len(values)
 
 
 def _raw_size(raw: object) -> int:
