@@ -168,7 +168,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
 
 
 def _describe_gap(answer: Answer) -> dict[str, object]:
-    """Return what tells of malformed events, which a caller is told in any case."""
+    """Return the note on malformed events, which no setting of the caller leaves out."""
     warning = "A malformed part of the stream was left out: text may be missing."
     return {"left_out_events": answer.left_out_events, "warning": warning}
 
