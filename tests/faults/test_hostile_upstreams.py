@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from odd_upstreams import STREAMS, delta, events, stream_of, whole
-from stage import HTML, asked, check_clean
+from stage import HTML, SSE_HEAD, asked, check_clean
 
 from gateway import MINI, Gateway
 from sophia.sandbox import ScriptStep
 
+KEY = "sk-or-test"
+"""Of the scripted upstream."""
 INJECTED = 'a"\n\ndata: [DONE]\n\ndata: {"x":1}\r\n\r\nX-Evil: 1\0\u2028'
 
 
@@ -132,3 +134,25 @@ async def test_an_error_page_with_line_breaks_is_no_header(gateway: Gateway, str
     gateway.up.script("*", ScriptStep(status=400, body=error, headers=HTML), times=None)
     answer = await asked(gateway, stream)
     assert answer.status == 400 and "x-evil" not in answer.headers
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 500])
+@STREAMS
+async def test_the_key_of_an_upstream_is_never_repeated(
+    gateway: Gateway, stream: bool, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers and proxies quote the header that they refuse, in an answer of any status."""
+    message = f"no model with Authorization: Bearer {KEY}"
+    error = {"message": message, "type": "forbidden_thing", "code": max(status, 400)}
+    gateway.up.script(MINI, ScriptStep(status=status, body={"error": error}), times=None)
+    answer = await gateway.client.chat(stream=stream)
+    assert answer.status >= 400 and b"Bearer ***" in answer.body
+    assert KEY.encode() not in answer.body and KEY not in caplog.text
+
+
+async def test_the_key_of_an_upstream_is_not_repeated_in_mid_stream(gateway: Gateway) -> None:
+    error = {"error": {"message": f"Bearer {KEY} has expired", "code": 502}}
+    first, rest = events(delta(content="One"))[:-14], events(error)
+    gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + first, ("sleep", 0.05), rest, "fin"]))
+    answer = await gateway.client.chat(stream=True)
+    assert "Bearer *** has expired" in answer.chunks[-1]["error"]["message"]

@@ -42,8 +42,13 @@ _GET_DEADLINES = Deadlines(connect=5.0, content=30.0, stall=30.0, total=60.0)
 class _HttpExchange:
     """A response in progress."""
 
-    def __init__(self, response: HttpResponse) -> None:
+    def __init__(
+        self, response: HttpResponse, call: UpstreamCall, provider: str, pool: ConnectionPool
+    ) -> None:
         self._response = response
+        self._call = call
+        self._provider = provider
+        self._pool = pool
         generation_id = response.header(b"x-generation-id")
         self.generation_id = generation_id.decode("latin-1") if generation_id else None
 
@@ -51,6 +56,17 @@ class _HttpExchange:
     def left_out_events(self) -> int:
         """The number of malformed events that were left out."""
         return 0
+
+    async def next(self) -> ChunkBatch | None:
+        """Return the next part of the answer, None at its end. Raises UpstreamFailure."""
+        try:
+            return await self._next()
+        except UpstreamFailure as failure:
+            self._pool.hide_key(failure)
+            raise
+
+    async def _next(self) -> ChunkBatch | None:
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free the connection; an unfinished answer is cancelled."""
@@ -60,13 +76,9 @@ class _HttpExchange:
 class WholeExchange(_HttpExchange):
     """An answer in one piece."""
 
-    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
-        super().__init__(response)
-        self._call = call
-        self._provider = provider
-        self._returned = False
+    _returned = False
 
-    async def next(self) -> ChunkBatch | None:
+    async def _next(self) -> ChunkBatch | None:
         """Return the answer, then None. Raises UpstreamFailure."""
         if self._returned:
             return None
@@ -80,10 +92,10 @@ class WholeExchange(_HttpExchange):
 class StreamExchange(_HttpExchange):
     """An answer as server-sent events, or in one piece from a server that does not stream."""
 
-    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
-        super().__init__(response)
-        self._call = call
-        self._provider = provider
+    def __init__(
+        self, response: HttpResponse, call: UpstreamCall, provider: str, pool: ConnectionPool
+    ) -> None:
+        super().__init__(response, call, provider, pool)
         self._is_start = True
         self._has_content = False
         # The time that this side had waited by the last content.
@@ -97,7 +109,7 @@ class StreamExchange(_HttpExchange):
         """The number of malformed events that were left out."""
         return self._chunks.left_out
 
-    async def next(self) -> ChunkBatch | None:
+    async def _next(self) -> ChunkBatch | None:
         """Return the next chunks, or None after a finish reason. Raises UpstreamFailure."""
         if self._chunks.failure is not None:
             raise self._chunks.failure
@@ -222,8 +234,8 @@ class HttpUpstream:
                     # Only what helped is remembered: a limit must not be renamed in vain.
                     self._refused[call.model] = refused
                 kind = StreamExchange if call.stream else WholeExchange
-                return kind(response, call, self._provider)
-            failure = await _status_failure(response)
+                return kind(response, call, self._provider, self._pool)
+            failure = self._pool.hide_key(await _status_failure(response))
             field = find_refused_field(failure.message) if response.status in (400, 422) else None
             if field is None or field in refused or f'"{field}"'.encode() not in body:
                 raise failure
@@ -248,7 +260,7 @@ class HttpUpstream:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
         response = await self._pool.send(b"GET", path.encode(), None, _GET_DEADLINES)
         if response.status != 200:
-            raise await _status_failure(response)
+            raise self._pool.hide_key(await _status_failure(response))
         return await response.body(_MAX_ANSWER_BYTES)
 
     async def fetch_usage(self, generation_id: str) -> Usage | None:
