@@ -465,9 +465,11 @@ def _refine(row: int, failure: UpstreamFailure) -> int:
     if row == 14 and failure.reason == IN_FLIGHT_BUDGET and failure.retry_after is not None:
         return 13
     if row == 15 and failure.status == 403:
-        kind = failure.error_type
+        kind, subject = failure.error_type, _SUBJECT.search(failure.message)
         is_constraint = kind is not None and kind not in _KEY_ERRORS
-        return 17 if is_constraint or _is_about_other(failure) else 15
+        is_about_other = subject is not None and not subject[1]
+        regional = _has_words(failure, _REGION_WORDS)
+        return 17 if is_constraint or is_about_other or regional else 15
     if row == 20:
         return _refine_missing(failure)
     return row
@@ -483,13 +485,6 @@ def _refine_missing(failure: UpstreamFailure) -> int:
     if subject is None:
         return 21 if failure.status == 404 else 20
     return 20 if subject[1] else 19
-
-
-def _is_about_other(failure: UpstreamFailure) -> bool:
-    """Return whether a 403 is about a region, or about something that the request names."""
-    subject = _SUBJECT.search(failure.message)
-    is_named = subject is not None and not subject[1]
-    return is_named or _has_words(failure, _REGION_WORDS)
 
 
 def _has_code(failure: UpstreamFailure, codes: frozenset[str]) -> bool:
