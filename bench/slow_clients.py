@@ -96,9 +96,12 @@ class SlowClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
+
+    def begin(self) -> None:
+        """Send the first bytes; only now is reading paused for good."""
         if not self._reads:
-            transport.pause_reading()
-        transport.write(self._start)
+            self.transport.pause_reading()
+        self.transport.write(self._start)
 
     def drip(self) -> None:
         """Send one more byte."""
@@ -163,6 +166,7 @@ async def hold_connections(crowd: Crowd) -> Seen:
             _, client = await loop.create_connection(
                 lambda: SlowClient(crowd.start, reads=crowd.reads), sock=connection
             )
+            client.begin()
             clients[port] = (time.perf_counter(), client)
         seen.all_open = time.perf_counter()
 
@@ -337,7 +341,7 @@ def build_settings(options: argparse.Namespace, folder: str, address: str) -> di
                 "max_connections": 2 * options.connections + 100}  # fmt: skip
     return {
         "data_dir": f"{folder}/data",
-        "server": {"port": 0, **limits},
+        "server": {"port": 0, "max_in_flight": 2 * options.connections + 100, **limits},
         "budget": {"daily_usd": None},
         "catalogue": {"refresh_hours": 0},
         "telemetry": {"log_level": "warning"},
@@ -409,14 +413,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.slow_clients", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000, help="of each kind")
-    parser.add_argument("--ramp", type=float, default=500.0, help="slow connections per second")
+    parser.add_argument("--ramp", type=float, default=50.0, help="slow connections per second")
     parser.add_argument("--rate", type=float, default=100.0, help="ordinary requests per second")
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="of requests alone, before and after"
     )
     parser.add_argument("--head-s", type=float, default=30.0, help="setting server.head_s")
     parser.add_argument("--body-s", type=float, default=30.0, help="setting server.body_s")
-    parser.add_argument("--write-s", type=float, default=30.0, help="setting server.write_s")
+    parser.add_argument("--write-s", type=float, default=60.0, help="setting server.write_s")
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=["header", "body", "read"],
         help="of header, body, read",

@@ -379,6 +379,7 @@ async def no_usage(world: World, stream: bool) -> None:
         check_clean(await asked(gateway, stream), MINI, 1)
         (only,) = await gateway.settled(1)
         assert (only.state, only.cost_source) == ("settled", "estimated")
+        assert only.completion_tokens > 0
         (intent,) = await gateway.rows("intents")
         spent, held = await gateway.standing()
         assert spent == only.cost_nano / 1e9

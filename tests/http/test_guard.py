@@ -10,6 +10,7 @@ import pytest
 
 from gateway import MINI, NEMO, Answer, Gateway, Start, chat
 from sophia.config import ServerSettings
+from sophia.http.connection import find_network
 from sophia.sandbox import ScriptStep
 from sophia.tenants.keys import generate_key
 
@@ -422,6 +423,20 @@ async def test_an_address_has_so_many_connections_only(start: Start) -> None:
             refused(answer, 429, "connections")
         await asyncio.sleep(0.02)
         assert (await gateway.client.get("/health/live")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+    ],
+)
+def test_the_addresses_of_one_subscriber_are_counted_together(address: str, network: str) -> None:
+    assert find_network(address) == network
 
 
 @NATIVE

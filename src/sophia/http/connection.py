@@ -2,6 +2,7 @@
 
 import asyncio
 import http
+import ipaddress
 import itertools
 import logging
 import socket
@@ -81,7 +82,7 @@ class BoundedConnection(HttpToolsProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         limit = self.sophia_app.server.max_connections_per_address
         if limit and self.client is not None:
-            self._address = self.client[0]
+            self._address = find_network(self.client[0])
             self.addresses[self._address] += 1
             if self.addresses[self._address] > limit:
                 self.refuse(TooManyConnections())
@@ -237,6 +238,16 @@ class BoundedConnection(HttpToolsProtocol):
             self._read_bytes, self._read_at = read, now
             return False
         return now - self._read_at > seconds
+
+
+def find_network(address: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 one, which is one subscriber's."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def render_head(status: int, headers: bytes, framing: bytes, *, keep_alive: bool) -> bytes:

@@ -82,7 +82,7 @@ class CostCorrection:
         )
 
     def _assume_overdue(self) -> None:
-        """End what was held long enough: a probable cost counts as spent from now on."""
+        """End the holds that are old enough: a probable cost counts as spent from now on."""
         ledger = self._ledger
         for outcome in ledger.unknown.overdue(int(ledger.clock.wall() * 1000)):
             held = ledger.unknown.remove(outcome.attempt_id)

@@ -18,7 +18,7 @@ class UnknownCosts(Struct, frozen=True):
 
 
 class HeldAttempt(Struct, frozen=True):
-    """An attempt of unknown or estimated cost, and what is held for it until a time."""
+    """An attempt of unknown or estimated cost, and the amount held for it until a time."""
 
     attempt: UnsettledAttempt
     held_nano: int
@@ -58,7 +58,7 @@ class UnknownAttempts:
         return [held.attempt.outcome for held in self._attempts.values() if held.until_ms <= now_ms]
 
     def sum_up(self, key_id: str, window: str) -> UnknownCosts:
-        """Return what is held for a key in a window."""
+        """Return the amount held for a key in a window."""
         found = [
             held
             for held in self._attempts.values()

@@ -3,7 +3,7 @@
 from sophia.core.errors import Unavailable
 
 _CROWDED_SHARE = 0.8
-"""Part of the limit from which no key gets more than its share."""
+"""Part of the limit from which no key gets more than its share; one share is kept for another."""
 
 
 class Admission:
@@ -18,7 +18,7 @@ class Admission:
         """Count a request of a key, until `leave`. Raises Unavailable when there is no room."""
         own = self._running.get(key_id, 0)
         if self._total >= self.limit * _CROWDED_SHARE:
-            share = self.limit / max(len(self._running), 1)
+            share = self.limit / (len(self._running) + 1)
             if self._total >= self.limit or own >= share:
                 raise Unavailable(
                     f"{self._total:,} requests are running, too many for one more of this key; "

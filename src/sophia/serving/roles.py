@@ -22,6 +22,7 @@ class RoleFollower:
         self._settings = settings
         self._rate = build_skill_rating(read_priors)
         self._logged: set[RoleChange] = set()
+        self._has_followed = False
         self.changes: tuple[RoleChange, ...] = ()
 
     def follow(self, catalogue: Catalogue) -> Catalogue:
@@ -32,15 +33,20 @@ class RoleFollower:
         return catalogue
 
     def follow_and_log(self, catalogue: Catalogue) -> Catalogue:
-        """Follow the roles, and log each change once."""
+        """Follow the roles, and log each change once; those at the start only for debugging.
+
+        `sophia models list` shows them at any time.
+        """
+        level = logging.INFO if self._has_followed else logging.DEBUG
+        self._has_followed = True
         catalogue = self.follow(catalogue)
         for change in self.changes:
             if change not in self._logged:
                 parts = change.role, change.before, change.after, change.reason
-                log.info("%s: %s -> %s: %s", *parts)
+                log.log(level, "%s: %s -> %s: %s", *parts)
         self._logged.update(self.changes)
         if catalogue.doubtful_prices:
-            log.info("prices that look wrong: %s", ", ".join(catalogue.doubtful_prices))
+            log.log(level, "prices that look wrong: %s", ", ".join(catalogue.doubtful_prices))
         return catalogue
 
     def find_compared_model(self, catalogue: Catalogue) -> Model | None:

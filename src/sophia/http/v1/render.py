@@ -55,7 +55,7 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
     `last` is the last batch that names its id and model, here and below.
     """
     request = answer.record.request
-    if request.include_usage is False:
+    if request.include_usage is False and not answer.left_out_events:
         return _DONE_EVENT
     usage: object = _build_usage(outcome)
     reported = answer.usage
@@ -71,6 +71,8 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
     chunk = {**_build_envelope(answer, last), "choices": choices, "usage": usage}
     if request.annotate:
         chunk["sophia"] = _build_annotation(answer, outcome)
+    elif answer.left_out_events:
+        chunk["sophia"] = _describe_gap(answer)
     return b"data: %b\n\n" % encode(chunk) + _DONE_EVENT
 
 
@@ -150,8 +152,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
     if record.adapted:
         annotation["adapted"] = record.adapted
     if record.request.stream and answer.left_out_events:
-        annotation["left_out_events"] = answer.left_out_events
-        annotation["warning"] = "A malformed part of the stream was left out: text may be missing."
+        annotation |= _describe_gap(answer)
     if answer.attempt.max_tokens is not None:
         annotation["max_tokens"] = answer.attempt.max_tokens
     if plan.candidates:
@@ -164,6 +165,12 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
     if record.decision.warning is not None:
         annotation["warning"] = record.decision.warning
     return annotation
+
+
+def _describe_gap(answer: Answer) -> dict[str, object]:
+    """Return the note on malformed events, which no setting of the caller leaves out."""
+    warning = "A malformed part of the stream was left out: text may be missing."
+    return {"left_out_events": answer.left_out_events, "warning": warning}
 
 
 def _explain_failover(answer: Answer) -> str:

@@ -33,7 +33,7 @@ class RequestRecord:
     the last one that was asked, `numbers` are those that its attempts have not used, `ejected`
     says why a planned model was not asked first, `continued` which models went on after how many
     characters, `adapted` the changes in the request for a model, `continued_bytes` the length of a
-    text that another call goes on with.
+    text that another call goes on with, and `may_be_complete` whether it ends as whole texts do.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class RequestRecord:
         self.adapted: list[str] = []
         self.dispatches = 0
         self.continued_bytes = 0
+        self.may_be_complete = False
         self.muted = False
         self.is_raced = False
         self.upstream = dependencies.upstreams.default

@@ -1,5 +1,6 @@
 """Continuation of a stream that broke off: another call goes on where the text stopped."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from sophia.core.calls import ChunkBatch
 from sophia.core.errors import SophiaError
-from sophia.core.failures import UpstreamFailure
+from sophia.core.failures import FailureKind, UpstreamFailure
 from sophia.core.money import TOKENS_PER_PRICE_UNIT
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import Answer, RequestRecord
@@ -19,20 +20,16 @@ from sophia.serving.attempts.reservation import BudgetScope
 from sophia.serving.attempts.targets.failure_table import Action, classify, describe_failure
 from sophia.serving.request import Request
 
-_MIN_ANSWER_TOKENS = 16
 _CHARS_PER_TOKEN = 4
-
-
-class _Delta(Struct, frozen=True, kw_only=True):
-    content: object = None
-    tool_calls: object = None
-    function_call: object = None
-    refusal: object = None
-    audio: object = None
+_TEXT_FIELDS = frozenset(
+    ("role", "content", "name", "reasoning", "reasoning_content", "reasoning_details")
+)
+"""Fields of a delta that has text, and what leads to it, alone."""
+_ENDS_OF_TEXT = re.compile(r"[^\w\s,;:-]\s*$|\n\s*$")
 
 
 class _Choice(Struct, frozen=True):
-    delta: _Delta = _Delta()
+    delta: dict[str, object] = {}
     index: int = 0
 
 
@@ -78,13 +75,13 @@ class Continuation:
         self._id = self._id or batch.id
         for chunk in batch.chunks:
             for choice in _decode_chunk(chunk).choices:
-                delta = choice.delta
-                others = delta.tool_calls or delta.function_call or delta.refusal or delta.audio
-                if isinstance(delta.content, str):
-                    self._text += delta.content
-                elif delta.content:
-                    others = True
-                self._is_text = self._is_text and not others
+                text = choice.delta.get("content")
+                if choice.index == 0 and isinstance(text, str):
+                    self._text += text
+                elif choice.index or text:
+                    self._is_text = False
+                others = choice.delta.keys() - _TEXT_FIELDS
+                self._is_text &= not any(choice.delta[name] for name in others)
         return batch
 
     def flush(self) -> ChunkBatch | None:
@@ -105,6 +102,7 @@ class Continuation:
             return False
         if answer.left_out_events or classify(failure).action is Action.TELL:
             return False
+        record.may_be_complete = _ENDS_OF_TEXT.search(self._text[-200:]) is not None
         record.continued_bytes = len(self._text.encode("utf-8", "replace"))
         attempts = [self._extend(attempt) for attempt in self._list_attempts(answer.model)]
         answer.reject(describe_failure(failure), interrupted=True)
@@ -114,10 +112,19 @@ class Continuation:
             )
         except SophiaError:
             raise failure from None
+        if other.running.result.first_content_at is None and not self._is_complete():
+            other.reject("empty")
+            record.close(502, str(failure.kind))
+            raise failure
         answer.take_over(other)
         record.continued.append((other.model, len(self._text)))
         self._filter = OverlapFilter(self._text)
         return True
+
+    def _is_complete(self) -> bool:
+        """Return whether a text is complete to which a model had nothing to add, as one before."""
+        record = self._record
+        return record.may_be_complete or record.outcomes[-1].failure == FailureKind.EMPTY
 
     def _list_attempts(self, model: str) -> list[Attempt]:
         """Return the planned attempts, those of the model that broke off first."""
@@ -134,7 +141,7 @@ class Continuation:
             # Wide scripts have about a token for each character.
             chars = len(self._text)
             written = max(chars // _CHARS_PER_TOKEN, (size - chars) // 2)
-            limit = max(limit - written, _MIN_ANSWER_TOKENS)
+            limit = max(limit - written, 1)
         added = -(-size * price // TOKENS_PER_PRICE_UNIT)
         margin = 100 + self._record.dependencies.limits.price_margin
         return replace(

@@ -9,14 +9,15 @@ from functools import partial
 
 import msgspec
 
+from sophia.catalogue.model import Model
 from sophia.core.calls import ChunkBatch, Deadlines, Fields, UpstreamCall
 from sophia.core.errors import SophiaError
 from sophia.core.failures import CancelledBeforeSending, FailureKind, UpstreamFailure
 from sophia.core.ids import encode_id
-from sophia.core.ports import DispatchedCall
+from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import AttemptOutcome
 from sophia.routing.quotes import build_spend_limit, quote_model
-from sophia.routing.types import Attempt
+from sophia.routing.types import Attempt, Plan
 from sophia.serving.attempts.adapt import adapt_fields
 from sophia.serving.attempts.answer import (
     REPETITION_MESSAGE,
@@ -40,6 +41,7 @@ from sophia.serving.attempts.targets.failures import (
     build_attempts_error,
     build_caller_error,
 )
+from sophia.serving.request import Request
 
 log = logging.getLogger("sophia.serving")
 
@@ -131,15 +133,16 @@ async def _race(  # noqa: PLR0913 - the parts of the first attempt
             return None
         running = run.spec.attempt.held_nano
         fitting = _fit_to_limit(record, target.attempt, scope.per_request_limit, running)
-        number = next(record.numbers, None)
+        number = None if fitting is None else next(record.numbers, None)
         if fitting is None or number is None:
+            chain.put_back(target)
             return None
         second = _AttemptRun(record, fitting, target, run.fields, keep_plan=False, last=True)
         return _run_second(record, scope, second, number, failed)
 
     parts.hedges.add_request()
     try:
-        answer = await race(record, attempt, late, start_second)
+        answer = await race(record, attempt, late, start_second, _is_final)
     except asyncio.CancelledError:
         if run.failure is not None:
             record.outcomes.append(run.settle_failure(reservation, run.failure))
@@ -200,16 +203,23 @@ def _fit_to_limit(
     if not used or used + attempt.held_nano <= limit:
         return attempt
     model = record.knowledge.find(attempt.model)
-    if model is None or record.continued_bytes:
-        # The quote of a plan does not know the text so far.
+    if model is None:
         return None
-    plan, limits = record.decision.plan, record.dependencies.limits
+    features, prompt = record.decision.plan.features, record.request.prompt
+    if record.continued_bytes:
+        features = msgspec.structs.replace(
+            features,
+            prompt_tokens=features.prompt_tokens + record.continued_bytes // 4,
+            max_prompt_tokens=features.max_prompt_tokens + record.continued_bytes,
+        )
+        prompt = msgspec.structs.replace(prompt, max_tokens=attempt.max_tokens or prompt.max_tokens)
     spend = build_spend_limit(limit - used, None, None)
-    pool_model, prompt = record.knowledge.pool_model(model), record.request.prompt
-    quote = quote_model(pool_model, prompt, plan.features, spend, limits.price_margin)
+    margin = record.dependencies.limits.price_margin
+    quote = quote_model(record.knowledge.pool_model(model), prompt, features, spend, margin)
     if quote.held_nano is None:
         return None
-    return msgspec.structs.replace(attempt, held_nano=quote.held_nano, max_tokens=quote.max_tokens)
+    max_tokens = quote.max_tokens or attempt.max_tokens
+    return msgspec.structs.replace(attempt, held_nano=quote.held_nano, max_tokens=max_tokens)
 
 
 def _close_with_error(record: RequestRecord, error: SophiaError) -> SophiaError:
@@ -263,7 +273,7 @@ class _AttemptRun:
             fields=fields,
             stream=request.stream,
             deadlines=_remaining_deadlines(record, target, last=last),
-            max_tokens=attempt.max_tokens,
+            max_tokens=attempt.max_tokens or _limit_answer(request, plan, model, self._upstream),
             max_tokens_field=request.max_tokens_field,
             price_ceiling=record.knowledge.price_ceiling(
                 model, plan.features.max_prompt_tokens, parts.limits.price_margin
@@ -317,7 +327,7 @@ class _AttemptRun:
         """Raise UpstreamFailure for an answer of no use, unless it is the last one."""
         result, request = self._result, self._record.request
         is_empty = not has_content and result.finish_reason == "stop"
-        if is_empty and self.fields is None and not last:
+        if is_empty and not (last or self._record.may_be_complete):
             raise UpstreamFailure(FailureKind.EMPTY, "the answer was empty")
         if request.hints.cut_repetition and not (last or request.stream):
             chunks = [chunk for batch in buffered for chunk in batch.chunks]
@@ -387,8 +397,22 @@ class _AttemptRun:
         self._record.outcomes.append(reservation.close_unknown(self._result))
 
 
-def _is_final(failure: UpstreamFailure) -> bool:
-    return classify(failure).action is Action.TELL
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, UpstreamFailure) and classify(error).action is Action.TELL
+
+
+def _limit_answer(request: Request, plan: Plan, model: Model, upstream: Upstream) -> int | None:
+    """Return what keeps the answer within the model's own limit, for which money is held.
+
+    It is added where a server may not know it, unless the context is the closer limit.
+    """
+    longest, wanted = model.max_output_tokens, request.prompt.max_tokens
+    if longest is None or (wanted is not None and wanted <= longest):
+        return None
+    if wanted is None and upstream.can_fetch_usage:
+        return None
+    has_room = 2 * plan.features.prompt_tokens + longest <= model.context_length
+    return longest if has_room or wanted is not None else None
 
 
 def _check_size(batch: ChunkBatch, size: int) -> int:

@@ -17,11 +17,13 @@ async def race(
     first: Coroutine[None, None, Answer],
     seconds: float,
     second: Callable[[], Awaitable[Answer] | None],
+    is_final: Callable[[BaseException], bool],
 ) -> Answer:
     """Return the first answer; after `seconds` without one `second` starts, if it returns any.
 
-    The loser is cancelled and settled at its probable cost. When both fail, the failure of the
-    first is raised. A caller who leaves ends both, and the first one closes the request.
+    The loser is cancelled and settled at its probable cost. When both fail, or the first one fails
+    in a way that `is_final`, the failure of the first is raised. A caller who leaves ends both, and
+    the first one closes the request.
     """
     before, record.is_raced = record.is_raced, True
     tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(first)]
@@ -29,7 +31,7 @@ async def race(
         await asyncio.wait(tasks, timeout=seconds)
         if not tasks[0].done() and (other := second()) is not None:
             tasks.append(asyncio.ensure_future(other))
-        return await _find_winner(tasks)
+        return await _find_winner(tasks, is_final)
     except asyncio.CancelledError:
         await _cancel(tasks[1:])
         record.is_raced = before
@@ -39,10 +41,15 @@ async def race(
         record.is_raced = before
 
 
-async def _find_winner(tasks: Sequence["asyncio.Future[Answer]"]) -> Answer:
+async def _find_winner(
+    tasks: Sequence["asyncio.Future[Answer]"], is_final: Callable[[BaseException], bool]
+) -> Answer:
     running = set(tasks)
     while running:
         done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0] in done and (error := tasks[0].exception()) is not None and is_final(error):
+            await _cancel(tasks[1:])
+            break
         for task in tasks:
             if task in done and task.exception() is None:
                 await _cancel([each for each in tasks if each is not task])

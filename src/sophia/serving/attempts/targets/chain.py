@@ -9,7 +9,12 @@ from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import RequestRecord
 from sophia.serving.attempts.targets.dispatch import Deployment
-from sophia.serving.attempts.targets.failure_table import TOO_LONG_ROW, Action, classify
+from sophia.serving.attempts.targets.failure_table import (
+    TOO_LONG_ROW,
+    Action,
+    HealthEffect,
+    classify,
+)
 from sophia.serving.attempts.targets.health import Target
 
 MAX_WAIT_SECONDS = 10.0
@@ -76,8 +81,13 @@ class Chain:
         return self._left.pop(0)
 
     def skip(self) -> None:
-        """Take back a target that was not dispatched to, since money does not cover it."""
+        """Take back a dispatch that was not made, since money does not cover it."""
         self._record.dispatches -= 1
+
+    def put_back(self, target: ChainTarget) -> None:
+        """Keep a target for later that was not dispatched to."""
+        self.skip()
+        self._left.insert(0, target)
 
     def add_failure(self, target: ChainTarget, failure: UpstreamFailure) -> bool:
         """Note a failed attempt; return whether the same target comes again at once.
@@ -89,6 +99,8 @@ class Chain:
             self._left.insert(0, target)
             return True
         row = classify(failure)
+        # The budget of repetitions protects what is in trouble, not what refuses or says nothing.
+        self._is_granted = row.health in (HealthEffect.NONE, HealthEffect.SOFT)
         if row.number == TOO_LONG_ROW:
             self._keep_longer(target)
         if row.action is Action.AGAIN:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from msgspec import Struct
+
 from sophia.core.ports import Sink, Upstream
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Plan
@@ -15,8 +17,7 @@ from sophia.serving.attempts.targets.health import HealthBook, RetryBudget, Targ
 DEPLOYMENT_STREAM = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """A model at one upstream, which calls it `served_as`."""
 
     upstream: Upstream
