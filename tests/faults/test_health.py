@@ -170,3 +170,17 @@ async def test_the_command_shows_what_is_ejected_and_why(
     await show(json=True)
     rows = json.loads(capsys.readouterr().out)["data"]
     assert [(row["model"], row["state"]) for row in rows] == [(MINI, "ejected"), (NEMO, "healthy")]
+
+
+async def test_what_one_caller_made_up_leaves_no_model_out_for_others(gateway: Gateway) -> None:
+    """Rows 19 and 20: the upstream misses a file, and not its model."""
+    error = {
+        "message": "No such File object: file-abc123",
+        "type": "invalid_request_error",
+        "param": "file_id",
+        "code": None,
+    }
+    gateway.up.script(MINI, ScriptStep(status=404, body={"error": error}))
+    answer = await asked(gateway, False)
+    assert answer.status == 404 and "file-abc123" in answer.error["message"]
+    check_clean(await asked(gateway, False), MINI, 1)

@@ -12,6 +12,8 @@ from stage import HTML, SSE_HEAD, asked, check_clean
 from gateway import MINI, NEMO, Gateway, Start
 from sophia.sandbox import ScriptStep
 
+KEY = "sk-or-test"
+"""Of the scripted upstream."""
 INJECTED = 'a"\n\ndata: [DONE]\n\ndata: {"x":1}\r\n\r\nX-Evil: 1\0\u2028'
 
 
@@ -183,3 +185,25 @@ async def test_a_limit_under_a_name_that_means_nothing_ends_the_renaming(
         gateway.up.script(MINI, refusal)
         assert (await gateway.client.chat(OWN, stream=stream, max_tokens=500)).status == 400
         assert gateway.up.requests[-1].json()["max_tokens"] == 500
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 500])
+@STREAMS
+async def test_the_key_of_an_upstream_is_never_repeated(
+    gateway: Gateway, stream: bool, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers and proxies quote the header that they refuse, in an answer of any status."""
+    message = f"no model with Authorization: Bearer {KEY}"
+    error = {"message": message, "type": "forbidden_thing", "code": max(status, 400)}
+    gateway.up.script(MINI, ScriptStep(status=status, body={"error": error}), times=None)
+    answer = await gateway.client.chat(stream=stream)
+    assert answer.status >= 400 and b"Bearer ***" in answer.body
+    assert KEY.encode() not in answer.body and KEY not in caplog.text
+
+
+async def test_the_key_of_an_upstream_is_not_repeated_in_mid_stream(gateway: Gateway) -> None:
+    error = {"error": {"message": f"Bearer {KEY} has expired", "code": 502}}
+    first, rest = events(delta(content="One"))[:-14], events(error)
+    gateway.up.script(MINI, ScriptStep(raw=[SSE_HEAD + first, ("sleep", 0.05), rest, "fin"]))
+    answer = await gateway.client.chat(stream=True)
+    assert "Bearer *** has expired" in answer.chunks[-1]["error"]["message"]

@@ -558,3 +558,60 @@ async def test_a_late_bill_names_the_cost_at_a_key_of_ones_own() -> None:
     await upstream.close()
     server.close()
     assert usage is not None and usage.cost_nano == 12_300_000
+
+
+MISLABELLED: dict[str, dict[str, Any]] = {
+    "google: key": {
+        "error": {
+            "code": 400,
+            "message": "API key not valid. Please pass a valid API key.",
+            "status": "INVALID_ARGUMENT",
+            "details": [{"reason": "API_KEY_INVALID"}],
+        }
+    },
+    "xai: key": {
+        "code": "Client specified an invalid argument",
+        "error": "Incorrect API key provided: sk***st.",
+    },
+    "anthropic: credit": {
+        "error": {
+            "type": "invalid_request_error",
+            "message": "Your credit balance is too low to access the Anthropic API.",
+        }
+    },
+    "google: region": {
+        "error": {
+            "code": 400,
+            "message": "User location is not supported for the API use.",
+            "status": "FAILED_PRECONDITION",
+        }
+    },
+    "llama.cpp: too long": {
+        "error": {"code": 400, "message": "too large", "type": "exceed_context_size_error"}
+    },
+    "together: no model": {
+        "error": {
+            "message": "Unable to access model x. Please visit https://example.com for the list.",
+            "type": "invalid_request_error",
+            "code": "model_not_available",
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", MISLABELLED)
+@STREAMS
+async def test_faults_that_are_not_the_callers_go_to_the_next_model(
+    gateway: Gateway, name: str, stream: bool
+) -> None:
+    """Rows 14, 15, 17, 18 and 20, which these servers report with status 400."""
+    gateway.up.script(MINI, ScriptStep(status=400, body=MISLABELLED[name]))
+    answer = await gateway.client.chat(models=[MINI, NEMO], stream=stream)
+    assert answer.status == 200 and answer.headers["x-sophia-model"] == NEMO
+
+
+@pytest.mark.parametrize("name", ["google: key", "anthropic: credit"])
+async def test_a_refused_account_is_no_refusal_of_the_request(gateway: Gateway, name: str) -> None:
+    gateway.up.script(MINI, ScriptStep(status=400, body=MISLABELLED[name]))
+    answer = await gateway.client.chat()
+    assert answer.status == 502 and "Sophia's own account" in answer.error["message"]

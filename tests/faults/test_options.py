@@ -122,6 +122,35 @@ async def test_a_conversation_that_is_too_long_loses_its_middle_if_the_caller_sa
     assert sent[2] == messages[-len(sent) + 2] and 3 < len(sent) < len(messages)
 
 
+@pytest.mark.parametrize("place", ["body", "message"])
+async def test_a_number_that_is_too_large_is_no_internal_error(
+    gateway: Gateway, place: str
+) -> None:
+    turns = [
+        {"role": role, "content": "word " * 30_000}
+        for role in ("user", "assistant", "user", "assistant", "user")
+    ]
+    body = {"model": MINI, "messages": turns, "sophia": {"on_too_long": "middle_out"}}
+    (body if place == "body" else turns[0])["x"] = "@"
+    data = json.dumps(body).replace('"@"', "1e999").encode()
+    answer = await gateway.client.post("/v1/chat/completions", data)
+    assert answer.status == 400 and answer.error["metadata"]["fault"] == "caller"
+    assert len(gateway.up.requests) == (place == "body"), "shortened, and refused by the upstream"
+
+
+def test_the_last_steps_of_an_agent_stay_with_their_results() -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Do it."}]
+    for number in range(10):
+        function = {"name": "f", "arguments": "x" * 1000}
+        call = {"id": f"c{number}", "type": "function", "function": function}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": "y" * 2000})
+    found = drop_middle_turns(json.dumps({"messages": messages}).encode(), 6000)
+    assert found is not None
+    kept = json.loads(found[0])["messages"]
+    assert kept == [messages[0], *messages[-10:]]
+
+
 @given(
     st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), min_size=1, max_size=20),
     st.integers(10, 400),

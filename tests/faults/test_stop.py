@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from processes import Installation, Served
-from stage import sse
+from stage import SSE_HEAD, sse
 
 from gateway import MINI, NEMO, Answer, chat
 from sophia.sandbox import ScriptedUpstream, ScriptStep
@@ -184,16 +184,38 @@ async def test_a_second_signal_ends_the_drain_the_same_way(
     check_books(installation, up, 8)
 
 
+@pytest.mark.parametrize("line", [b"", b"Idempotency-Key: one\r\n"])
 async def test_a_caller_that_does_not_read_cannot_keep_it_from_ending(
-    installation: Installation, up: ScriptedUpstream
+    installation: Installation, up: ScriptedUpstream, line: bytes
 ) -> None:
     chunk = {"id": "gen-x", "choices": [{"index": 0, "delta": {"content": "word " * 100}}]}
     up.script(MINI, sse(*[json.dumps(chunk)] * 30_000))
     async with installation.served(SOPHIA_SERVER_DRAIN_S="0.3") as served:
         with socket.create_connection(("127.0.0.1", served.client.port)) as caller:
-            caller.sendall(served.client.request(chat(stream=True)))
+            data = served.client.request(chat(stream=True))
+            caller.sendall(data.replace(b"Host:", line + b"Host:", 1))
             await until(lambda: bool(select.select([caller], [], [], 0)[0]))
             served.process.send_signal(TERM)
             assert await served.ended(8) == 0
     (row,) = installation.outcomes()
     assert (row.state, row.failure) == ("settled", "shutdown")
+
+
+@pytest.mark.parametrize("size", [1_000_000, 6_000_000], ids=["kept", "too long to be kept"])
+async def test_a_long_stream_that_could_be_repeated_ends_with_an_error_too(
+    installation: Installation, up: ScriptedUpstream, size: int
+) -> None:
+    choice = {"index": 0, "delta": {"content": "word " * 3000}, "finish_reason": None}
+    event = f"data: {json.dumps({'id': 'gen-x', 'choices': [choice]})}\n\n".encode()
+    up.script(MINI, ScriptStep(raw=[SSE_HEAD + event * (size // len(event)), ("sleep", 20.0)]))
+    async with installation.served(SOPHIA_SERVER_DRAIN_S="0.5") as served:
+        data, answer = served.client.request(chat(stream=True)), Answer()
+        data = data.replace(b"\r\n\r\n", b"\r\nIdempotency-Key: one\r\n\r\n", 1)
+        asking = asyncio.create_task(served.client.raw(data, answer))
+        await until(lambda: len(answer.body) > size * 0.9)
+        served.process.send_signal(TERM)
+        assert await served.ended() == 0
+        await asyncio.wait_for(asking, 5)
+    (row,) = installation.outcomes()
+    assert row.failure == "shutdown" and row.cost_nano > 0
+    assert answer.complete and answer.chunks[-1]["choices"][0]["finish_reason"] == "error"

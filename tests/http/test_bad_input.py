@@ -85,6 +85,8 @@ async def refused(
         b'{"messages":[{"role":"user","content":"a"}],}',
         b"[" * 5000,
         b'{"messages":[{"role":"user","content":"\xff"}]}',
+        b'{"messages":[{"role":"user","content":"a"}],"unread":"\xff"}',
+        b'{"messages":[{"role":"user","content":"a"}],"unread":["\xed\xa0\xbd"]}',
         b'{"messages":' + b"[" * 3000 + b"]" * 3000 + b"}",
     ],
     ids=lambda body: repr(body[:12]),

@@ -1,6 +1,9 @@
 """HTTP features of the client: HTTP/1.0, and several requests at a time."""
 
 import asyncio
+import socket
+import struct
+import time
 
 import pytest
 
@@ -38,3 +41,21 @@ async def test_a_request_in_line_does_not_keep_the_first_one_alive(sophia: Gatew
     assert row.failure == "client_gone"
     models = [seen.json()["model"] for seen in sophia.up.requests if seen.method == "POST"]
     assert models == [MINI] and not errors
+
+
+async def test_clients_who_reset_requests_in_line_leave_no_traceback(
+    sophia: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = sophia.client.request(chat("nope")) * 3
+    linger = struct.pack("ii", 1, 0)
+
+    def leave(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", sophia.client.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            sock.sendall(data)
+            time.sleep(number % 4 / 1000)
+
+    loop = asyncio.get_running_loop()
+    for _ in range(80):
+        await asyncio.gather(*[loop.run_in_executor(None, leave, n) for n in range(10)])
+    assert "Traceback" not in caplog.text, caplog.text[:2000]

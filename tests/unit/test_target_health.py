@@ -182,6 +182,43 @@ def test_every_failure_has_a_row(failure: UpstreamFailure) -> None:
     assert classify(failure) in FAILURE_TABLE
 
 
+@pytest.mark.parametrize(
+    ("row", "status", "code", "message"),
+    [
+        (14, 400, "", "Your credit balance is too low to access the Anthropic API."),
+        (14, 429, "insufficient_quota", "You exceeded your current quota."),
+        (11, 429, "", "Quota exceeded for requests per minute."),
+        (15, 400, "API_KEY_INVALID", "API key expired."),
+        (15, 400, "", "Incorrect API key provided: sk***st."),
+        (19, 400, "", "temperature: 'Incorrect API key provided' is no number"),
+        (15, 403, "", "Forbidden"),
+        (17, 403, "", "You do not have permission to access the File abc or it may not exist."),
+        (17, 400, "", "User location is not supported for the API use."),
+        (18, 400, "exceed_context_size_error", "too large"),
+        (18, 400, "", "the request exceeds the available context size, try increasing it"),
+        (18, 400, "", "input length and `max_tokens` exceed context limit: 1 + 2 > 2"),
+        (18, 400, "string_too_long", "too long"),
+        (17, 404, "", "No endpoints found that support tool use"),
+        (20, 404, "", "No endpoints found for x/y."),
+        (20, 404, "", "The model `gpt-image-1` does not exist or you do not have access to it."),
+        (20, 404, "", "models/gemini-x is not found for API version v1beta"),
+        (20, 404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
+        (20, 400, "model_not_available", "Unable to access model x."),
+        (20, 410, "", "Gone"),
+        (19, 404, "", "No such File object: my-model"),
+        (19, 404, "", "Could not fetch image from URL https://example.com/model.png"),
+        (19, 404, "", "Previous response with id 'resp_1' not found."),
+        (21, 404, "", "Not Found"),
+    ],
+)
+def test_a_refusal_is_read_by_its_code_and_then_by_its_words(
+    row: int, status: int, code: str, message: str
+) -> None:
+    """A text that a caller made a server quote must not take a model or a key away from others."""
+    failure = UpstreamFailure(FailureKind.STATUS, message, status=status, reason=code)
+    assert classify(failure).number == row
+
+
 def test_the_table_has_each_row_once_and_a_caller_is_never_held_against_a_target() -> None:
     assert [row.number for row in FAILURE_TABLE] == list(range(1, 36))
     for row in FAILURE_TABLE:

@@ -38,11 +38,12 @@ class UpstreamFailure(Exception):
     """Failure of one attempt.
 
     `message` holds no secrets. `status` and `error_type` (OpenRouter's) are those of the answer or
-    of the in-band error, `reason` is the typed cause in OpenRouter's `availability` or of a
-    spending limit, `retry_after` is in seconds. `sent`: the upstream may have received a part of
-    the request, and may bill it. `stale`: a connection that had been kept open ended as it was used
-    again, most likely before the upstream read the request. `received` is what came with the
-    failure and was not returned: usage and text that the upstream may bill.
+    of the in-band error, `reason` is the typed cause in OpenRouter's `availability`, of a spending
+    limit or in Google's `details`, else the error's own code, `retry_after` is in seconds. `sent`:
+    the upstream may have received a part of the request, and may bill it. `stale`: a connection
+    that had been kept open ended as it was used again, most likely before the upstream read the
+    request. `received` is what came with the failure and was not returned: usage and text that the
+    upstream may bill.
     """
 
     kind: FailureKind = field(kw_only=False)

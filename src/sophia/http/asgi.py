@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from sophia.core.errors import SophiaError
@@ -34,7 +35,8 @@ class AsgiApp:
         try:
             incoming = self._read_head(scope)
         except SophiaError as error:
-            await send_error(reply, error, self._app.new_request_id())
+            with suppress(asyncio.CancelledError):
+                await send_error(reply, error, self._app.new_request_id())
             return
         route = self._router.find(incoming.method, incoming.path)
         async with asyncio.TaskGroup() as group:
@@ -97,7 +99,7 @@ class _AsgiResponseWriter:
     """Response writer that sends ASGI messages."""
 
     def __init__(self, send: Send, version: str) -> None:
-        self._send = send
+        self._send_message = send
         self._version = version
         self.is_received = False
 
@@ -117,3 +119,12 @@ class _AsgiResponseWriter:
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, message: AsgiMessage) -> None:
+        try:
+            await self._send_message(message)
+        except RuntimeError as error:
+            # uvloop's, between the loss of a connection and its report.
+            if "closed" not in str(error):
+                raise
+            raise asyncio.CancelledError from error

@@ -7,9 +7,10 @@ body under it is refused. Answers that a repetition might improve are not kept.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from hashlib import blake2b
 from time import monotonic
+
+from msgspec import Struct
 
 from sophia.core.errors import BadRequest, InternalError
 from sophia.http.wire import HttpRequest, ResponseWriter
@@ -19,7 +20,10 @@ log = logging.getLogger("sophia.http")
 _MAX_KEY_CHARS = 255
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""Longest answer that is kept; a longer one is given to those that wait, and not again."""
+"""Longest answer that is kept; a longer one is given to those that wait, and not again.
+
+Also the part of a longer one that waits for the slowest reader.
+"""
 _ENTRY_BYTES = 2048
 _KEPT_SECONDS = 3600.0
 _TRANSIENT_STATUSES = frozenset({402, 408, 409, 425, 429})
@@ -33,15 +37,32 @@ class IdempotencyConflict(BadRequest, status=422, error_type="idempotency_confli
     """This Idempotency-Key was used with another request; use a new key for each request."""
 
 
-class _Recording:
-    """A response writer that keeps an answer for every request that waits for it."""
+class AnswerTooLong(BadRequest, status=409, error_type="answer_too_long"):
+    """The answer under this Idempotency-Key is too long to be repeated; use a new key."""
 
-    def __init__(self, digest: bytes, on_too_long: Callable[[], None]) -> None:
+
+class _Reader(Struct, eq=False):
+    """A request that gets a recorded answer; `at` is the number of parts that it has taken."""
+
+    at: int = 0
+
+
+class _Recording:
+    """A response writer that keeps an answer for every request that waits for it.
+
+    Of an answer that is too long to be kept, only the parts that a reader has not taken yet.
+    """
+
+    def __init__(self, digest: bytes) -> None:
         self.digest = digest
-        self.on_too_long = on_too_long
         self.finished_at: float | None = None
-        self.size = 0
+        self.held_bytes = 0
+        # The number of parts that were dropped.
+        self.dropped = 0
         self.is_whole = False
+        self.is_stopping = False
+        self._size = 0
+        self._readers: list[_Reader] = []
         self._status = 0
         self._headers = b""
         self._parts: list[bytes] = []
@@ -66,10 +87,16 @@ class _Recording:
 
     async def write(self, data: bytes) -> None:
         self._parts.append(data)
-        self.size += len(data)
-        if self.size > MAX_ANSWER_BYTES:
-            self.on_too_long()
+        self._size += len(data)
+        self.held_bytes += len(data)
         self._notify()
+        while self._size > MAX_ANSWER_BYTES and not (self.is_whole or self.is_stopping):
+            if not self._readers:
+                # The last caller has left, and no other could get all of it.
+                raise asyncio.CancelledError
+            if self.held_bytes <= MAX_ANSWER_BYTES:
+                break
+            await self._changed.wait()
 
     async def end(self) -> None:
         self._ended = True
@@ -89,22 +116,45 @@ class _Recording:
 
         Raises InternalError when it broke off.
         """
-        await self._wait(lambda: self._ended if self.is_whole else bool(self._status))
-        headers = self._headers + lines
-        if self.is_whole:
-            await reply.send(self._status, headers, b"".join(self._parts))
-            return
-        await reply.begin(self._status, headers)
-        at = 0
-        while at < len(self._parts) or not self._ended:
-            await self._wait(partial(self._has_more, at))
-            data, at = b"".join(self._parts[at:]), len(self._parts)
-            if data:
-                await reply.write(data)
-        await reply.end()
+        reader = _Reader()
+        self._readers.append(reader)
+        try:
+            await self._wait(lambda: self._ended if self.is_whole else bool(self._status))
+            headers = self._headers + lines
+            if self.is_whole:
+                await reply.send(self._status, headers, self._take(reader))
+                return
+            await reply.begin(self._status, headers)
+            while True:
+                await self._wait(lambda: self._has_more(reader) or self._ended)
+                if not self._has_more(reader):
+                    break
+                await reply.write(self._take(reader))
+            await reply.end()
+        finally:
+            self._readers.remove(reader)
+            self._drop_taken()
 
-    def _has_more(self, at: int) -> bool:
-        return at < len(self._parts) or self._ended
+    def _has_more(self, reader: _Reader) -> bool:
+        return reader.at < self.dropped + len(self._parts)
+
+    def _take(self, reader: _Reader) -> bytes:
+        """Return all that a reader has not taken yet."""
+        data = b"".join(self._parts[reader.at - self.dropped :])
+        reader.at = self.dropped + len(self._parts)
+        self._drop_taken()
+        return data
+
+    def _drop_taken(self) -> None:
+        """Drop the parts that every reader has taken, once the answer is too long to be kept."""
+        if self._size <= MAX_ANSWER_BYTES:
+            return
+        ends = [reader.at - self.dropped for reader in self._readers]
+        count = min(ends, default=len(self._parts))
+        self.held_bytes -= sum(map(len, self._parts[:count]))
+        del self._parts[:count]
+        self.dropped += count
+        self._notify()
 
     async def _wait(self, is_there: Callable[[], bool]) -> None:
         while not is_there():
@@ -127,7 +177,8 @@ class IdempotentAnswers:
         The first request goes on when its caller leaves, so that a repetition finds its answer.
 
         Raises:
-            BadRequest: the key is malformed, or was used with another body.
+            BadRequest: the key is malformed or was used with another body, or the beginning of its
+                answer is no longer kept.
         """
         key = key.strip()
         if not key or len(key) > _MAX_KEY_CHARS or not key.isascii():
@@ -140,18 +191,24 @@ class IdempotentAnswers:
         name, lines = (owner, key), _REPLAYED
         recording = self._find(name)
         if recording is None:
-            recording, lines = _Recording(digest, partial(self._forget, name)), b""
+            recording, lines = _Recording(digest), b""
             self._recordings[name] = recording
             recording.task = asyncio.create_task(self._record(name, recording, run))
         elif recording.digest != digest:
             raise IdempotencyConflict
+        elif recording.dropped:
+            raise AnswerTooLong
         await recording.replay(reply, lines)
 
     async def close(self) -> None:
         """Cancel what still runs, and wait until it is settled."""
-        tasks = [each.task for each in self._recordings.values() if each.task is not None]
-        for task in tasks:
-            task.cancel()
+        tasks = []
+        for recording in self._recordings.values():
+            # Its last words wait for no reader.
+            recording.is_stopping = True
+            if recording.task is not None:
+                recording.task.cancel()
+                tasks.append(recording.task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _find(self, name: tuple[str, bytes]) -> _Recording | None:
@@ -182,7 +239,7 @@ class IdempotentAnswers:
         """Forget what is too old, and the oldest while all together are too large."""
         now, kept = monotonic(), 0
         for name, recording in reversed(self._recordings.copy().items()):
-            kept += recording.size + _ENTRY_BYTES
+            kept += recording.held_bytes + _ENTRY_BYTES
             finished = recording.finished_at
             if finished is not None and (kept > _MAX_KEPT_BYTES or now - finished > _KEPT_SECONDS):
                 self._forget(name)

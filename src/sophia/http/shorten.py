@@ -15,11 +15,16 @@ def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
     """Return a body of about `max_tokens` at most, and the number of messages left out.
 
     The system messages at the start, the first turn and as many of the last turns as fit stay; a
-    tool call and its results stay or go together. None when even the last turn does not fit, or
-    nothing needs to go.
+    tool call and its results stay or go together. None when even the last turn does not fit,
+    nothing needs to go, or a message holds a number that cannot be read.
     """
-    fields: dict[str, Any] = msgspec.json.decode(body)
-    groups = _group_messages(fields["messages"])
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    raw = fields["messages"]
+    try:
+        messages: list[dict[str, Any]] = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    groups = _group_messages(messages)
     start = next(
         (at for at, group in enumerate(groups) if group[0].get("role") not in _SYSTEM_ROLES),
         len(groups),
@@ -27,8 +32,8 @@ def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
     fixed, turns = groups[:start], groups[start:]
     if not turns:
         return None
-    others = {name: value for name, value in fields.items() if name != "messages"}
-    left = max_tokens - _count_tokens(others) - sum(map(_count_tokens, fixed))
+    others = (len(body) - len(memoryview(raw))) // _BYTES_PER_TOKEN
+    left = max_tokens - others - sum(map(_count_tokens, fixed))
     left -= _count_tokens(turns[-1])
     if left < 0:
         return None
@@ -40,11 +45,11 @@ def drop_middle_turns(body: bytes, max_tokens: int) -> tuple[bytes, int] | None:
         if left < 0:
             break
         last.insert(0, group)
-    while len(last) > 1 and last[0][0].get("role") == "assistant":
-        # An answer without its question.
+    while len(last) > 1 and last[0][0].get("role") == "assistant" and len(last[0]) == 1:
+        # An answer without its question; a tool call with its results needs none.
         last.pop(0)
     kept = [message for group in (*fixed, *first, *last) for message in group]
-    dropped = len(fields["messages"]) - len(kept)
+    dropped = len(messages) - len(kept)
     if not dropped:
         return None
     return msgspec.json.encode({**fields, "messages": kept}), dropped

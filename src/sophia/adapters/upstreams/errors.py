@@ -68,7 +68,7 @@ def parse_failure(value: object, kind: FailureKind, status: int | None = None) -
     provider = metadata.get("provider_name")
     availability = coerce_object(value.get("availability") or metadata.get("availability"))
     wait = availability.get("retry_after")
-    reason = availability.get("code") or metadata.get("limit_source")
+    reason = availability.get("code") or metadata.get("limit_source") or _find_code(value)
     error_type = metadata.get("error_type") or value.get("type") or value.get("code")
     if metadata.get("reasons") or metadata.get("patterns"):
         # Findings of a filter, whatever the error calls itself.
@@ -88,6 +88,14 @@ def parse_wait(seconds: float) -> float | None:
     """Return a wait in seconds, None when it is no usable number."""
     # Compared rather than `math.isfinite`, which fails for an integer of 309 digits.
     return min(seconds, MAX_WAIT_SECONDS) if 0.0 <= seconds < math.inf else None
+
+
+def _find_code(error: Mapping[str, Any]) -> object:
+    """Return the reason among Google's `details`, or the error's own code."""
+    details = error.get("details")
+    details = details[:9] if isinstance(details, list) else []
+    found = [coerce_object(each).get("reason") for each in details]
+    return next(filter(None, found), None) or error.get("code")
 
 
 def _find_message(value: object, depth: int = 0) -> str:

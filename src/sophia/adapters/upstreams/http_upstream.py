@@ -50,8 +50,13 @@ class _HttpExchange:
     """Bytes of text that may still come, where the limit has a name that may mean nothing."""
     on_excess: Callable[[], None]
 
-    def __init__(self, response: HttpResponse) -> None:
+    def __init__(
+        self, response: HttpResponse, call: UpstreamCall, provider: str, pool: ConnectionPool
+    ) -> None:
         self._response = response
+        self._call = call
+        self._provider = provider
+        self._pool = pool
         generation_id = response.header(b"x-generation-id")
         self.generation_id = generation_id.decode("latin-1") if generation_id else None
 
@@ -59,6 +64,13 @@ class _HttpExchange:
     def left_out_events(self) -> int:
         """The number of malformed events that were left out."""
         return 0
+
+    def _parse(self, body: bytes) -> ChunkBatch:
+        """Return an answer in one piece. Raises UpstreamFailure, without the upstream's key."""
+        try:
+            return parse_whole_answer(body, self._call, self._provider, int(time.time()))
+        except UpstreamFailure as failure:
+            raise self._pool.hide_key(failure) from None
 
     def _is_excess(self, batch: ChunkBatch) -> bool:
         """Return whether the answer is far beyond its limit, and report it."""
@@ -77,11 +89,7 @@ class _HttpExchange:
 class WholeExchange(_HttpExchange):
     """An answer in one piece."""
 
-    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
-        super().__init__(response)
-        self._call = call
-        self._provider = provider
-        self._returned = False
+    _returned = False
 
     async def next(self) -> ChunkBatch | None:
         """Return the answer, then None. Raises UpstreamFailure."""
@@ -89,7 +97,7 @@ class WholeExchange(_HttpExchange):
             return None
         body = await self._response.body(_MAX_ANSWER_BYTES)
         self._returned = True
-        batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
+        batch = self._parse(body)
         self.generation_id = self.generation_id or batch.id
         # Even far beyond its limit it is delivered, since it is billed.
         self._is_excess(batch)
@@ -99,10 +107,10 @@ class WholeExchange(_HttpExchange):
 class StreamExchange(_HttpExchange):
     """An answer as server-sent events, or in one piece from a server that does not stream."""
 
-    def __init__(self, response: HttpResponse, call: UpstreamCall, provider: str) -> None:
-        super().__init__(response)
-        self._call = call
-        self._provider = provider
+    def __init__(
+        self, response: HttpResponse, call: UpstreamCall, provider: str, pool: ConnectionPool
+    ) -> None:
+        super().__init__(response, call, provider, pool)
         self._is_start = True
         self._has_content = False
         # The time that this side had waited by the last content.
@@ -120,17 +128,16 @@ class StreamExchange(_HttpExchange):
     async def next(self) -> ChunkBatch | None:
         """Return the next chunks, or None after a finish reason. Raises UpstreamFailure."""
         if self._chunks.failure is not None:
-            raise self._chunks.failure
+            raise self._pool.hide_key(self._chunks.failure)
         while not self._finished:
             data = await self._read()
             if self._is_start and self._is_whole(data):
                 return await self._read_whole(data or b"")
-            if data is None:
-                self._finished = True
-                rest = self._events.flush()
-                batch = self._chunks.read([rest] if rest else [])
-            else:
-                batch = self._chunks.read(self._events.feed(data))
+            events = self._end_events() if data is None else self._events.feed(data)
+            try:
+                batch = self._chunks.read(events)
+            except UpstreamFailure as failure:
+                raise self._pool.hide_key(failure) from None
             if self.longest is not None and self._is_excess(batch):
                 raise UpstreamFailure(
                     FailureKind.TOO_LARGE,
@@ -147,6 +154,11 @@ class StreamExchange(_HttpExchange):
         if not self._chunks.complete:
             raise UpstreamFailure(FailureKind.CUT, "the stream ended without a finish reason")
         return None
+
+    def _end_events(self) -> list[bytes]:
+        self._finished = True
+        rest = self._events.flush()
+        return [rest] if rest else []
 
     def _is_whole(self, data: bytes | None) -> bool:
         """Return whether an answer that begins with `data` is no stream, whatever its label.
@@ -165,7 +177,7 @@ class StreamExchange(_HttpExchange):
         body = start + await self._response.body(_MAX_ANSWER_BYTES)
         if body.lstrip().startswith(b"<"):
             raise UpstreamFailure(FailureKind.MALFORMED, "the answer is a page, and no stream")
-        batch = parse_whole_answer(body, self._call, self._provider, int(time.time()))
+        batch = self._parse(body)
         self._is_excess(batch)
         self._chunks.end()
         self.generation_id = self.generation_id or batch.id
@@ -247,7 +259,9 @@ class HttpUpstream:
         while True:
             body = self._encode(call, refused)
             response = await self._pool.send(b"POST", _PATHS[call.endpoint], body, call.deadlines)
-            failure = None if response.status == 200 else await _status_failure(response)
+            failure = None
+            if response.status != 200:
+                failure = self._pool.hide_key(await _status_failure(response))
             fields: frozenset[str] = frozenset()
             if failure is not None and failure.status in (400, 422):
                 named = find_refused_fields(failure.message) - refused
@@ -267,7 +281,7 @@ class HttpUpstream:
         self, response: HttpResponse, call: UpstreamCall, refused: frozenset[str]
     ) -> WholeExchange | StreamExchange:
         kind = StreamExchange if call.stream else WholeExchange
-        exchange = kind(response, call, self._provider)
+        exchange = kind(response, call, self._provider, self._pool)
         if not refused.isdisjoint(MAX_TOKENS_FIELDS) and (limit := find_token_limit(call)):
             # The limit was renamed, and the new name may mean nothing to the server.
             longest = limit * call.choices * _MAX_BYTES_PER_TOKEN
@@ -297,7 +311,7 @@ class HttpUpstream:
         """Return the body of `path` below the base URL. Raises UpstreamFailure."""
         response = await self._pool.send(b"GET", path.encode(), None, _GET_DEADLINES)
         if response.status != 200:
-            raise await _status_failure(response)
+            raise self._pool.hide_key(await _status_failure(response))
         return await response.body(_MAX_ANSWER_BYTES)
 
     async def fetch_usage(self, generation_id: str) -> Usage | None:

@@ -51,7 +51,8 @@ class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     complexity: UnitInterval | None = None
     """How demanding the work is; estimated otherwise."""
     max_latency_ms: PositiveInt | None = None
-    """Longest wait for a stream's first content, or for the whole answer without a stream."""
+    """Desired time to a stream's first content, or to a whole answer: models that usually begin
+    later are left out, and faster ones preferred. A call that takes longer is not ended."""
     cost_sensitive: bool | None = None
     """Prefer the cheapest model of good quality."""
     quality_bias: Annotated[float, Meta(ge=0, le=10)] | None = None

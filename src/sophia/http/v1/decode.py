@@ -109,6 +109,9 @@ def _list_fallback_models(
 def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
     """Return `body` as the decoder's type. Raises BadRequest with the place and the problem."""
     try:
+        if not body.isascii():
+            # The decoder does not look into fields that it skips.
+            body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         problem, path = _split_error(error)

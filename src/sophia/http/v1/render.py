@@ -63,7 +63,7 @@ def render_stream_end(answer: Answer, last: ChunkBatch, outcome: AttemptOutcome)
         usage = _sum_usage(answer.record.outcomes)
     elif reported is not None and reported.raw != b"{}":
         usage = msgspec.Raw(reported.raw)
-        if reported.cost_nano is None:
+        if outcome.cost_source != "upstream":
             usage = {**msgspec.json.decode(reported.raw), **_build_usage(outcome)}
     # OpenAI sends a chunk without choices only to who asked for the usage; the loops of all others
     # read the first choice of every chunk.

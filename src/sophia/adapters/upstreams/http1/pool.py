@@ -13,6 +13,8 @@ from sophia.core.failures import CancelledBeforeSending, FailureKind, UpstreamFa
 
 _DEADLINE_CHECK_SECONDS = 0.05
 _RETRY_WINDOW_SECONDS = 0.25
+_MIN_SECRET_CHARS = 8
+"""Shorter keys are placeholders of servers that check none."""
 _DEFAULT_LIMITS = PoolLimits()
 
 
@@ -41,6 +43,8 @@ class ConnectionPool:
             target = f"http://{origin.authority}{origin.base_path}"
             if proxy.authorization is not None:
                 lines += header_lines([("Proxy-Authorization", proxy.authorization)])
+        key = dict(static_headers).get("Authorization", "").rpartition(" ")[2]
+        self._secret = key if len(key) >= _MIN_SECRET_CHARS else ""
         self._head = RequestHead(target, origin.authority, lines)
         self._idle: list[HttpConnection] = []
         self._busy: set[HttpConnection] = set()
@@ -88,6 +92,12 @@ class ConnectionPool:
         self._mark_busy(connection)
         await connection.exchange(response, head, body)
         return response
+
+    def hide_key(self, failure: UpstreamFailure) -> UpstreamFailure:
+        """Return `failure` without the key, which some servers quote."""
+        if self._secret:
+            failure.message = failure.message.replace(self._secret, "***")
+        return failure
 
     async def close(self) -> None:
         """Close every connection at once; unfinished exchanges fail."""

@@ -5,6 +5,7 @@ The rows follow the promises of the OpenAI and OpenRouter APIs and the observed 
 results of their tests.
 """
 
+import re
 from enum import StrEnum
 
 from msgspec import Struct
@@ -16,14 +17,38 @@ TOO_LONG_ROW = 18
 IN_FLIGHT_BUDGET = "openrouter_in_flight_budget"
 
 _CALLER_FAULT_STATUSES = frozenset({400, 412, 422})
-_MODEL_SPECIFIC_ERRORS = frozenset(
-    {"max_tokens_exceeded", "token_limit_exceeded", "string_too_long", "model_not_found"}
+_MODEL_ERRORS = frozenset(
+    {"model_not_found", "model_not_available", "invalid_model", "deploymentnotfound"}
 )
+_LIMIT_ERRORS = frozenset({"max_tokens_exceeded", "token_limit_exceeded", "string_too_long"})
+_TOO_LONG_ERRORS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _TOO_LONG_WORDS = (
-    *("context length", "context window", "maximum context", "prompt is too long"),
+    *("context length", "context window", "context size", "context limit", "maximum context"),
+    *("prompt is too long", "maximum prompt length", "maximum model length"),
     *("input is too long", "too many tokens", "exceeds the maximum number of tokens"),
     "reduce the length of the",
 )
+_NO_CREDIT_ERRORS = frozenset({"insufficient_quota", "exceeded_current_quota_error"})
+_MISLABELLED: tuple[tuple[int, frozenset[str], tuple[str, ...]], ...] = (
+    (14, _NO_CREDIT_ERRORS, ("your credit balance is too low",)),
+    (
+        15,
+        frozenset({"api_key_invalid", "invalid_api_key", "authentication_error"}),
+        ("api key not valid", "api key expired", "incorrect api key provided"),
+    ),
+    (17, frozenset(), ("user location is not supported",)),
+)
+"""Rows of faults that some servers report as the caller's, with their codes and first words.
+
+First words only, because a caller can make a server quote any text later in the message.
+"""
+_SUBJECT = re.compile(
+    r"\b(?:(models?|deployments?|engines?|endpoints?)|files?|images?|urls?|assistants?|threads?"
+    r"|resources?|responses?|items?|containers?|conversations?|documents?|vector_?stores?"
+    r"|(?:cached)?contents?)\b",
+    re.IGNORECASE,
+)
+"""The thing that a 403 or 404 is about: the model in group 1, else something the caller named."""
 _UPSTREAM_FAULT_WORDS = (
     *("internal server error", "service unavailable", "temporarily unavailable", "overloaded"),
     *("failed to call a function", "tool_use_failed", "output_parse_failed"),
@@ -151,14 +176,14 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         failure="An error inside a stream",
         before="As an answer with the status that the error names.",
         after=_BREAKS,
-        effect="As an answer with that status.",
+        effect="As an answer with that status; usage and text that came with it are charged.",
         health=HealthEffect.COUNT,
     ),
     FailureRow(
         number=8,
         failure="An error as the body of a 200",
         before="As an answer with the status that the error names.",
-        effect="As an answer with that status.",
+        effect="As an answer with that status; usage and text that came with it are charged.",
         health=HealthEffect.COUNT,
     ),
     FailureRow(
@@ -173,8 +198,8 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=10,
         failure="Malformed events in a stream",
         before="One is left out; with the second the next target is asked.",
-        after="One is left out, and the end of the answer says so; with the second the stream "
-        "ends with an error and without `[DONE]`, or another model continues it.",
+        after="One is left out, but for a part of a tool call, and the end of the answer says so; "
+        "else the stream ends with an error and without `[DONE]`.",
         effect=_IN_DOUBT,
     ),
     FailureRow(
@@ -204,14 +229,14 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
     ),
     FailureRow(
         number=14,
-        failure="402: the account or the key has no money left",
+        failure="402, or an error that says so: the account or the key has no money left",
         before="The next target is asked.",
         effect="Every model behind that key is ejected, but for one live trial at a time.",
         health=HealthEffect.EJECT_KEY,
     ),
     FailureRow(
         number=15,
-        failure="401, or 403 for the key",
+        failure="401, or another refusal of the key",
         before="The next target is asked.",
         effect="Every model behind that key is ejected, but for one live trial at a time.",
         health=HealthEffect.EJECT_KEY,
@@ -225,7 +250,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
     ),
     FailureRow(
         number=17,
-        failure="403 for a region, 404 for privacy: constraints leave no provider",
+        failure="403 or 400 for a region, 404 for privacy: constraints leave no provider",
         before="The next target is asked under the same constraints; with none left the caller is "
         "told.",
         effect="None; nothing is charged.",
@@ -238,7 +263,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
     ),
     FailureRow(
         number=19,
-        failure="400 or 422 otherwise",
+        failure="400 or 422 otherwise, or 404 for a file or anything else that the request names",
         before="The caller is told with the upstream's status and words, unless they tell of a "
         "fault of the provider.",
         effect="None; nothing is charged.",
@@ -253,7 +278,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
     ),
     FailureRow(
         number=21,
-        failure="408, 409, 425, 500, 502, 503, 504, 52x or 529",
+        failure="408, 409, 425, 500, 502, 503, 504, 52x or 529, or a 404 without a reason",
         before=_NEXT,
         effect=_COUNTED,
         health=HealthEffect.COUNT,
@@ -404,7 +429,7 @@ def describe_failure(failure: UpstreamFailure) -> str:
 
 def is_too_long(failure: UpstreamFailure) -> bool:
     """Return whether the request was too long for the model."""
-    if failure.error_type == "context_length_exceeded" or failure.status == 413:
+    if failure.status == 413 or _has_code(failure, _TOO_LONG_ERRORS):
         return True
     return failure.status in _CALLER_FAULT_STATUSES and _has_words(failure, _TOO_LONG_WORDS)
 
@@ -413,33 +438,57 @@ def _classify_status(failure: UpstreamFailure) -> int:
     status, kind = failure.status or 502, failure.error_type
     if kind in _MODERATION_ERRORS or (status == 403 and _has_words(failure, ("moderation",))):
         return 16
-    if is_too_long(failure) or kind in ("max_tokens_exceeded", "token_limit_exceeded"):
+    if is_too_long(failure) or _has_code(failure, _LIMIT_ERRORS):
         return 18
     if failure.reason in _FILTERED_REASONS:
         return 17
     by_status = {401: 15, 402: 14, 403: 15, 404: 20, 407: 15, 410: 20, 413: 18, 429: 11}
     if status in by_status:
         return _refine(by_status[status], failure)
-    if kind in _MODEL_SPECIFIC_ERRORS:
+    if _has_code(failure, _MODEL_ERRORS):
         return 20
-    if status in _CALLER_FAULT_STATUSES and not _has_words(failure, _UPSTREAM_FAULT_WORDS):
-        return 19
-    return 21
+    if status not in _CALLER_FAULT_STATUSES or _has_words(failure, _UPSTREAM_FAULT_WORDS):
+        return 21
+    message = failure.message.lower()
+    for row, codes, words in _MISLABELLED:
+        if _has_code(failure, codes) or message.startswith(words):
+            return row
+    return 19
 
 
 def _refine(row: int, failure: UpstreamFailure) -> int:
     """Return the row by the typed reason, where a status has more than one meaning."""
     if row == 11 and failure.reason == "capacity_exhausted":
         return 12
+    if row == 11 and _has_code(failure, _NO_CREDIT_ERRORS):
+        return 14
     if row == 14 and failure.reason == IN_FLIGHT_BUDGET and failure.retry_after is not None:
         return 13
     if row == 15 and failure.status == 403:
-        kind = failure.error_type
+        kind, subject = failure.error_type, _SUBJECT.search(failure.message)
         is_constraint = kind is not None and kind not in _KEY_ERRORS
-        return 17 if is_constraint or _has_words(failure, _REGION_WORDS) else 15
-    if row == 20 and _has_words(failure, _FILTERED_WORDS):
-        return 17
+        is_about_other = subject is not None and not subject[1]
+        regional = _has_words(failure, _REGION_WORDS)
+        return 17 if is_constraint or is_about_other or regional else 15
+    if row == 20:
+        return _refine_missing(failure)
     return row
+
+
+def _refine_missing(failure: UpstreamFailure) -> int:
+    """Return the row of a 404 or 410: only a missing model ejects the target."""
+    if _has_words(failure, _FILTERED_WORDS):
+        return 17
+    if _has_code(failure, _MODEL_ERRORS):
+        return 20
+    subject = _SUBJECT.search(failure.message)
+    if subject is None:
+        return 21 if failure.status == 404 else 20
+    return 20 if subject[1] else 19
+
+
+def _has_code(failure: UpstreamFailure, codes: frozenset[str]) -> bool:
+    return failure.reason.lower() in codes or (failure.error_type or "").lower() in codes
 
 
 def _has_words(failure: UpstreamFailure, words: tuple[str, ...]) -> bool:

@@ -68,10 +68,10 @@ def build_caller_error(tried: Sequence[FailedAttempt]) -> SophiaError:
 
 
 def _is_refusal(failure: UpstreamFailure) -> bool:
-    status = failure.status or 0
+    status, row = failure.status or 0, classify(failure).number
     answered = failure.kind in (FailureKind.STATUS, FailureKind.IN_BAND)
-    is_own = status not in _NO_REFUSAL_STATUSES or classify(failure).number in _CONSTRAINT_ROWS
-    return answered and 400 <= status < 500 and is_own
+    is_own = status not in _NO_REFUSAL_STATUSES or row in _CONSTRAINT_ROWS
+    return answered and 400 <= status < 500 and is_own and row not in _ACCOUNT_ROWS
 
 
 def _error_status(tried: Sequence[FailedAttempt]) -> tuple[int, str]:
