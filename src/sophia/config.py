@@ -26,8 +26,9 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     """Maximum length of a request body; a longer one gets 413."""
     max_in_flight: PositiveInt = 1000
-    """Maximum number of requests to models at a time; more get 503. From four fifths of it on, no
-    key gets more than its share, and one share is kept for a key that comes next."""
+    """Maximum number of requests to models at a time; more get 503. From four fifths of it on, a
+    key gets at most the limit divided by one more than the keys that have running requests: a
+    single key gets four fifths."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call Sophia from a browser, or `*` for all; none by default."""
     linger_s: Annotated[float, Meta(ge=0, le=86400)] = 5.0

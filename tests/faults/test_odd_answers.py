@@ -615,3 +615,23 @@ async def test_a_refused_account_is_no_refusal_of_the_request(gateway: Gateway, 
     gateway.up.script(MINI, ScriptStep(status=400, body=MISLABELLED[name]))
     answer = await gateway.client.chat()
     assert answer.status == 502 and "Sophia's own account" in answer.error["message"]
+
+
+@STREAMS
+async def test_a_long_table_is_an_answer(gateway: Gateway, stream: bool) -> None:
+    """Commas of its text are no parts of the JSON around it."""
+    text = "1,2,3,4\n" * 20_000
+    gateway.up.script(
+        MINI,
+        stream_of(delta(content=text), delta("stop"))
+        if stream
+        else whole({"role": "assistant", "content": text}),
+    )
+    answer = await gateway.client.chat(models=[MINI, NEMO], stream=stream)
+    assert (answer.headers["x-sophia-model"], answer.text) == (MINI, text)
+
+
+async def test_a_whole_answer_without_calls_is_read_as_a_stream(gateway: Gateway) -> None:
+    gateway.up.script(MINI, whole({"role": "assistant", "content": "Hello", "tool_calls": None}))
+    answer = await gateway.client.chat(models=[MINI, NEMO], stream=True)
+    assert answer.done and (answer.headers["x-sophia-model"], answer.text) == (MINI, "Hello")

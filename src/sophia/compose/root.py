@@ -306,7 +306,10 @@ def _add_gauges(sophia: Sophia, monitor: EventLoopMonitor) -> None:
     )
     about = "Attempts that run: reserved and not settled."
     add_gauge("sophia_running_attempts", about, lambda: float(ledger.running))
-    about = "Attempts of unknown cost, held until their bill or for budget.unknown_hold_minutes."
+    about = (
+        "Attempts of unknown or estimated cost for which money is held, until their bill or for "
+        "budget.unknown_hold_minutes."
+    )
     add_gauge("sophia_unknown_attempts", about, lambda: float(len(ledger.unknown)))
     about = "Rows waiting to be durable."
     add_gauge("sophia_ledger_queue_rows", about, lambda: float(sophia.store.depth))

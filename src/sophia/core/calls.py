@@ -36,9 +36,9 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     """A call to an upstream: the client's own fields plus the few that Sophia decides.
 
     `fields` holds the client's top-level JSON fields untouched, without `model`, `stream` and
-    Sophia's own hints. `max_tokens` is set when a budget limits the answer; `choices` is the
-    number of requested answers or vectors. `may_repeat` counts one more dispatch of the request,
-    and returns whether it is allowed.
+    Sophia's own hints. `max_tokens` is set when a budget or the model's own limit bounds the
+    answer; `choices` is the number of requested answers or vectors. `may_repeat` counts one more
+    dispatch of the request, and returns whether it is allowed.
     """
 
     request_id: str

@@ -3,7 +3,6 @@
 import asyncio
 import http
 import ipaddress
-import itertools
 import logging
 import socket
 from collections import Counter
@@ -24,7 +23,7 @@ from sophia.core.errors import (
 from sophia.http.app import App
 from sophia.http.cors import allow_origin
 from sophia.http.errors import render_error
-from sophia.http.guard import MAX_HEAD_BYTES, build_size_error, expects_continue
+from sophia.http.guard import MAX_FIELDS, MAX_HEAD_BYTES, build_size_error, expects_continue
 from sophia.http.wire import Headers
 
 log = logging.getLogger("sophia.http")
@@ -35,7 +34,6 @@ MIN_BODY_RATE = 16 * 1024
 _LINGER_SECONDS = 2.0
 _PARTS = 10
 """Connections are checked in as many parts, one a tick."""
-_next_part = itertools.cycle(range(_PARTS))
 _SEND_BUFFER_BYTES = 256 * 1024
 """Bytes that the system may keep for a slow reader, instead of megabytes; beside them are those of
 the transport, which stops a stream at 64 KiB."""
@@ -74,7 +72,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         super().connection_made(transport)
         self.headers = []
-        self.part = next(_next_part)
+        self.part = len(self.connections) % _PARTS
         self.idle_since = self.loop.time()
         with suppress(OSError):
             # Refused where the client is gone already.
@@ -194,7 +192,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.framing_bytes += self.segment_bytes
         if self.body_bytes != self._seen_body_bytes:
             self._seen_body_bytes, self.framing_bytes = self.body_bytes, 0
-        if self.framing_bytes > MAX_HEAD_BYTES:
+        if self.framing_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
             self.refuse(build_size_error())
         elif self._timed_stage != self.stage:
             self._timed_stage, self._waiting_since = self.stage, self.loop.time()

@@ -204,7 +204,7 @@ class IdempotentAnswers:
         """Cancel what still runs, and wait until it is settled."""
         tasks = []
         for recording in self._recordings.values():
-            # Its last words wait for no reader.
+            # Its error chunk must not wait for a slow reader.
             recording.is_stopping = True
             if recording.task is not None:
                 recording.task.cancel()

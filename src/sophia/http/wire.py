@@ -1,6 +1,5 @@
 """Requests, response writers and headers, independent of the server that carries them."""
 
-from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -61,7 +60,6 @@ async def send_json(reply: ResponseWriter, value: object) -> None:
     await reply.send(200, JSON_HEADERS, encode(value))
 
 
-@lru_cache(1024)
 def render_header(name: bytes, value: str) -> bytes:
     """Return one header line; control characters cannot split it."""
     clean = value.encode("ascii", "replace")

@@ -10,7 +10,7 @@ _DEFAULT_HOLD_SECONDS = 3600.0
 
 
 class UnknownCosts(Struct, frozen=True):
-    """Number and nano-dollars of attempts of unknown cost, and the time until the last is held."""
+    """Number and held nano-dollars of attempts of unknown cost, and the end of the last hold."""
 
     count: int = 0
     nano: int = 0

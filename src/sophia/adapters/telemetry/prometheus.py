@@ -49,7 +49,7 @@ _HELP = {
 
 
 TargetFigures = tuple[str, str, float, bool]
-"""An upstream, a model there ("" for its key), the share of successes, and if it is healthy."""
+"""An upstream, a model there ("" for its key), its share of successes, whether it is healthy."""
 
 
 @dataclass(slots=True)

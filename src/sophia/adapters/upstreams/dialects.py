@@ -123,6 +123,8 @@ def _common_fields(call: UpstreamCall, refused: frozenset[str]) -> dict[str, obj
         fields["stream"] = True
     if call.max_tokens is not None:
         _limit_answer(fields, call.max_tokens, call.max_tokens_field)
+    if refused.issuperset(MAX_TOKENS_FIELDS):
+        return fields
     for name, other in (MAX_TOKENS_FIELDS, MAX_TOKENS_FIELDS[::-1]):
         if name in refused and (value := fields.pop(name, None)) is not None:
             fields.setdefault(other, value)

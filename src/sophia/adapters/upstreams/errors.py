@@ -13,7 +13,7 @@ MAX_WAIT_SECONDS = 86_400.0
 """Longest `Retry-After` that is believed."""
 _MAX_CHARS = 1000
 _MAX_ITEMS, _MAX_DEPTH = 50, 8
-"""Bounds of the search for the words of an error."""
+"""Most items and depth that are searched for the message of an error."""
 _STATUS_CODE = re.compile(r"[1-5]\d\d", re.ASCII)
 _MESSAGE_FIELDS = ("message", "detail", "msg", "error", "error_description", "errors", "title")
 

@@ -271,11 +271,15 @@ class HttpUpstream:
                 self._refused[call.model] = refused
             if failure is None:
                 return self._begin(response, call, refused)
-            if not (fields and call.may_repeat()):
+            if not fields:
                 raise failure
             # Nothing was done and nothing is billed: ask again without what it does not know.
             refused |= fields
             log.info("%s refuses %s for %s", self.name, ", ".join(sorted(fields)), call.model)
+            if not call.may_repeat():
+                # The next request goes without them.
+                self._refused[call.model] = refused
+                raise failure
 
     def _begin(
         self, response: HttpResponse, call: UpstreamCall, refused: frozenset[str]

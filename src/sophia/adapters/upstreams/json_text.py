@@ -43,14 +43,17 @@ def decode_object(payload: bytes) -> JsonObject:
 
 
 def check_parts(payload: bytes) -> None:
-    """Raise UpstreamFailure for JSON of more than `MAX_PARTS` parts, which can be no shorter."""
+    """Raise UpstreamFailure for JSON with too many objects, arrays, fields or items.
+
+    Marks inside text count too, and those between flat items, which cost little, ten times less.
+    """
     for mark in b"{[:,":
-        count = 0
+        count, most = 0, MAX_PARTS if mark in b"{[" else 10 * MAX_PARTS
         for start in range(0, len(payload), MAX_PARTS):
             # Searching is much faster than counting where there is none, as in a picture.
             if payload.find(mark, start, start + MAX_PARTS) >= 0:
                 count += payload.count(mark, start, start + MAX_PARTS)
-            if count > MAX_PARTS:
+            if count > most:
                 raise UpstreamFailure(
                     FailureKind.TOO_LARGE, "the upstream sent JSON of too many parts"
                 )

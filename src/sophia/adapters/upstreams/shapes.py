@@ -55,7 +55,7 @@ def measure_choices(answer: JsonObject) -> int:
 
 
 def measure_failed(answer: JsonObject) -> ChunkBatch:
-    """Return the usage, text and id of a whole answer that failed, since it may be billed."""
+    """Return usage, length of text and id of a whole answer that failed: it may be billed."""
     id = answer.get("id")
     return ChunkBatch(
         chunks=[],

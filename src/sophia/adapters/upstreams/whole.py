@@ -152,7 +152,7 @@ def to_stream_chunk(answer: dict[str, Any]) -> dict[str, Any]:
     if answer["object"] == "chat.completion":
         answer["object"] = "chat.completion.chunk"
         for choice in answer["choices"]:
-            for number, call in enumerate(choice["delta"].get("tool_calls", ())):
+            for number, call in enumerate(choice["delta"].get("tool_calls") or ()):
                 call["index"] = number
     answer.pop("usage", None)
     return answer

@@ -90,7 +90,8 @@ class SophiaHints(Struct, forbid_unknown_fields=True, kw_only=True):
     """Ask a second model when a stream has not begun by the time in which 95 of 100 of the first
     one's do; the one that begins first answers, and both are paid."""
     annotate: bool | None = None
-    """Set to false to leave the `sophia` object out of the answer."""
+    """Set to false to leave the `sophia` object out of the answer. The end of a stream that lost a
+    part still has it, with the warning."""
 
 
 class BaseBody(Struct, kw_only=True):

@@ -1,6 +1,7 @@
 """Render answers: headers, whole bodies, the end of a stream and in-band errors."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from sophia.http.wire import encode, render_header
 from sophia.serving.attempts.answer import Answer
 
 _DONE_EVENT = b"data: [DONE]\n\n"
+_render_known = lru_cache(1024)(render_header)
 
 
 def render_headers(answer: Answer, outcome: AttemptOutcome | None) -> bytes:
@@ -24,8 +26,8 @@ def render_headers(answer: Answer, outcome: AttemptOutcome | None) -> bytes:
     plan = record.decision.plan
     lines = b"x-request-id: req-%016x\r\nx-sophia-decision-id: dec-%016x\r\n" % (id, id)
     attempt = answer.attempt
-    lines += render_header(b"x-sophia-model", attempt.model)
-    lines += render_header(b"x-sophia-policy", plan.rule or plan.policy)
+    lines += _render_known(b"x-sophia-model", attempt.model)
+    lines += _render_known(b"x-sophia-policy", plan.rule or plan.policy)
     lines += b"x-sophia-attempts: %d\r\n" % (len(record.outcomes) + (outcome is None))
     if outcome is not None:
         lines += b"x-sophia-cost-usd: %.9f\r\n" % nano_to_usd(record.cost_nano)
@@ -139,9 +141,7 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
         "decision_id": encode_id("dec", record.request.id),
         "model": outcome.model,
         "policy": plan.rule or plan.policy,
-        "reason": plan.reason
-        if len(record.outcomes) <= 1 and not record.ejected
-        else _explain_failover(answer),
+        "reason": _explain_failover(answer),
         "cost_usd": nano_to_usd(record.cost_nano),
         "attempts": len(record.outcomes),
     }
@@ -163,7 +163,8 @@ def _build_annotation(answer: Answer, outcome: AttemptOutcome) -> dict[str, obje
             best_cost = model.prices.cost(outcome.prompt_tokens, outcome.completion_tokens)
             annotation["saved_usd"] = nano_to_usd(max(best_cost - record.cost_nano, 0))
     if record.decision.warning is not None:
-        annotation["warning"] = record.decision.warning
+        warnings = record.decision.warning, annotation.get("warning")
+        annotation["warning"] = " ".join(str(each) for each in warnings if each)
     return annotation
 
 
@@ -175,16 +176,17 @@ def _describe_gap(answer: Answer) -> dict[str, object]:
 
 def _explain_failover(answer: Answer) -> str:
     """Return why this attempt was made, and the models that failed or were ejected before it."""
-    plan = answer.record.decision.plan
-    if len(answer.record.outcomes) <= 1 and answer.model == plan.attempts[0].model:
+    record, plan = answer.record, answer.record.decision.plan
+    is_planned = not record.ejected or answer.model == plan.attempts[0].model
+    if len(record.outcomes) <= 1 and is_planned:
         return plan.reason
     failed = [
         f"{outcome.model} ({outcome.failure})"
-        for outcome in answer.record.outcomes
+        for outcome in record.outcomes
         # A failed check of a cascade is in the attempt's own reason.
         if outcome.failure and not outcome.failure.startswith(CHECK_FAILED_PREFIX)
     ]
-    reasons = [answer.attempt.reason, *answer.record.ejected]
+    reasons = [answer.attempt.reason, *record.ejected]
     if failed:
         reasons.append(f"Failed before: {', '.join(failed)}.")
     return " ".join(reasons)

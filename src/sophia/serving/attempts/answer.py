@@ -60,6 +60,11 @@ class RequestRecord:
         self.numbers = iter(range(JUDGE_ATTEMPT))
 
     @property
+    def may_dispatch(self) -> bool:
+        """Whether another dispatch is allowed."""
+        return self.dispatches < self.dependencies.limits.max_attempts
+
+    @property
     def cost_nano(self) -> int:
         """Cost of all attempts together, in nano-dollars."""
         outcomes = self.outcomes
@@ -67,7 +72,7 @@ class RequestRecord:
 
     def take_dispatch(self) -> bool:
         """Count one more dispatch; return False, and count none, when all have been made."""
-        if self.dispatches >= self.dependencies.limits.max_attempts:
+        if not self.may_dispatch:
             return False
         self.dispatches += 1
         return True
@@ -219,7 +224,7 @@ class Answer:
         result = self._end_exchange()
         result.failure = cause
         result.generation_id = result.generation_id or self.running.exchange.generation_id
-        unknown = interrupted and not (result.has_full_usage or result.text_bytes)
+        unknown = interrupted and not result.is_chargeable
         close = (
             self.running.reservation.close_unknown if unknown else self.running.reservation.settle
         )

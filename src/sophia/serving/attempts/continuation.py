@@ -17,7 +17,7 @@ from sophia.serving.attempts.answer import Answer, RequestRecord
 from sophia.serving.attempts.failover import run_attempts
 from sophia.serving.attempts.overlap import OverlapFilter
 from sophia.serving.attempts.reservation import BudgetScope
-from sophia.serving.attempts.targets.failure_table import Action, classify, describe_failure
+from sophia.serving.attempts.targets.failure_table import describe_failure, is_final
 from sophia.serving.request import Request
 
 _CHARS_PER_TOKEN = 4
@@ -97,10 +97,10 @@ class Continuation:
         Raises UpstreamFailure when it was tried in vain; everything is settled then.
         """
         record = self._record
-        limit = record.dependencies.limits.max_attempts
-        if not (self._text and self._is_text) or len(record.outcomes) + 1 >= limit:
+        if not (self._text and self._is_text and record.may_dispatch):
             return False
-        if answer.left_out_events or classify(failure).action is Action.TELL:
+        is_too_large = failure.kind is FailureKind.TOO_LARGE
+        if answer.left_out_events or is_too_large or is_final(failure):
             return False
         record.may_be_complete = _ENDS_OF_TEXT.search(self._text[-200:]) is not None
         record.continued_bytes = len(self._text.encode("utf-8", "replace"))

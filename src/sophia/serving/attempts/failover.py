@@ -31,10 +31,10 @@ from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
 from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
 from sophia.serving.attempts.targets.failure_table import (
-    Action,
     HealthEffect,
     classify,
     describe_failure,
+    is_final,
 )
 from sophia.serving.attempts.targets.failures import (
     FailedAttempt,
@@ -107,7 +107,7 @@ async def run_attempts(
         except UpstreamFailure as failure:
             record.outcomes.append(run.settle_failure(reservation, failure))
             failed.append(FailedAttempt(attempt.model, target.deployment.upstream.name, failure))
-            if not chain.add_failure(target, failure) and _is_final(failure):
+            if not chain.add_failure(target, failure) and is_final(failure):
                 raise _close_with_error(record, build_caller_error(failed)) from failure
     raise _close_with_error(record, build_attempts_error(failed))
 
@@ -143,7 +143,7 @@ async def _race(  # noqa: PLR0913 - the parts of the first attempt
 
     parts.hedges.add_request()
     try:
-        answer = await race(record, attempt, late, start_second, _is_final)
+        answer = await race(record, attempt, late, start_second)
     except asyncio.CancelledError:
         if run.failure is not None:
             record.outcomes.append(run.settle_failure(reservation, run.failure))
@@ -293,6 +293,8 @@ class _AttemptRun:
         size = 0
         try:
             exchange = self._exchange = await upstream.open(self._call)
+            # The upstream may have been asked twice.
+            last = last or not (self._record.may_dispatch or self._record.is_raced)
             result.generation_id = exchange.generation_id
             if result.generation_id and upstream.can_fetch_usage:
                 reservation.note_generation(result.generation_id)
@@ -368,7 +370,7 @@ class _AttemptRun:
             log.warning("%s at %s is gone: %s", *reversed(self.target), failure.message)
         now = self._record.dependencies.ledger.clock.monotonic()
         self.report.fail(row, result.failure, now, failure.retry_after)
-        if result.usage is not None or result.text_bytes:
+        if result.is_chargeable:
             return reservation.settle(result)
         if row.may_be_billed and failure.sent:
             return reservation.close_unknown(result)
@@ -401,20 +403,18 @@ class _AttemptRun:
         self._record.outcomes.append(reservation.close_unknown(self._result))
 
 
-def _is_final(error: BaseException) -> bool:
-    return isinstance(error, UpstreamFailure) and classify(error).action is Action.TELL
-
-
 def _limit_answer(request: Request, plan: Plan, model: Model, upstream: Upstream) -> int | None:
-    """Return what keeps the answer within the model's own limit, for which money is held.
+    """Return the model's own limit, on which the reservation is based.
 
-    It is added where a server may not know it, unless the context is the closer limit.
+    That is where the caller asks for more, or asks for no limit at an upstream that reports no
+    bills. None where it is not needed, or the context leaves less room.
     """
     longest, wanted = model.max_output_tokens, request.prompt.max_tokens
     if longest is None or (wanted is not None and wanted <= longest):
         return None
     if wanted is None and upstream.can_fetch_usage:
         return None
+    # Twice, since the prompt's tokens are an estimate.
     has_room = 2 * plan.features.prompt_tokens + longest <= model.context_length
     return longest if has_room or wanted is not None else None
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from sophia.serving.attempts.answer import Answer, RequestRecord
+from sophia.serving.attempts.targets.failure_table import is_final
 
 LOST = "hedge"
 
@@ -17,13 +18,12 @@ async def race(
     first: Coroutine[None, None, Answer],
     seconds: float,
     second: Callable[[], Awaitable[Answer] | None],
-    is_final: Callable[[BaseException], bool],
 ) -> Answer:
     """Return the first answer; after `seconds` without one `second` starts, if it returns any.
 
     The loser is cancelled and settled at its probable cost. When both fail, or the first one fails
-    in a way that `is_final`, the failure of the first is raised. A caller who leaves ends both, and
-    the first one closes the request.
+    for a fault of the request, the failure of the first is raised. A caller who leaves ends both,
+    and the first one closes the request.
     """
     before, record.is_raced = record.is_raced, True
     tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(first)]
@@ -31,7 +31,7 @@ async def race(
         await asyncio.wait(tasks, timeout=seconds)
         if not tasks[0].done() and (other := second()) is not None:
             tasks.append(asyncio.ensure_future(other))
-        return await _find_winner(tasks, is_final)
+        return await _find_winner(tasks)
     except asyncio.CancelledError:
         await _cancel(tasks[1:])
         record.is_raced = before
@@ -41,9 +41,7 @@ async def race(
         record.is_raced = before
 
 
-async def _find_winner(
-    tasks: Sequence["asyncio.Future[Answer]"], is_final: Callable[[BaseException], bool]
-) -> Answer:
+async def _find_winner(tasks: Sequence["asyncio.Future[Answer]"]) -> Answer:
     running = set(tasks)
     while running:
         done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

@@ -38,7 +38,7 @@ class Reconciler:
                         break
             finally:
                 # A shutdown ends the waiting too; `jobs.correct_costs` keeps asking.
-                known = result.has_full_usage or result.text_bytes
+                known = result.is_chargeable
                 close = reservation.settle if known else reservation.close_unknown
                 on_settled(close(result))
 

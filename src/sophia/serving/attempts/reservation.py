@@ -99,7 +99,7 @@ class Ledger:
             error.message += (
                 f" {format_usd(unknown.nano)} of the budget is held for calls whose cost is not "
                 f"known yet ({unknown.count}), until their bill or {until:%H:%M} UTC. "
-                "`sophia usage --by key` lists what is held."
+                "`GET /v1/key` has all that is held."
             )
 
     async def reserve(
@@ -174,6 +174,11 @@ class AttemptResult(Struct, kw_only=True, gc=False):
     def has_full_usage(self) -> bool:
         """Whether a usage was reported that covers all of the text."""
         return self.usage is not None and not self.uncovered_bytes
+
+    @property
+    def is_chargeable(self) -> bool:
+        """Whether usage or text was received."""
+        return self.usage is not None or bool(self.text_bytes)
 
 
 class Reservation:

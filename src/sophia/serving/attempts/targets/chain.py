@@ -64,15 +64,12 @@ class Chain:
     @property
     def is_last(self) -> bool:
         """Whether no further target may be asked after the present one."""
-        return (
-            not self._left
-            or self._record.dispatches >= self._record.dependencies.limits.max_attempts
-        )
+        return not (self._left and self._record.may_dispatch)
 
     def next(self) -> ChainTarget | None:
         """Return the next target, None when there is none or too much is repeated already."""
         record = self._record
-        if not self._left or record.dispatches >= record.dependencies.limits.max_attempts:
+        if not (self._left and record.may_dispatch):
             return None
         if record.dispatches and not (self._is_granted or self._may_repeat()):
             return None
@@ -119,7 +116,7 @@ class Chain:
         """
         if self._left or not self._again:
             return None
-        if self._record.dispatches >= self._record.dependencies.limits.max_attempts:
+        if not self._record.may_dispatch:
             return None
         self._again.sort(key=lambda pair: pair[0])
         wait, target = self._again[0]

@@ -49,6 +49,8 @@ _SUBJECT = re.compile(
     re.IGNORECASE,
 )
 """The thing that a 403 or 404 is about: the model in group 1, else something the caller named."""
+_WRONG_PATH_WORDS = ("invalid url (", "the requested url", "the requested resource", "resource not")
+"""First words about a path that the upstream does not serve: a wrong `base_url`."""
 _UPSTREAM_FAULT_WORDS = (
     *("internal server error", "service unavailable", "temporarily unavailable", "overloaded"),
     *("failed to call a function", "tool_use_failed", "output_parse_failed"),
@@ -198,8 +200,8 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=10,
         failure="Malformed events in a stream",
         before="One is left out; with the second the next target is asked.",
-        after="One is left out, but for a part of a tool call, and the end of the answer says so; "
-        "else the stream ends with an error and without `[DONE]`.",
+        after="One is left out, and the end of the answer says so. With the second, or with one "
+        "among tool calls, the stream ends with an error and without `[DONE]`.",
         effect=_IN_DOUBT,
     ),
     FailureRow(
@@ -207,7 +209,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         failure="429: the rate limit of the key or of the model",
         before="The next target is asked. With none left the same one is asked again after its "
         "`Retry-After`, if that is at most 10 s and before the request's deadline.",
-        effect="The target rests for that time; nothing is charged.",
+        effect="The target is ejected for that time; nothing is charged.",
         action=Action.AGAIN,
         health=HealthEffect.COOL,
     ),
@@ -215,7 +217,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=12,
         failure="429: the model's capacity is exhausted",
         before="The next model is asked.",
-        effect="The model rests; nothing is charged.",
+        effect="The target is ejected for a while; nothing is charged.",
         health=HealthEffect.COOL,
     ),
     FailureRow(
@@ -223,7 +225,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         failure="402 for a moment: too much of the account's money is reserved for running calls",
         before="The next target is asked. With none left the same one is asked again after its "
         "`Retry-After`.",
-        effect="The target rests for that time; nothing is charged.",
+        effect="The target is ejected for that time; nothing is charged.",
         action=Action.AGAIN,
         health=HealthEffect.COOL,
     ),
@@ -427,6 +429,11 @@ def describe_failure(failure: UpstreamFailure) -> str:
     return f"{failure.kind}:{failure.status}" if failure.status else str(failure.kind)
 
 
+def is_final(failure: BaseException) -> bool:
+    """Return whether no other target may be asked: the request itself is at fault."""
+    return isinstance(failure, UpstreamFailure) and classify(failure).action is Action.TELL
+
+
 def is_too_long(failure: UpstreamFailure) -> bool:
     """Return whether the request was too long for the model."""
     if failure.status == 413 or _has_code(failure, _TOO_LONG_ERRORS):
@@ -467,7 +474,8 @@ def _refine(row: int, failure: UpstreamFailure) -> int:
     if row == 15 and failure.status == 403:
         kind, subject = failure.error_type, _SUBJECT.search(failure.message)
         is_constraint = kind is not None and kind not in _KEY_ERRORS
-        is_about_other = subject is not None and not subject[1]
+        # A "resource" of a key's rights is none of the caller's.
+        is_about_other = subject is not None and not subject[1] and "resource" not in subject[0]
         regional = _has_words(failure, _REGION_WORDS)
         return 17 if is_constraint or is_about_other or regional else 15
     if row == 20:
@@ -482,7 +490,7 @@ def _refine_missing(failure: UpstreamFailure) -> int:
     if _has_code(failure, _MODEL_ERRORS):
         return 20
     subject = _SUBJECT.search(failure.message)
-    if subject is None:
+    if subject is None or failure.message.lower().startswith(_WRONG_PATH_WORDS):
         return 21 if failure.status == 404 else 20
     return 20 if subject[1] else 19
 

@@ -58,7 +58,7 @@ class TargetHealth(Struct, kw_only=True):
     first_content_variance: float = 0.25
 
     def state(self, now: float) -> State:
-        """Return whether it is asked as usual, not at all, or by one request at a time."""
+        """Return whether it is asked as usual, last, or by one request at a time."""
         if self.until is None:
             return "healthy"
         return "ejected" if now < self.until else "half-open"
@@ -73,7 +73,7 @@ class TargetHealth(Struct, kw_only=True):
 
 
 class HealthReport(Struct, kw_only=True, eq=False):
-    """Report on one attempt, which `started` then; only the first call counts."""
+    """Report on one attempt that began at `started`; only the first call counts."""
 
     book: "HealthBook"
     target: Target
