@@ -274,12 +274,13 @@ class HttpUpstream:
             if not fields:
                 raise failure
             # Nothing was done and nothing is billed: ask again without what it does not know.
-            refused |= fields
             log.info("%s refuses %s for %s", self.name, ", ".join(sorted(fields)), call.model)
+            more = refused | fields
             if not call.may_repeat():
-                # The next request goes without them.
-                self._refused[call.model] = refused
+                # The next request goes without them, unless those are both names of the limit.
+                self._refused[call.model] = refused if more >= set(MAX_TOKENS_FIELDS) else more
                 raise failure
+            refused = more
 
     def _begin(
         self, response: HttpResponse, call: UpstreamCall, refused: frozenset[str]
