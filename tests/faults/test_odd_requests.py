@@ -10,7 +10,7 @@ from odd_upstreams import OWN, own, whole
 from gateway import FLASH, MINI, NEMO, Gateway, Start, chat
 from sophia.adapters.upstreams.dialects import find_refused_fields
 from sophia.catalogue.snapshot import parse_models
-from sophia.config import ServerSettings, UpstreamModelSettings, UpstreamSettings
+from sophia.config import RoutingSettings, ServerSettings, UpstreamModelSettings, UpstreamSettings
 from sophia.sandbox import ScriptStep
 
 
@@ -239,6 +239,19 @@ async def test_no_price_of_a_caller_lifts_the_ceiling(gateway: Gateway, price: s
         assert 0 < sent["prompt"] < 1 and sent["completion"] > 0
     else:
         assert not gateway.up.requests
+
+
+async def test_a_refused_field_is_learned_where_no_repetition_is_left(start: Start) -> None:
+    model = UpstreamModelSettings(id=OWN, served_as=MINI)
+    async with start() as plain:
+        url = plain.up.base_url
+    place = UpstreamSettings(name="own", base_url=url, api_key="k", models=(model,))
+    async with start(upstreams=(place,), routing=RoutingSettings(max_attempts=1)) as gateway:
+        message = "Unrecognized request argument: stream_options"
+        gateway.up.script(MINI, ScriptStep(status=400, message=message))
+        assert (await gateway.client.chat(OWN, stream=True)).status == 400
+        assert (await gateway.client.chat(OWN, stream=True)).done
+        assert "stream_options" not in gateway.up.requests[-1].json()
 
 
 async def test_a_limit_whose_value_is_refused_keeps_its_name(start: Start) -> None:
