@@ -7,6 +7,7 @@ which are in a process of their own; the time after which the server cuts each c
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -36,7 +37,9 @@ from bench.gateway.targets import FOREIGN_SETTINGS, MODEL
 STREAMED = "mistralai/mistral-nemo"
 EVENTS, EVENT_CHARS = 20, 60_000
 BODY_BYTES = 1_000_000
-DRIP_SECONDS = 1.0
+TURN_SECONDS = 1.0
+DRIP_TURNS = 5
+"""Turns in which each slow client sends one byte."""
 SAMPLE_SECONDS = 0.2
 ALLOWED_LATE_SECONDS = 3.0
 ESTABLISHED = "01"
@@ -87,7 +90,7 @@ class Server:
 
 
 class SlowClient(asyncio.Protocol):
-    """Sends `start`, and then a byte a second or, if it `reads` nothing, no more."""
+    """Sends `start`, and then a byte now and then or, if it `reads` nothing, no more."""
 
     def __init__(self, start: bytes, *, reads: bool) -> None:
         self._start = start
@@ -144,9 +147,12 @@ def build_crowd(server: Server, kind: str, limit: float, options: argparse.Names
         "body": head + b'{"model":"',
         "read": server.request(STREAMED, stream=True),
     }
+    reads = kind != "read"
+    # A stream is work for the server when it opens, a head is none.
+    ramp = options.ramp * 5 if reads else options.ramp
     return Crowd(
-        port=server.port, start=starts[kind], reads=kind != "read", limit_s=limit,
-        count=options.connections, ramp=options.ramp,
+        port=server.port, start=starts[kind], reads=reads, limit_s=limit,
+        count=options.connections, ramp=ramp,
     )  # fmt: skip
 
 
@@ -171,18 +177,21 @@ async def hold_connections(crowd: Crowd) -> Seen:
         seen.all_open = time.perf_counter()
 
     connecting = asyncio.create_task(connect_all())
-    while (clients or not connecting.done()) and time.perf_counter() < began + crowd.longest_s:
+    for turn in itertools.count():
+        if (not clients and connecting.done()) or time.perf_counter() > began + crowd.longest_s:
+            break
         # One after another, as clients of many machines would send.
-        for _, client in tuple(clients.values()):
-            client.drip()
-            await asyncio.sleep(DRIP_SECONDS / crowd.count / 2)
+        for port, (_, client) in tuple(clients.items()):
+            if (port + turn) % DRIP_TURNS == 0:
+                client.drip()
+                await asyncio.sleep(TURN_SECONDS / crowd.count)
         known = set(clients)
         for port in known - list_open_ports(crowd.port):
             opened, client = clients.pop(port)
             client.transport.abort()
             seen.lasted.append(time.perf_counter() - opened)
-            seen.first_cut = min(seen.first_cut, opened + seen.lasted[-1] - DRIP_SECONDS)
-        await asyncio.sleep(DRIP_SECONDS / 2)
+            seen.first_cut = min(seen.first_cut, opened + seen.lasted[-1] - TURN_SECONDS)
+        await asyncio.sleep(TURN_SECONDS / 2)
     await connecting
     seen.never_cut = len(clients)
     seen.lasted.sort()
@@ -413,7 +422,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.slow_clients", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000, help="of each kind")
-    parser.add_argument("--ramp", type=float, default=50.0, help="slow connections per second")
+    parser.add_argument(
+        "--ramp",
+        type=float,
+        default=50.0,
+        help="streams opened per second, others five times as many",
+    )
     parser.add_argument("--rate", type=float, default=100.0, help="ordinary requests per second")
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="of requests alone, before and after"
