@@ -191,6 +191,7 @@ class BrokenUpstream:
 
     name = "broken"
     can_fetch_usage = False
+    is_drained = False
 
     async def open(self, call: UpstreamCall) -> DispatchedCall:
         raise RuntimeError(f"no way to call {call.model}")

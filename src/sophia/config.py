@@ -312,6 +312,10 @@ class UpstreamSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Fields of requests that it refuses, and that are left out (`openai_compatible` only)."""
     stream_options: Literal["auto", "never"] = "auto"
     """`auto`: ask for the usage of streams, until a model refuses it; `never`: estimate costs."""
+    on_leave: Literal["abort", "drain"] = "abort"
+    """An answer that has begun when its caller leaves: `abort` ends it, and most servers stop
+    charging; `drain` reads it to its end, for at most a minute, to learn the usage, for a server
+    that charges all of it anyway (`openai_compatible` only)."""
 
     def with_preset(self) -> "UpstreamSettings":
         """Return the settings with what the preset fills in."""

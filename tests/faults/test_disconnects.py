@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from odd_upstreams import OWN, own
 
-from gateway import MINI, NEMO, Gateway, chat
+from gateway import MINI, NEMO, Gateway, Start, chat
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 from sophia.sandbox.response.generation import SimulatedAnswer
 
@@ -44,9 +45,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def disconnect(gateway: Gateway, events: int) -> None:
+async def disconnect(gateway: Gateway, events: int, model: str = MINI) -> None:
     """Read the head and so many events of a stream, then leave."""
-    request = gateway.client.request(chat(stream=True))
+    request = gateway.client.request(chat(model, stream=True))
     async with gateway.client.connection(request) as reader:
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(events):
@@ -78,6 +79,16 @@ async def test_a_disconnect_after_any_event_costs_what_the_upstream_bills(gatewa
         assert all(tokens >= read for tokens, read in zip(made, least, strict=True))
         assert sum(made) < PIECES * len(made)
     else:
+        assert {bill.completion_tokens for bill in gateway.up.bill.rows} == {PIECES}
+
+
+async def test_a_call_that_is_charged_in_full_anyway_is_read_to_its_end(start: Start) -> None:
+    """Of an own upstream, which cannot be asked for the bill: `on_leave: drain`."""
+    async with own(start, on_leave="drain") as gateway:
+        gateway.up.script(MINI, ScriptStep(text=TEXT, chunk_delay=0.01), times=None)
+        await asyncio.gather(*(disconnect(gateway, events, OWN) for events in range(EVENTS + 1)))
+        await check_books(gateway, EVENTS + 1)
+        assert not any(seen.aborted for seen in gateway.up.requests)
         assert {bill.completion_tokens for bill in gateway.up.bill.rows} == {PIECES}
 
 

@@ -113,6 +113,7 @@ def build_upstream(
             settings.drop, ask_usage=settings.stream_options == "auto"
         ),
         billed_by_generation=is_openrouter,
+        is_drained=settings.on_leave == "drain" and not is_openrouter,
     )
 
 

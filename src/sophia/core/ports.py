@@ -41,10 +41,14 @@ class DispatchedCall(Protocol):
 
 
 class Upstream(Protocol):
-    """A server of OpenAI-shaped calls; `can_fetch_usage` says whether it reports past costs."""
+    """A server of OpenAI-shaped calls; `can_fetch_usage` says whether it reports past costs.
+
+    `is_drained` says whether a call is read to its end when its caller leaves, for its usage.
+    """
 
     name: str
     can_fetch_usage: bool
+    is_drained: bool
 
     async def open(self, call: UpstreamCall) -> DispatchedCall:
         """Dispatch `call` and wait for the head of a good answer. Raises UpstreamFailure."""

@@ -233,7 +233,7 @@ class HttpUpstream:
     `GET /generation?id=` returns the cost of a call.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what differs between servers, most of it by name
         self,
         name: str,
         provider: str,
@@ -241,12 +241,14 @@ class HttpUpstream:
         dialect: Dialect,
         *,
         billed_by_generation: bool = False,
+        is_drained: bool = False,
     ) -> None:
         self.name = name
         self._provider = provider
         self._pool = pool
         self._dialect = dialect
         self.can_fetch_usage = billed_by_generation
+        self.is_drained = is_drained
         # Fields that a model was found to refuse, by its id here.
         self._refused: BoundedDict[str, frozenset[str]] = BoundedDict(_MAX_REFUSING_MODELS)
 
@@ -285,6 +287,7 @@ class HttpUpstream:
     def _begin(
         self, response: HttpResponse, call: UpstreamCall, refused: frozenset[str]
     ) -> WholeExchange | StreamExchange:
+        response.outlives_reader = self.is_drained
         kind = StreamExchange if call.stream else WholeExchange
         exchange = kind(response, call, self._provider, self._pool)
         if not refused.isdisjoint(MAX_TOKENS_FIELDS) and (limit := find_token_limit(call)):

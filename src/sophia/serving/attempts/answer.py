@@ -15,8 +15,8 @@ from sophia.routing.bandit.arms import build_call_mode
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
 from sophia.serving.attempts.repetition import RepetitionDetector
-from sophia.serving.attempts.reservation import AttemptResult, Reservation
-from sophia.serving.attempts.targets.dispatch import AttemptDependencies
+from sophia.serving.attempts.reservation import AttemptResult, Reservation, update_attempt_result
+from sophia.serving.attempts.targets.dispatch import CLIENT_GONE, AttemptDependencies
 from sophia.serving.attempts.targets.failure_table import classify, describe_failure
 from sophia.serving.attempts.targets.health import HealthReport
 from sophia.serving.knowledge import Knowledge
@@ -308,26 +308,32 @@ class Answer:
                 )
             )
 
-    def _end_exchange(self) -> AttemptResult:
-        """Read no more, and return the result so far."""
+    def _end_exchange(self, *, drains: bool = False) -> AttemptResult:
+        """Read no more here, and return the result so far; `drains` leaves the rest to read."""
         self._open = False
-        self.running.exchange.close()
+        if not drains:
+            self.running.exchange.close()
         # Without effect after a failure; a caller who left in mid-answer says nothing against it.
         streamed = self.record.request.stream
         self.running.report.succeed(self.running.result.first_content_at if streamed else None)
         return self.running.result
 
     def _abandon(self, status: int, cause: str) -> None:
-        """Cancel an incomplete answer and settle its real cost."""
-        result = self._end_exchange()
+        """Cancel an incomplete answer, or read its rest unseen, and settle its real cost."""
+        running = self.running
+        drains = status == CLIENT_GONE and running.upstream.is_drained
+        drains = drains and not running.result.has_full_usage
+        result = self._end_exchange(drains=drains)
         result.failure = cause
-        result.generation_id = result.generation_id or self.running.exchange.generation_id
+        result.generation_id = result.generation_id or running.exchange.generation_id
         finish = partial(self.record.finish, status=status, error_type=cause)
+        reconciler = self.record.dependencies.reconciler
         if result.has_full_usage:
-            finish(self.running.reservation.settle(result))
+            finish(running.reservation.settle(result))
+        elif drains:
+            reconciler.drain(running.exchange, running.reservation, result, finish)
         else:
-            reconciler = self.record.dependencies.reconciler
-            reconciler.schedule(self.upstream, self.running.reservation, result, finish)
+            reconciler.schedule(running.upstream, running.reservation, result, finish)
 
     def close(self) -> None:
         """Release everything; an unfinished answer is cancelled and settled."""
@@ -336,18 +342,3 @@ class Answer:
             self._abandon(*dependencies.cancellation)
             if not dependencies.interrupted:
                 self._notify_observer(complete=False)
-
-
-def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
-    """Add the facts of a batch to the result of its attempt."""
-    result.text_bytes += batch.text_bytes
-    if batch.usage is not None:
-        result.usage, result.uncovered_bytes = batch.usage, batch.uncovered_bytes
-    else:
-        result.uncovered_bytes += batch.text_bytes
-    if batch.finish_reason is not None:
-        result.finish_reason = batch.finish_reason
-    if batch.provider is not None:
-        result.provider = batch.provider
-    if batch.id is not None:
-        result.generation_id = result.generation_id or batch.id

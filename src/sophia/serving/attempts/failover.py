@@ -19,17 +19,18 @@ from sophia.core.rows import AttemptOutcome
 from sophia.routing.quotes import build_spend_limit, quote_model
 from sophia.routing.types import Attempt, Plan
 from sophia.serving.attempts.adapt import adapt_fields
-from sophia.serving.attempts.answer import (
-    REPETITION_MESSAGE,
-    Answer,
-    RequestRecord,
-    RunningAttempt,
-    update_attempt_result,
-)
+from sophia.serving.attempts.answer import REPETITION_MESSAGE, Answer, RequestRecord, RunningAttempt
 from sophia.serving.attempts.race import LOST, race
 from sophia.serving.attempts.repetition import RepetitionDetector
-from sophia.serving.attempts.reservation import AttemptResult, AttemptSpec, BudgetScope, Reservation
+from sophia.serving.attempts.reservation import (
+    AttemptResult,
+    AttemptSpec,
+    BudgetScope,
+    Reservation,
+    update_attempt_result,
+)
 from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
+from sophia.serving.attempts.targets.dispatch import CLIENT_GONE
 from sophia.serving.attempts.targets.failure_table import (
     HealthEffect,
     classify,
@@ -386,12 +387,15 @@ class _AttemptRun:
         """Cancel an attempt that nothing waits for, and settle once its bill is known."""
         self.report.drop()
         self._result.failure = cause
-        if self._exchange is not None:
-            self._exchange.close()
-        record = self._record
+        record, exchange = self._record, self._exchange
         finish = partial(record.finish, status=status, error_type=cause)
         on_settled = record.outcomes.append if record.is_raced else finish
         reconciler = record.dependencies.reconciler
+        if exchange is not None and status == CLIENT_GONE and self._upstream.is_drained:
+            reconciler.drain(exchange, reservation, self._result, on_settled)
+            return
+        if exchange is not None:
+            exchange.close()
         reconciler.schedule(self._upstream, reservation, self._result, on_settled)
 
     def _lose(self, reservation: Reservation) -> None:

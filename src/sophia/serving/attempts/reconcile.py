@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from sophia.core.background import BackgroundTasks
-from sophia.core.ports import Upstream
+from sophia.core.failures import UpstreamFailure
+from sophia.core.ports import DispatchedCall, Upstream
 from sophia.core.rows import AttemptOutcome
-from sophia.serving.attempts.reservation import AttemptResult, Reservation
+from sophia.serving.attempts.reservation import AttemptResult, Reservation, update_attempt_result
 
+_DRAIN_SECONDS = 60.0
 RECONCILE_DELAYS = (0.2, 1.0, 5.0, 15.0, 60.0)
 
 
@@ -43,6 +45,31 @@ class Reconciler:
                 on_settled(close(result))
 
         self._tasks.start(poll())
+
+    def drain(
+        self,
+        exchange: DispatchedCall,
+        reservation: Reservation,
+        result: AttemptResult,
+        on_settled: Callable[[AttemptOutcome], None],
+    ) -> None:
+        """Read the rest of an answer that nobody takes for its usage, then settle."""
+
+        async def read() -> None:
+            try:
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while (batch := await exchange.next()) is not None:
+                        update_attempt_result(result, batch)
+            except (UpstreamFailure, TimeoutError):
+                # What has come is charged.
+                pass
+            finally:
+                exchange.close()
+                known = result.is_chargeable
+                close = reservation.settle if known else reservation.close_unknown
+                on_settled(close(result))
+
+        self._tasks.start(read())
 
     async def close(self, grace_seconds: float = 2.0) -> None:
         """Wait `grace_seconds` for running questions, then settle with what is known."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from sophia.catalogue.model import Model
-from sophia.core.calls import Deadlines, Usage
+from sophia.core.calls import ChunkBatch, Deadlines, Usage
 from sophia.core.errors import BudgetExceeded
 from sophia.core.money import format_usd
 from sophia.core.ports import Clock, Coordinator, Store
@@ -179,6 +179,21 @@ class AttemptResult(Struct, kw_only=True, gc=False):
     def is_chargeable(self) -> bool:
         """Whether usage or text was received."""
         return self.usage is not None or bool(self.text_bytes)
+
+
+def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
+    """Add the facts of a batch to the result of its attempt."""
+    result.text_bytes += batch.text_bytes
+    if batch.usage is not None:
+        result.usage, result.uncovered_bytes = batch.usage, batch.uncovered_bytes
+    else:
+        result.uncovered_bytes += batch.text_bytes
+    if batch.finish_reason is not None:
+        result.finish_reason = batch.finish_reason
+    if batch.provider is not None:
+        result.provider = batch.provider
+    if batch.id is not None:
+        result.generation_id = result.generation_id or batch.id
 
 
 class Reservation:

@@ -31,6 +31,7 @@ class HttpResponse:
         "content_at",
         "headers",
         "loop",
+        "outlives_reader",
         "status",
         "total_at",
         "waited",
@@ -41,6 +42,7 @@ class HttpResponse:
         self.content_at = math.inf
         self.total_at = total_at
         self.waited = 0.0
+        self.outlives_reader = False
         self._content_s = content_s
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -115,7 +117,8 @@ class HttpResponse:
         try:
             await waiter
         except asyncio.CancelledError:
-            self.close()
+            if not self.outlives_reader:
+                self.close()
             raise
         finally:
             self._waiter = None

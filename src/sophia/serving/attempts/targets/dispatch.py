@@ -15,6 +15,8 @@ from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 from sophia.serving.attempts.targets.health import HealthBook, RetryBudget, Target
 
 DEPLOYMENT_STREAM = 7
+CLIENT_GONE = 499
+"""Status of a request whose caller left, as nginx logs it."""
 
 
 class Deployment(Struct, frozen=True):
@@ -71,4 +73,4 @@ class AttemptDependencies:
     @property
     def cancellation(self) -> tuple[int, str]:
         """Status and cause of a request that is cancelled now."""
-        return (503, "shutdown") if self.interrupted else (499, "client_gone")
+        return (503, "shutdown") if self.interrupted else (CLIENT_GONE, "client_gone")

@@ -342,7 +342,7 @@ FAILURE_TABLE: tuple[FailureRow, ...] = (
         number=29,
         failure="The caller hangs up",
         before="The call is cancelled.",
-        after="The call is cancelled.",
+        after="The call is cancelled, or read to its end with `upstreams[].on_leave: drain`.",
         effect="Charged as the upstream bills.",
     ),
     FailureRow(
