@@ -33,7 +33,8 @@ from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
 from sophia.http.v1.decode import parse_request
 from sophia.http.wire import HttpRequest
-from sophia.serving.attempts.targets.failure_table import FAILURE_TABLE, classify
+from sophia.serving.attempts.targets.classifier import classify
+from sophia.serving.attempts.targets.failure_table import FAILURE_TABLE
 from sophia.serving.attempts.targets.failures import (
     FailedAttempt,
     build_attempts_error,

@@ -3,7 +3,7 @@
 import pytest
 
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.serving.attempts.targets.failure_table import classify
+from sophia.serving.attempts.targets.classifier import classify
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.serving.attempts.targets.failure_table import (
-    FAILURE_TABLE,
-    FailureRow,
-    HealthEffect,
-    classify,
-)
+from sophia.serving.attempts.targets.classifier import classify
+from sophia.serving.attempts.targets.failure_table import FAILURE_TABLE, FailureRow, HealthEffect
 from sophia.serving.attempts.targets.health import (
     EJECTION_SECONDS,
     FAILURES_IN_A_ROW,

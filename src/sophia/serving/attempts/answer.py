@@ -16,8 +16,8 @@ from sophia.routing.types import Attempt
 from sophia.serving.attempts.observer import AnswerEnd, AnswerObserver
 from sophia.serving.attempts.repetition import RepetitionDetector
 from sophia.serving.attempts.reservation import AttemptResult, Reservation, update_attempt_result
+from sophia.serving.attempts.targets.classifier import classify, describe_failure
 from sophia.serving.attempts.targets.dispatch import CLIENT_GONE, AttemptDependencies
-from sophia.serving.attempts.targets.failure_table import classify, describe_failure
 from sophia.serving.attempts.targets.health import HealthReport
 from sophia.serving.knowledge import Knowledge
 from sophia.serving.request import Decision, Request

@@ -17,7 +17,7 @@ from sophia.serving.attempts.answer import Answer, RequestRecord
 from sophia.serving.attempts.failover import run_attempts
 from sophia.serving.attempts.overlap import OverlapFilter
 from sophia.serving.attempts.reservation import BudgetScope
-from sophia.serving.attempts.targets.failure_table import describe_failure, is_final
+from sophia.serving.attempts.targets.classifier import describe_failure, is_final
 from sophia.serving.request import Request
 
 _CHARS_PER_TOKEN = 4

@@ -30,13 +30,9 @@ from sophia.serving.attempts.reservation import (
     update_attempt_result,
 )
 from sophia.serving.attempts.targets.chain import Chain, ChainTarget, remaining_seconds
+from sophia.serving.attempts.targets.classifier import classify, describe_failure, is_final
 from sophia.serving.attempts.targets.dispatch import CLIENT_GONE
-from sophia.serving.attempts.targets.failure_table import (
-    HealthEffect,
-    classify,
-    describe_failure,
-    is_final,
-)
+from sophia.serving.attempts.targets.failure_table import HealthEffect
 from sophia.serving.attempts.targets.failures import (
     FailedAttempt,
     build_attempts_error,

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from sophia.serving.attempts.answer import Answer, RequestRecord
-from sophia.serving.attempts.targets.failure_table import is_final
+from sophia.serving.attempts.targets.classifier import is_final
 
 LOST = "hedge"
 

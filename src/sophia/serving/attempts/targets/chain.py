@@ -8,13 +8,9 @@ from sophia.core.failures import UpstreamFailure
 from sophia.core.uniform import derive_uniform
 from sophia.routing.types import Attempt
 from sophia.serving.attempts.answer import RequestRecord
+from sophia.serving.attempts.targets.classifier import TOO_LONG_ROW, classify
 from sophia.serving.attempts.targets.dispatch import Deployment
-from sophia.serving.attempts.targets.failure_table import (
-    TOO_LONG_ROW,
-    Action,
-    HealthEffect,
-    classify,
-)
+from sophia.serving.attempts.targets.failure_table import Action, HealthEffect
 from sophia.serving.attempts.targets.health import Target
 
 MAX_WAIT_SECONDS = 10.0

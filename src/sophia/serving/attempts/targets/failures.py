@@ -5,11 +5,7 @@ from dataclasses import dataclass
 
 from sophia.core.errors import AllAttemptsFailed, BadRequest, ContextLengthExceeded, SophiaError
 from sophia.core.failures import FailureKind, UpstreamFailure
-from sophia.serving.attempts.targets.failure_table import (
-    NO_CAPACITY_STATUSES,
-    classify,
-    is_too_long,
-)
+from sophia.serving.attempts.targets.classifier import NO_CAPACITY_STATUSES, classify, is_too_long
 
 _TIMEOUTS = frozenset(
     {
