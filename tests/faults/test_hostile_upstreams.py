@@ -140,6 +140,7 @@ async def test_an_error_page_with_line_breaks_is_no_header(gateway: Gateway, str
 PART = b'{"msg":"a","loc":[1]},'
 LARGE: dict[str, bytes] = {
     "choices": b'{"id":"g","choices":[' + b"{}," * 1_000_000 + b"{}]}",
+    "fields": b'{"choices":[],' + b",".join(b'"k%d":1' % n for n in range(400_000)) + b"}",
     "error": b'{"error":{"message":[' + PART * 150_000 + b"{}]}}",
     "lists": b'{"choices":[{"delta":{"content":[' + b"[]," * 1_000_000 + b"[]]}}]}",
 }

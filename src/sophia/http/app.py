@@ -106,7 +106,7 @@ class App:
     async def _refresh_keys(self) -> None:
         """Reload the keys, since one may have been created a moment ago.
 
-        Wrong keys cannot make it a load: reloads are some time apart, and one serves all who wait.
+        Wrong keys cannot make it a load: reloads are some time apart, and one serves all that wait.
         """
         ledger = self.runtime.ledger
         arrived = ledger.clock.monotonic()

@@ -22,7 +22,7 @@ async def race(
     """Return the first answer; after `seconds` without one `second` starts, if it returns any.
 
     The loser is cancelled and settled at its probable cost. When both fail, or the first one fails
-    for a fault of the request, the failure of the first is raised. A caller who leaves ends both,
+    for a fault of the request, the failure of the first is raised. A disconnect ends both,
     and the first one closes the request.
     """
     before, record.is_raced = record.is_raced, True

@@ -40,9 +40,7 @@ class Reconciler:
                         break
             finally:
                 # A shutdown ends the waiting too; `jobs.correct_costs` keeps asking.
-                known = result.is_chargeable
-                close = reservation.settle if known else reservation.close_unknown
-                on_settled(close(result))
+                on_settled(_close(reservation, result))
 
         self._tasks.start(poll())
 
@@ -53,7 +51,7 @@ class Reconciler:
         result: AttemptResult,
         on_settled: Callable[[AttemptOutcome], None],
     ) -> None:
-        """Read the rest of an answer that nobody takes for its usage, then settle."""
+        """Read the rest of an abandoned answer for its usage, then settle as `schedule` does."""
 
         async def read() -> None:
             try:
@@ -65,12 +63,15 @@ class Reconciler:
                 pass
             finally:
                 exchange.close()
-                known = result.is_chargeable
-                close = reservation.settle if known else reservation.close_unknown
-                on_settled(close(result))
+                on_settled(_close(reservation, result))
 
         self._tasks.start(read())
 
     async def close(self, grace_seconds: float = 2.0) -> None:
         """Wait `grace_seconds` for running questions, then settle with what is known."""
         await self._tasks.close(grace_seconds)
+
+
+def _close(reservation: Reservation, result: AttemptResult) -> AttemptOutcome:
+    """Settle at what was received, or close with an unknown cost when that is nothing."""
+    return (reservation.settle if result.is_chargeable else reservation.close_unknown)(result)
