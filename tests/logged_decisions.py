@@ -1,14 +1,12 @@
 """Decisions of a learned policy in a made-up world, as plans in a ledger would hold them."""
 
-import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
-from sophia.adapters.store.sqlite import SqliteStore
 from sophia.core.ids import IdGenerator
 from sophia.core.rows import AttemptIntent, AttemptOutcome, LessonRow
 from sophia.learning.online.packaged import load_task_names
@@ -17,6 +15,7 @@ from sophia.routing.bandit.policy import ArmRatings, PolicyContext
 from sophia.routing.explain.trace import build_rated_arms, pack_context
 from sophia.routing.features.extract import build_default_features
 from sophia.routing.types import Attempt, DecisionTrace, Exploration, Plan, Prompt, UtilityWeights
+from stores import write_rows
 
 ARMS = ("a/cheap", "b/dear", "c/weak")
 COSTS = np.array([3e5, 3e6, 1e5])
@@ -53,7 +52,7 @@ def plan_of(task: int, draw: float, policy: str = "learned", mode: str = "") -> 
     return Plan(attempts, policy, None, "", features, trace=evidence), choice.arm
 
 
-async def fill(  # noqa: PLR0913
+def fill(  # noqa: PLR0913
     path: Path,
     at_ms: int,
     count: int,
@@ -66,11 +65,10 @@ async def fill(  # noqa: PLR0913
     Each was billed a thousand nano-dollars.
     """
     rng = np.random.default_rng(0)
-    store = SqliteStore(path)
     now = at_ms
     ids = IdGenerator(lambda: now)
     lessons = 0
-    writes: list[Coroutine[object, object, object]] = []
+    rows: list[object] = []
     for number in range(count):
         task, policy = int(rng.integers(2)), policies[number % len(policies)]
         plan, arm = plan_of(task, float(rng.random()), policy)
@@ -85,7 +83,7 @@ async def fill(  # noqa: PLR0913
             held_nano=1,
             at_ms=now,
         )
-        writes.append(store.reserve(msgspec.structs.replace(row, plan=msgspec.json.encode(plan))))
+        rows.append(msgspec.structs.replace(row, plan=msgspec.json.encode(plan)))
         if rng.random() < spoken:
             lessons += 1
             score = float(rng.random() < TRUTH[task, arm])
@@ -99,13 +97,11 @@ async def fill(  # noqa: PLR0913
                 policy=policy,
                 at_ms=now,
             )
-            writes.append(store.add_lesson(lesson))
-        store.settle(
+            rows.append(lesson)
+        rows.append(
             AttemptOutcome(
                 attempt_id=id, key_id="k1", window="2026-01-01", model=ARMS[arm], state="settled", cost_nano=1000, cost_source="priced", estimate_nano=1000,
                 prompt_tokens=1, completion_tokens=1, cached_tokens=0, reasoning_tokens=0, finish_reason="stop", failure=None, generation_id=None, provider=None, first_content_ms=None, total_ms=1.0, at_ms=now,
             )
         )  # fmt: skip
-    # Together they are durable at one stroke.
-    await asyncio.gather(*writes)
-    await store.close()
+    write_rows(path, rows)

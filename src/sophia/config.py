@@ -66,6 +66,15 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     then it is held, and the upstream is asked for the bill."""
 
 
+class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Durability of the records of calls and their cost."""
+
+    sync_ms: Annotated[float, Meta(ge=0, le=10_000)] = 50.0
+    """Milliseconds after which the journal is synced to the disk. The end of the process loses
+    nothing of it, that of the machine at most this much, and its cost stays held. 0 syncs before
+    each request to a model."""
+
+
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Providers that OpenRouter may use. Requests can narrow them with `provider`, never widen."""
 
@@ -337,6 +346,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Folder for the ledger, the keys and the list of models; the sandbox has its own below it."""
     server: ServerSettings = ServerSettings()
     budget: BudgetSettings = BudgetSettings()
+    ledger: LedgerSettings = LedgerSettings()
     routing: RoutingSettings = RoutingSettings()
     cascade: CascadeSettings = CascadeSettings()
     learning: LearningSettings = LearningSettings()

@@ -1,6 +1,5 @@
 """`sophia policy compare` on a ledger, in a terminal."""
 
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ledger")
     begun = int(time.time() * 1000) - 3 * DAY_MS + 60_000
     policies = ("learned", "learned", "learned", "heuristic")
-    asyncio.run(fill(folder / "sophia.db", begun, 2400, 0.9, policies, 3 * DAY_MS // 2400))
+    fill(folder / "sophia.db", begun, 2400, 0.9, policies, 3 * DAY_MS // 2400)
     return folder
 
 
@@ -90,7 +89,7 @@ def test_on_the_first_day_one_sentence_says_that_there_are_no_scores_yet(
     run: Run, tmp_path: Path
 ) -> None:
     now = int(time.time() * 1000) - 60_000
-    asyncio.run(fill(tmp_path / "sophia.db", now, 24, 0.9, ("learned",), 1000))
+    fill(tmp_path / "sophia.db", now, 24, 0.9, ("learned",), 1000)
     policies = ("--policy", "model:a/cheap", "--policy", "heuristic")
     ran = run("policy", "compare", *policies, "--data-dir", str(tmp_path))
     assert ran.code == 0, ran.err

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from terminal import Run, Served
 
 from sophia.adapters.store.report import GroupBy, UsageTotals, read_usage
-from sophia.adapters.store.sqlite import SqliteStore
 from sophia.core.rows import AttemptIntent, AttemptOutcome, KeyRow
 from sophia.tenants.budget import day_window
+from stores import write_rows
 
 TODAY = day_window(time.time())
 
@@ -43,13 +44,12 @@ def _outcome(
 @pytest.fixture
 async def ledger(tmp_path: Path) -> Path:
     """Three requests: one that moved on from `a` to `b`, one unknown, one without any outcome."""
-    store = SqliteStore(tmp_path / "sophia.db")
-    for attempt, model in ((16, "a"), (17, "b"), (32, "b"), (48, "c")):
-        await store.reserve(_intent(attempt, model, 1000))
-    store.settle(_outcome(16, "a", 0, "released", "status:500"))
-    store.settle(_outcome(17, "b", 700))
-    store.settle(_outcome(32, "b", 300, "unknown", "client_gone"))
-    await store.close()
+    attempts = ((16, "a"), (17, "b"), (32, "b"), (48, "c"))
+    rows: list[object] = [_intent(attempt, model, 1000) for attempt, model in attempts]
+    rows.append(_outcome(16, "a", 0, "released", "status:500"))
+    rows.append(_outcome(17, "b", 700))
+    rows.append(replace(_outcome(32, "b", 300, "unknown", "client_gone"), held_nano=300))
+    write_rows(tmp_path / "sophia.db", rows)
     return tmp_path / "sophia.db"
 
 
@@ -70,12 +70,10 @@ async def test_the_report_adds_up_by_model(ledger: Path) -> None:
 
 async def test_only_the_answers_that_callers_got_are_compared(tmp_path: Path) -> None:
     """Not the first answer of a cascade, nor a judge's, nor what failed before."""
-    store = SqliteStore(tmp_path / "sophia.db")
-    path = tmp_path / "sophia.db"
+    path, rows = tmp_path / "sophia.db", []
     for attempt, failure in ((16, "check:schema"), (17, None), (31, None), (32, "status:500")):
-        await store.reserve(_intent(attempt, "a", 1000))
-        store.settle(_outcome(attempt, "a", 100, failure=failure))
-    await store.close()
+        rows += [_intent(attempt, "a", 1000), _outcome(attempt, "a", 100, failure=failure)]
+    write_rows(path, rows)
     report = read_usage(path, "model", TODAY)
     assert report is not None
     assert report.served_tokens == (10, 20)
@@ -115,21 +113,17 @@ def test_every_day_has_a_bar_in_proportion_to_its_cost(ledger: Path, run: Run) -
 async def test_names_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
     """What looks like markup or an emoji is part of a name."""
     strange = "maker/[bold]m:smile:[/x]:free"
-    store = SqliteStore(tmp_path / "sophia.db")
-    await store.reserve(_intent(16, strange, 1000))
-    store.settle(_outcome(16, strange, 700))
-    await store.add_key(
-        KeyRow(
-            id="k1",
-            digest=b"",
-            name="[red]:cat:",
-            scope="inference",
-            daily_budget_nano=None,
-            per_request_nano=None,
-            created_ms=0,
-        )
+    key = KeyRow(
+        id="k1",
+        digest=b"",
+        name="[red]:cat:",
+        scope="inference",
+        daily_budget_nano=None,
+        per_request_nano=None,
+        created_ms=0,
     )
-    await store.close()
+    rows = [_intent(16, strange, 1000), _outcome(16, strange, 700), key]
+    write_rows(tmp_path / "sophia.db", rows)
     for by, name in (("model", strange), ("key", "[red]:cat: (k1)")):
         ran = await asyncio.to_thread(run, "usage", "--by", by, "--data-dir", str(tmp_path))
         assert name in ran.out
@@ -141,6 +135,8 @@ def test_usage_shows_what_was_asked(served: Served, run: Run) -> None:
     """A request shows up under its model, its key's name and its day."""
     asked = run("chat", "hi", "--base-url", served.base_url, "--key", served.key)
     assert asked.code == 0
+    # An outcome is in the ledger soon after the answer, not with it.
+    time.sleep(0.5)
     for by, name in (("model", "/"), ("key", "first ("), ("day", TODAY[:8])):
         ran = run("usage", "--by", by, "--data-dir", str(served.data))
         assert ran.code == 0, ran.err

@@ -8,31 +8,26 @@ import pytest
 from msgspec.structs import replace
 from store_rows import DAY, NOW, feedback, intent, outcome
 
-from sophia.adapters.store.sqlite import SqliteStore
 from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
 from sophia.core.ports import Store
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
+    JUDGE_ACCOUNT,
     RUBRIC_FINISH,
+    AccountRow,
     AttemptIntent,
     AttemptState,
     Feedback,
     KeyRow,
-    KeySpend,
     LessonRow,
-    OpenAttempt,
-    OpenHold,
 )
-from sophia.testing.memory import MemoryStore
+from stores import open_test_store
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def store(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Store]:
-    opened: Store = (
-        SqliteStore(folder / "sophia.db") if request.param == "sqlite" else MemoryStore()
-    )
-    yield opened
-    await opened.close()
+@pytest.fixture
+async def store(folder: Path) -> AsyncIterator[Store]:
+    async with open_test_store(folder) as opened:
+        yield opened
 
 
 async def test_an_intent_can_be_read_back(store: Store) -> None:
@@ -57,16 +52,17 @@ async def test_the_first_outcome_of_an_attempt_stands(store: Store) -> None:
     assert [row.cost_nano for row in await store.attempts(NOW)] == [1]
 
 
-async def test_a_hold_is_open_until_its_bill_is_known(store: Store) -> None:
-    for number, state in enumerate(("settled", "released", "unknown", None)):
-        await store.reserve(intent(NOW + number, held=number))
-        if state is not None:
-            store.settle(outcome(NOW + number, state, cost=1))  # type: ignore[arg-type]
-    await store.attempts(NOW)
-    assert sorted(await store.open_holds()) == [
-        OpenHold(NOW + 2, "k", DAY, 1),
-        OpenHold(NOW + 3, "k", DAY, 3),
-    ]
+async def test_accounts_sum_up_what_is_spent_and_what_is_held(store: Store) -> None:
+    for number, state in enumerate(("settled", "released", "unknown")):
+        held = 40 if state == "unknown" else 0
+        row = outcome(NOW + number, state, cost=0 if state == "released" else 40)  # type: ignore[arg-type]
+        store.settle(replace(row, held_nano=held))
+    store.settle(replace(outcome(NOW + 3, cost=5, key="other"), held_nano=6))
+    assert await store.account("k", DAY) == AccountRow("k", DAY, 40, 40)
+    assert await store.account("other", DAY) == AccountRow("other", DAY, 5, 6)
+    assert await store.account("absent", DAY) == AccountRow("absent", DAY)
+    assert {row.account for row in await store.accounts(DAY)} == {"k", "other"}
+    assert await store.accounts("2026-01-01") == []
 
 
 async def test_spends_are_summed_by_key_in_one_window(store: Store) -> None:
@@ -77,11 +73,6 @@ async def test_spends_are_summed_by_key_in_one_window(store: Store) -> None:
     store.settle(outcome(NOW + 16, cost=3, key="other"))
     store.settle(outcome(NOW + 32, cost=4, window="2026-11-24"))
     await store.attempts(NOW)
-    assert sorted(await store.spend_by_key(DAY)) == [
-        KeySpend("k", DAY, 2**60 + 1),
-        KeySpend("other", DAY, 3),
-    ]
-    assert await store.spend_by_key("2026-01-01") == []
     assert (
         await store.spend_since("k", DAY) == 2**60 + 5
         and await store.spend_since("k", "2026-11-24") == 4
@@ -150,10 +141,10 @@ async def test_the_cost_of_judging_is_known_separately(store: Store) -> None:
     store.settle(outcome(NOW, cost=100))
     store.settle(outcome(NOW | JUDGE_ATTEMPT, cost=7))
     store.settle(outcome(NOW + 16 | JUDGE_ATTEMPT, cost=5, key="other"))
-    store.settle(outcome(NOW + 32 | JUDGE_ATTEMPT, "unknown", cost=9))
+    store.settle(replace(outcome(NOW + 32 | JUDGE_ATTEMPT, "unknown", cost=9), held_nano=9))
     store.settle(outcome(NOW + 48 | JUDGE_ATTEMPT, cost=11, window="2026-11-22"))
-    await store.attempts(NOW)
-    assert await store.judging_cost(DAY) == 12
+    assert await store.account(JUDGE_ACCOUNT, DAY) == AccountRow(JUDGE_ACCOUNT, DAY, 12, 9)
+    assert await store.account("k", DAY) == AccountRow("k", DAY, 107, 9)
 
 
 async def test_decisions_that_several_channels_scored_are_found(store: Store) -> None:
@@ -260,7 +251,7 @@ async def test_feedback_that_comes_twice_at_once_is_kept_once(store: Store) -> N
 async def test_many_reserves_at_once_are_all_kept(store: Store) -> None:
     ids = [NOW + 16 * n for n in range(300)]
     await asyncio.gather(*(store.reserve(intent(id)) for id in ids))
-    assert [hold.attempt_id for hold in sorted(await store.open_holds())] == ids
+    assert [(await store.decision(id)) for id in ids] == [intent(id) for id in ids]
 
 
 async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> None:
@@ -320,40 +311,28 @@ async def test_scores_are_averaged_for_the_model_that_answered(store: Store) -> 
     assert list(await store.mean_scores()) == [("acme/m", 0.75, 2)]
 
 
-async def test_an_attempt_is_open_until_it_has_an_outcome(store: Store) -> None:
-    """Whatever was sent can be found after a crash, and the first id of it stands."""
-    for number in range(3):
-        await store.reserve(replace(intent(NOW + 16 * number), expected_nano=number))
-    store.note_generation(NOW + 16, "gen-1")
-    store.note_generation(NOW + 16, "gen-2")
-    store.settle(outcome(NOW))
-    await store.attempts(NOW)
-    assert await store.open_attempts() == [
-        OpenAttempt(replace(intent(NOW + 16), expected_nano=1), "gen-1"),
-        OpenAttempt(replace(intent(NOW + 32), expected_nano=2), None),
-    ]
-
-
 async def test_attempts_of_unknown_cost_are_found(store: Store) -> None:
     rows = [outcome(NOW + 16 * n, state) for n, state in enumerate(("unknown", "settled") * 2)]  # type: ignore[arg-type]
     for row in rows:
         await store.reserve(intent(row.attempt_id))
         store.settle(row)
     await store.attempts(NOW)
-    unknown = await store.unknown_attempts()
+    unknown = await store.held_attempts()
     assert [(each.outcome, each.upstream) for each in unknown] == [(rows[0], "up"), (rows[2], "up")]
 
 
 async def test_an_assumed_cost_ends_a_doubt_and_only_a_bill_replaces_it(store: Store) -> None:
     """Time turns what is in doubt into what is spent, once, and never touches a known cost."""
-    guess = replace(outcome(NOW, "unknown", 50, generation="g"), cost_source="estimated")
-    assumed = replace(guess, state="settled", cost_source="assumed")
+    guess = replace(
+        outcome(NOW, "unknown", 50, generation="g"), cost_source="estimated", held_nano=50
+    )
+    assumed = replace(guess, state="settled", cost_source="assumed", held_nano=0)
     await store.reserve(intent(NOW))
     for row in (guess, assumed, replace(assumed, cost_nano=60), guess):
         store.settle(row)
     assert await store.attempts(NOW) == [assumed]
-    assert await store.open_holds() == [] and await store.unknown_attempts() == []
-    assert await store.spend_by_key(DAY) == [KeySpend("k", DAY, 50)]
+    assert await store.held_attempts() == []
+    assert await store.account("k", DAY) == AccountRow("k", DAY, 50)
     assert [each.outcome for each in await store.unsettled_attempts(0)] == [assumed]
     bill = outcome(NOW, "settled", 7)
     store.settle(bill)
@@ -367,14 +346,14 @@ async def test_an_assumed_cost_ends_a_doubt_and_only_a_bill_replaces_it(store: S
 
 @pytest.mark.parametrize("state", ["unknown", "settled"])
 async def test_an_upstreams_bill_replaces_a_guess(store: Store, state: AttemptState) -> None:
-    guess = replace(outcome(NOW, state, 50), cost_source="estimated")
+    guess = replace(outcome(NOW, state, 50), cost_source="estimated", held_nano=50)
     bill = outcome(NOW, "settled", 7)
     await store.reserve(intent(NOW))
     for row in (guess, bill, replace(guess, cost_nano=60), replace(bill, cost_nano=9)):
         store.settle(row)
     assert await store.attempts(NOW) == [bill]
-    assert await store.open_holds() == []
-    assert await store.spend_by_key(DAY) == [KeySpend("k", DAY, 7)]
+    assert await store.held_attempts() == []
+    assert await store.account("k", DAY) == AccountRow("k", DAY, 7)
 
 
 async def test_another_guess_does_not_replace_the_first(store: Store) -> None:

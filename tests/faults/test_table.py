@@ -19,8 +19,8 @@ from failures_page import PAGE, render_page
 from msgspec import structs
 from processes import Installation
 from stage import HTML, SSE_HEAD, asked, check_books, check_clean
-from test_ledger import damaged
 
+from disk import full_disk
 from gateway import FLASH, MINI, NEMO, SHORT, Answer, Gateway, Start, chat, prepare, running
 from sophia.adapters.clock import SystemClock
 from sophia.config import (
@@ -32,6 +32,7 @@ from sophia.config import (
 )
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 from sophia.serving.attempts.targets.failure_table import FAILURE_TABLE
+from stores import left_open
 
 GONE = "own/gone"
 Case = Callable[["World", bool], Awaitable[None]]
@@ -458,7 +459,7 @@ async def ledger_down(world: World, stream: bool) -> None:
         async with asyncio.timeout(3):
             while not gateway.up.requests:
                 await asyncio.sleep(0.005)
-        with damaged(gateway.folder / "sophia.db"):
+        with full_disk():
             assert (await running_one).status == 200
             async with asyncio.timeout(3):
                 while (await gateway.client.get("/health/ready")).status == 200:
@@ -507,7 +508,7 @@ async def killed(world: World, stream: bool) -> None:
         served.process.send_signal(signal.SIGKILL)
         answer = await asyncio.wait_for(task, 5)
         assert not answer.complete
-    assert not installation.outcomes() and len(installation.rows("intents")) == 1
+    assert not installation.outcomes() and len(left_open(installation.folder)) == 1
     async with installation.served():
         async with asyncio.timeout(10):
             state = "settled" if stream else "unknown"

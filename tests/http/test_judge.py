@@ -12,17 +12,17 @@ import pytest
 
 from feedback_traffic import replayed
 from gateway import MINI, NEMO, SONNET, Answer, BrokenUpstream, Client, Gateway, Start, chat
-from sophia.adapters.store.driver import load_sqlite
 from sophia.config import BudgetSettings, CascadeSettings, JudgeSettings, LearningSettings
 from sophia.core.errors import ConfigError
 from sophia.core.ids import JUDGE_ATTEMPT, decode_id
 from sophia.core.money import nano_from_usd
+from sophia.core.rows import JUDGE_ACCOUNT
 from sophia.learning.feedback.sources import PRIOR_CHANNELS, ChannelVote, estimate_quality_from_vote
 from sophia.routing.types import decode_plan
 from sophia.sandbox import ScriptStep
 from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByModel
-from sophia.serving.judging.judge import JUDGE_ACCOUNT
 from sophia.tenants.budget import day_window
+from stores import left_open
 
 NOVA, COHERE = "amazon/nova-lite-v1", "cohere/command-r-08-2024"
 ALL = LearningSettings(after=20, judge=JudgeSettings(share=1.0, models=(NOVA,)))
@@ -97,7 +97,8 @@ async def test_the_mark_is_an_attempt_on_the_bill_of_the_key_and_of_all_judging(
         assert await gateway.standing() == (pytest.approx(total / 1e9), 0)
         books = gateway.sophia.app.runtime.ledger
         window = day_window(books.clock.wall())
-        assert books.coordinator.balance(JUDGE_ACCOUNT, window) == (rows[NOVA].cost_nano, 0)
+        account = await books.store.account(JUDGE_ACCOUNT, window)
+        assert (account.spent_nano, account.held_nano) == (rows[NOVA].cost_nano, 0)
         page = (await gateway.client.get("/metrics", headers={})).body.decode()
         told = [one for one in page.splitlines() if one.startswith("openrouter_cost_dollars{")]
         assert sum(float(one.rsplit(" ", 1)[1]) for one in told) == pytest.approx(total / 1e9)
@@ -105,7 +106,8 @@ async def test_the_mark_is_an_attempt_on_the_bill_of_the_key_and_of_all_judging(
         assert len(asked) == 1 and f'model="{MINI}"' in asked[0], "a mark is no request of its own"
     async with start(learning=ALL) as gateway:
         books = gateway.sophia.app.runtime.ledger
-        assert books.coordinator.balance(JUDGE_ACCOUNT, window) == (rows[NOVA].cost_nano, 0)
+        account = await books.store.account(JUDGE_ACCOUNT, window)
+        assert (account.spent_nano, account.held_nano) == (rows[NOVA].cost_nano, 0)
 
 
 @pytest.mark.parametrize(
@@ -349,16 +351,13 @@ async def test_a_kill_in_mid_judgement_loses_no_bill(start: Start, up: Any, serv
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
-    connection = load_sqlite().connect(str(folder / "sophia.db"))
-    ((held,),) = connection.execute(
-        "SELECT MIN(expected_nano, held_nano) FROM intents WHERE attempt_id & 15 = 15"
-        " AND attempt_id NOT IN (SELECT attempt_id FROM outcomes)"
-    ).fetchall()
-    connection.close()
+    (judgement,) = [each for each in left_open(folder) if each.attempt_id & 15 == JUDGE_ATTEMPT]
+    held = min(judgement.expected_nano or judgement.held_nano, judgement.held_nano)
     assert held > 0
     async with start(learning=ALL, budget=BudgetSettings()) as gateway:
         books = gateway.sophia.app.runtime.ledger
-        assert books.coordinator.balance(JUDGE_ACCOUNT, day_window(books.clock.wall())) == (0, held)
+        window = day_window(books.clock.wall())
+        account = await books.store.account(JUDGE_ACCOUNT, window)
+        assert (account.spent_nano, account.held_nano) == (0, held)
         (key,) = await gateway.rows("keys")
-        _, on_key = books.coordinator.balance(key["id"], day_window(books.clock.wall()))
-        assert on_key >= held
+        assert (await books.store.account(key["id"], window)).held_nano >= held

@@ -8,6 +8,7 @@ import pytest
 
 from gateway import FLASH, MINI, NEMO, SHORT, SONNET, Gateway, Start, chat
 from sophia.config import BudgetSettings
+from sophia.core.ids import first_id_at
 from sophia.core.rows import AttemptIntent
 from sophia.sandbox import ScriptStep
 from sophia.tenants.budget import day_window
@@ -181,7 +182,7 @@ async def test_an_intent_without_an_outcome_stays_held_after_a_crash(start: Star
         (key,) = await gateway.rows("keys")
         await gateway.sophia.store.reserve(
             AttemptIntent(
-                attempt_id=1 << 40,
+                attempt_id=first_id_at(int(time.time() * 1000)),
                 key_id=key["id"],
                 window=day_window(time.time()),
                 model=MINI,

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import MINI, SHORT, Gateway, Start
 from sophia.config import BudgetSettings
-from sophia.core.ids import build_command_request_id, first_id_at
+from sophia.core.ids import first_id_at
 from sophia.core.money import format_usd
 from sophia.core.rows import AttemptIntent
 from sophia.jobs.correct_costs import CostCorrection
@@ -70,13 +70,6 @@ async def test_an_attempt_left_open_is_held_at_its_probable_cost(
         assert (row.state, row.cost_nano, row.cost_source) == ("settled", probable, "assumed")
         await settling(gateway)()
         assert await gateway.standing() == (probable / 1e9, 0.0)
-
-
-async def test_an_attempt_of_a_running_command_stays_open(start: Start) -> None:
-    async with start() as gateway:
-        await leave_open(gateway, build_command_request_id(NOW_ID))
-    async with start() as gateway:
-        assert not await gateway.outcomes() and await gateway.standing() == (0.0, HELD / 1e9)
 
 
 async def test_a_bill_settles_what_a_crash_left_open(start: Start) -> None:

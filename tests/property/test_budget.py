@@ -1,48 +1,54 @@
-"""A budget: `spent + held <= limit` at every moment, and no nano-dollar appears or is lost."""
+"""A budget over workers that come and go: never overspent, never refused while it covers."""
 
 import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sophia.adapters.coordinator import LocalCoordinator
-from sophia.core.errors import BudgetExceeded
-from sophia.core.rows import KeySpend, OpenHold
-from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
+from sophia.adapters.clock import SystemClock
+from sophia.adapters.leases import LeasedBudgets
+from sophia.adapters.store.database import SqliteDatabase
+from sophia.adapters.store.driver import load_sqlite
+from sophia.adapters.store.migrate import migrate
+from sophia.adapters.store.store import SqlStore
+from sophia.core.errors import BudgetExceeded, Unavailable
+from sophia.core.ids import IdGenerator
+from sophia.core.rows import AttemptIntent, LeaseRequest
+from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
+from sophia.tenants.budget import BudgetSlice, choose_grant, day_window, seconds_to_next_day
+from stores import build_outcome
 
 AMOUNTS = st.integers(0, 2**53)
+DAY = "2026-11-23"
 
 
-@given(AMOUNTS, AMOUNTS, AMOUNTS, st.none() | AMOUNTS)
-def test_a_hold_fits_or_changes_nothing(
-    spent: int, held: int, amount: int, limit: int | None
+@given(st.integers(-(2**53), 2**53), AMOUNTS, AMOUNTS, AMOUNTS, st.integers(1, 128))
+def test_a_grant_is_at_most_what_is_free_and_at_least_what_is_needed(
+    free: int, need: int, idle: int, unit: int, holders: int
 ) -> None:
-    account = BudgetBalance(spent, held)
-    after = account.reserve(amount, limit)
-    if after is None:
-        assert limit is not None and spent + held + amount > limit
+    request = LeaseRequest(account="k", window="d", limit=1, need=need, idle=idle, unit=unit)
+    granted = choose_grant(request, free, holders)
+    if free >= 0:
+        assert 0 <= granted <= free and (granted >= need or (granted == 0 and need > free))
     else:
-        assert (after.spent, after.held) == (spent, held + amount)
-        assert limit is None or after.spent + after.held <= limit
+        assert granted == -min(idle, -free)
 
 
-@given(AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS)
-def test_settling_gives_the_difference_back(spent: int, held: int, amount: int, cost: int) -> None:
-    account = BudgetBalance(spent, held + amount)
-    assert account.settle(amount, cost) == BudgetBalance(spent + cost, held)
-
-
-@given(AMOUNTS, AMOUNTS, AMOUNTS)
-def test_what_is_left_can_be_held_and_no_more(spent: int, held: int, limit: int) -> None:
-    account = BudgetBalance(spent, held)
-    left = account.remaining(limit)
-    assert left is not None and left >= 0
-    if spent + held <= limit:
-        assert account.reserve(left, limit) is not None
-        assert account.reserve(left + 1, limit) is None
-    assert account.remaining(None) is None
+@given(AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, st.integers(0, 2**53))
+def test_what_remains_is_what_a_slice_and_the_store_have(
+    granted: int, used: int, free: int, limit: int, more: int
+) -> None:
+    part = BudgetSlice(limit=limit, granted=granted, used=used, free=free)
+    assert part.remaining(limit) == max(granted - used + free, 0)
+    assert part.remaining(limit + more) == max(granted - used + free + more, 0)
 
 
 @given(st.floats(0, 4e9))
@@ -52,62 +58,158 @@ def test_a_day_ends_when_the_next_begins(wall: float) -> None:
     assert day_window(wall) < day_window(wall + wait)
 
 
-class Budgets(RuleBasedStateMachine):
-    """Two keys in two windows, reserved and settled in any order."""
+class Worker:
+    """A process: its store, its leases, and a task that answers calls."""
 
-    holds = Bundle("holds")
-    LIMIT = 1000
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = SqlStore(SqliteDatabase(folder / "sophia.db", wait_seconds=0.02))
+        self.recovery = AttemptRecovery(self.store, SystemClock())
+        self.open: dict[int, tuple[int, bool]] = {}
+
+    async def start(self) -> None:
+        await start_worker(self.store, SystemClock(), self.folder, 0.01)
+        self.budgets = LeasedBudgets(self.store, SystemClock())
+        clock = SystemClock()
+        self.ids = IdGenerator(lambda: int(clock.wall() * 1000), self.store.worker)
+        self.answering = asyncio.create_task(self._answer())
+
+    async def _answer(self) -> None:
+        while True:
+            try:
+                await self.budgets.answer_calls()
+            except Unavailable:
+                pass
+            await asyncio.sleep(0.002)
+
+    async def stop(self) -> None:
+        self.answering.cancel()
+        await asyncio.gather(self.answering, return_exceptions=True)
+        await self.budgets.close()
+        await self.store.close()
+
+    async def crash(self) -> None:
+        """End as a killed process does: what is in the journal stays there."""
+        self.answering.cancel()
+        await asyncio.gather(self.answering, return_exceptions=True)
+        await self.budgets.close()
+        journal = self.store._own_journal
+        journal._applier._closes_at = 0.0
+        await journal._applier.close()
+        journal._journal.close()
+        journal.slot.release()
+        self.store._database.close()
+
+
+class Budgets(RuleBasedStateMachine):
+    """Two workers spend one budget; the model knows what each attempt costs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.coordinator = LocalCoordinator()
-        self.spent: dict[tuple[str, str], int] = {}
-        self.open: list[tuple[str, str, int]] = []
+        self.folder = Path(tempfile.mkdtemp())
+        migrate(self.folder / "sophia.db")
+        self.loop = asyncio.new_event_loop()
+        self.limit, self.spent, self.unknown, self.highest = 1000, 0, 0, 1000
+        self.lock: Any = None
+        self.workers = [Worker(self.folder), Worker(self.folder)]
+        for worker in self.workers:
+            self.run(worker.start())
 
-    @rule(
-        target=holds,
-        key=st.sampled_from("ab"),
-        window=st.sampled_from(["d1", "d2"]),
-        amount=st.integers(0, 700),
-    )
-    def reserve(self, key: str, window: str, amount: int) -> tuple[str, str, int] | None:
-        before = self.coordinator.balance(key, window)
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    @property
+    def held(self) -> int:
+        return sum(amount for worker in self.workers for amount, _ in worker.open.values())
+
+    @rule(who=st.integers(0, 1), amount=st.integers(0, 700))
+    def reserve(self, who: int, amount: int) -> None:
+        worker = self.workers[who]
+        covers = self.spent + self.held + self.unknown + amount <= self.limit
         try:
-            asyncio.run(self.coordinator.reserve(key, window, self.LIMIT, amount))
-        except BudgetExceeded as refused:
-            assert sum(before) + amount > self.LIMIT
-            assert self.coordinator.balance(key, window) == before
-            assert refused.status == 402
-            return None
-        hold = (key, window, amount)
-        self.open.append(hold)
-        return hold
+            leased = self.run(worker.budgets.reserve("k", DAY, self.limit, amount))
+        except BudgetExceeded:
+            assert not covers, "refused, though the budget covers it"
+        except Unavailable:
+            assert self.lock is not None
+        else:
+            assert covers, "the budget is overspent"
+            id = worker.ids.next()
+            intent = AttemptIntent(id, "k", DAY, "m", "up", amount, 1)
+            self.run(worker.store.reserve(intent))
+            worker.open[id] = amount, leased
 
-    @rule(hold=consumes(holds), share=st.floats(0, 1))
-    def settle(self, hold: tuple[str, str, int] | None, share: float) -> None:
-        if hold is None:
+    @precondition(lambda self: any(worker.open for worker in self.workers))
+    @rule(who=st.integers(0, 1), share=st.floats(0, 1), is_known=st.booleans())
+    def settle(self, who: int, share: float, is_known: bool) -> None:
+        worker = self.workers[who]
+        if not worker.open:
             return
-        key, window, amount = hold
+        id, (amount, leased) = worker.open.popitem()
         cost = int(amount * share)
-        self.coordinator.settle(key, window, amount, cost)
-        self.open.remove(hold)
-        self.spent[key, window] = self.spent.get((key, window), 0) + cost
+        row = build_outcome(id, cost, DAY, is_known=is_known)
+        worker.budgets.settle("k", DAY, amount, cost, leased=leased)
+        worker.store.settle(row, ("k",) if leased else ())
+        self.spent += cost if is_known else 0
+        self.unknown += 0 if is_known else cost
 
+    @precondition(lambda self: self.lock is None)
+    @rule(who=st.integers(0, 1))
+    def crash(self, who: int) -> None:
+        """What was open is of unknown cost, once another process has looked at it."""
+        worker = self.workers[who]
+        self.run(worker.crash())
+        self.unknown += sum(amount for amount, _ in worker.open.values())
+        self.run(self.workers[1 - who].recovery())
+        self.workers[who] = Worker(self.folder)
+        self.run(self.workers[who].start())
+
+    @precondition(lambda self: self.lock is None)
+    @rule(who=st.integers(0, 1))
+    def restart(self, who: int) -> None:
+        worker = self.workers[who]
+        if not worker.open:
+            self.run(worker.stop())
+            self.workers[who] = Worker(self.folder)
+            self.run(self.workers[who].start())
+
+    @rule(limit=st.integers(0, 2000))
+    def change_the_limit(self, limit: int) -> None:
+        self.limit, self.highest = limit, max(limit, self.highest)
+
+    @precondition(lambda self: self.lock is None)
     @rule()
-    def restart(self) -> None:
-        self.coordinator = LocalCoordinator(
-            [KeySpend(key, window, nano) for (key, window), nano in self.spent.items()],
-            [OpenHold(n, key, window, nano) for n, (key, window, nano) in enumerate(self.open)],
-        )
+    def lose_the_store(self) -> None:
+        self.lock = load_sqlite().connect(str(self.folder / "sophia.db"), isolation_level=None)
+        self.lock.execute("PRAGMA busy_timeout = 5000")
+        self.lock.execute("BEGIN IMMEDIATE")
+
+    @precondition(lambda self: self.lock is not None)
+    @rule()
+    def find_the_store(self) -> None:
+        self.lock.execute("ROLLBACK")
+        self.lock.close()
+        self.lock = None
 
     @invariant()
-    def nothing_is_lost_and_nothing_is_overspent(self) -> None:
-        for key in "ab":
-            for window in ("d1", "d2"):
-                spent, held = self.coordinator.balance(key, window)
-                assert spent == self.spent.get((key, window), 0)
-                assert held == sum(n for k, w, n in self.open if (k, w) == (key, window))
-                assert spent + held <= self.LIMIT
+    def the_store_agrees(self) -> None:
+        if self.lock is not None:
+            return
+        for worker in self.workers:
+            row = self.run(worker.store.account("k", DAY))
+        assert row.spent_nano == self.spent and row.held_nano == self.unknown
+        assert row.leased_nano >= self.held
+        assert row.spent_nano + row.held_nano + row.leased_nano <= self.highest
+
+    def teardown(self) -> None:
+        if self.lock is not None:
+            self.find_the_store()
+        for worker in self.workers:
+            self.run(worker.stop())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        shutil.rmtree(self.folder)
 
 
 TestBudgets = pytest.mark.filterwarnings("default::ResourceWarning")(Budgets.TestCase)
+TestBudgets.settings = hypothesis_settings(max_examples=15, stateful_step_count=25, deadline=None)

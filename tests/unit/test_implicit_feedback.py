@@ -1,8 +1,13 @@
 """Signs over time: what is not asked again is good news, for those who had bad news before."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sophia.adapters.store.store import SqlStore
 from sophia.core.calls import ChunkBatch
 from sophia.core.ids import IdGenerator
 from sophia.routing.types import Hints, Prompt
@@ -15,7 +20,7 @@ from sophia.serving.feedback.implicit import (
 from sophia.serving.feedback.queue import FeedbackQueue
 from sophia.serving.request import Request
 from sophia.tenants.keys import Principal
-from sophia.testing.memory import MemoryStore
+from stores import open_test_store
 
 
 @dataclass
@@ -34,9 +39,9 @@ class HeldClock:
 class Scene:
     """Callers who ask and get answers, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.clock = HeldClock()
-        self.store = MemoryStore()
+        self.store = store
         self.verdicts = FeedbackQueue(self.store, self.clock)
         self.signs = ImplicitFeedbackDetector(self.verdicts, self.clock)
         self._ids = IdGenerator(lambda: 10**12)
@@ -71,14 +76,21 @@ class Scene:
         return [(row.channel, row.score or 0.0) for row in rows]
 
 
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with open_test_store(tmp_path) as store:
+        yield Scene(store)
+
+
 def principal(key: str) -> Principal:
     return Principal(
         key_id=key, name="name", scope="inference", daily_budget_nano=None, per_request_nano=None
     )
 
 
-async def test_what_is_not_asked_again_is_told_once_anybody_of_the_key_asked_again() -> None:
-    scene = Scene()
+async def test_what_is_not_asked_again_is_told_once_anybody_of_the_key_asked_again(
+    scene: Scene,
+) -> None:
     scene.ask("one")
     scene.clock.now += RETRY_WINDOW_SECONDS + 1
     scene.ask("two")
@@ -90,8 +102,7 @@ async def test_what_is_not_asked_again_is_told_once_anybody_of_the_key_asked_aga
     assert await scene.heard() == [("retry", 0.0), ("retry", 1.0), ("retry", 1.0)]
 
 
-async def test_another_keys_bad_news_opens_nothing() -> None:
-    scene = Scene()
+async def test_another_keys_bad_news_opens_nothing(scene: Scene) -> None:
     scene.ask("one", finish="length")
     scene.ask("two", key="other")
     assert await scene.heard() == [("validator", 0.0)]
@@ -99,9 +110,8 @@ async def test_another_keys_bad_news_opens_nothing() -> None:
     assert await scene.heard() == [("validator", 0.0), ("validator", 1.0)]
 
 
-async def test_good_and_bad_signs_are_dropped_alike_where_there_are_too_many() -> None:
+async def test_good_and_bad_signs_are_dropped_alike_where_there_are_too_many(scene: Scene) -> None:
     """What is taken is a fair part of both, so that haste makes nobody look better or worse."""
-    scene = Scene()
     for number in range(4000):
         scene.ask(f"{number}", finish="length" if number % 4 == 0 else "stop")
         scene.clock.now += 1.0
@@ -110,16 +120,16 @@ async def test_good_and_bad_signs_are_dropped_alike_where_there_are_too_many() -
     assert 0.6 < sum(heard) / len(heard) < 0.9
 
 
-async def test_a_flood_of_one_key_leaves_room_for_others() -> None:
-    scene = Scene()
+async def test_a_flood_of_one_key_leaves_room_for_others(scene: Scene) -> None:
     for number in range(500):
         scene.ask(f"{number}", key="loud", finish="length")
     scene.ask("one", key="quiet", finish="length")
     assert len(await scene.heard()) == 21
 
 
-async def test_the_same_words_elsewhere_in_a_conversation_are_another_question() -> None:
-    scene = Scene()
+async def test_the_same_words_elsewhere_in_a_conversation_are_another_question(
+    scene: Scene,
+) -> None:
     scene.ask("go on", turns=1)
     scene.ask("go on", turns=3)
     scene.ask("a question that is long enough", turns=1)
@@ -127,9 +137,8 @@ async def test_the_same_words_elsewhere_in_a_conversation_are_another_question()
     assert await scene.heard() == []
 
 
-async def test_haste_keeps_no_bad_news_alone() -> None:
+async def test_haste_keeps_no_bad_news_alone(scene: Scene) -> None:
     """Who is forgotten to make room was not asked again so far, and that is told as well."""
-    scene = Scene()
     scene.ask("again")
     scene.ask("again")
     for number in range(MAX_TRACKED + 5000):
@@ -139,15 +148,13 @@ async def test_haste_keeps_no_bad_news_alone() -> None:
     assert told[0] == 0.0 and len(told) > 10 and set(told[1:]) == {1.0}
 
 
-async def test_what_cannot_be_read_is_a_sign_and_no_accident() -> None:
-    scene = Scene()
+async def test_what_cannot_be_read_is_a_sign_and_no_accident(scene: Scene) -> None:
     scene.ask("one", finish="tool_calls", said=b'{"choices":[{"delta":{"content":"\\ud800"}}]}')
     assert await scene.heard() == [("validator", 0.0)]
 
 
-async def test_what_was_not_forgotten_yet_is_too_old_all_the_same() -> None:
+async def test_what_was_not_forgotten_yet_is_too_old_all_the_same(scene: Scene) -> None:
     """A request forgets a few answers at most, since after a pause there may be thousands."""
-    scene = Scene()
     for number in range(40):
         scene.ask(f"{number}")
     scene.clock.now += RETRY_WINDOW_SECONDS + 1

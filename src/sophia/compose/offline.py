@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from sophia.adapters.clock import SystemClock
-from sophia.adapters.coordinator import LocalCoordinator
+from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store import inspect, report
+from sophia.adapters.store.database import SqliteDatabase
 from sophia.adapters.store.snapshots import SnapshotFolder
-from sophia.adapters.store.sqlite import SqliteStore
+from sophia.adapters.store.store import SqlStore
 from sophia.catalogue import refresh
 from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.local import build_local_model
@@ -25,6 +26,7 @@ from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
+from sophia.jobs.recover_attempts import start_worker
 from sophia.learning.online.archive import PolicyArchive
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_taxonomy
@@ -41,7 +43,6 @@ from sophia.serving.attempts.reservation import Ledger, RuntimeLimits
 from sophia.serving.knowledge import Knowledge, build_knowledge
 from sophia.serving.roles import RoleFollower
 from sophia.serving.runtime import Runtime
-from sophia.tenants.budget import day_window
 
 # Commands may not name adapters; they read the ledger's file through these.
 __all__ = ["inspect", "report"]
@@ -74,7 +75,10 @@ async def open_offline_runtime(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         connections = await open_connections(settings, environ, stack)
-        runtime = await build_runtime(settings, connections, store, SystemClock())
+        clock = SystemClock()
+        await start_worker(store, clock, Path(settings.data_dir), settings.ledger.sync_ms / 1000)
+        runtime = build_runtime(settings, connections, store, clock)
+        stack.push_async_callback(runtime.ledger.leases.close)
         stack.push_async_callback(runtime.reconciler.close)
         yield runtime, build_policy_archive(settings, runtime.knowledge.pool.speed_prior)
 
@@ -82,7 +86,7 @@ async def open_offline_runtime(
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the ledger in the data folder. Raises ConfigError."""
-    store = SqliteStore(ledger_path(ensure_data_folder(settings)))
+    store = SqlStore(SqliteDatabase(ledger_path(ensure_data_folder(settings))))
     try:
         yield store
     finally:
@@ -161,7 +165,7 @@ def build_policy_archive(
     )
 
 
-async def build_runtime(
+def build_runtime(
     settings: Settings,
     connections: Connections,
     store: Store,
@@ -169,9 +173,8 @@ async def build_runtime(
     sinks: tuple[Sink, ...] = (),
 ) -> Runtime:
     """Return a runtime without learning, checks and observers. Raises ConfigError."""
-    spends = await store.spend_by_key(day_window(clock.wall()))
     ledger = Ledger(
-        coordinator=LocalCoordinator(spends, await store.open_holds()),
+        leases=LeasedBudgets(store, clock),
         store=store,
         clock=clock,
         unknown=UnknownAttempts(settings.budget.unknown_hold_minutes * 60),

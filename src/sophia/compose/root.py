@@ -32,8 +32,9 @@ from sophia.http.app import App
 from sophia.jobs.calibrate import calibrate_channels
 from sophia.jobs.checkpoint import PolicyCheckpoint, PromptHistoryCheckpoint
 from sophia.jobs.correct_costs import CostCorrection
+from sophia.jobs.follow import ChangeFollower
 from sophia.jobs.heartbeat import EventLoopMonitor
-from sophia.jobs.recover_attempts import recover_attempts
+from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.jobs.reload import RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
 from sophia.learning.snapshots import BrokenSnapshot
@@ -42,7 +43,7 @@ from sophia.serving.cascade_config import CascadeConfig
 from sophia.serving.feedback.implicit import ImplicitFeedbackDetector
 from sophia.serving.feedback.queue import FeedbackQueue
 from sophia.serving.feedback.recorder import FeedbackRecorder
-from sophia.serving.judging.judge import Judge, build_judge_config, restore_judge_spend
+from sophia.serving.judging.judge import Judge, build_judge_config
 from sophia.serving.learned.budget_pacing import BudgetPacing
 from sophia.serving.learned.prompt_histories import MAX_PROMPTS, MAX_TEAM_PROMPTS, PromptHistories
 from sophia.serving.learned.routing import LearnedRouting
@@ -103,10 +104,13 @@ async def compose(
         metrics = PrometheusSink(await store.cost_by_model(), await store.mean_scores())
         sinks = metrics, *_build_sinks(settings, environ, stack)
         connections = await open_connections(settings, environ, stack)
-        runtime = await build_runtime(settings, connections, store, clock or SystemClock(), sinks)
+        clock = clock or SystemClock()
+        data = Path(settings.data_dir)
+        await start_worker(store, clock, data, settings.ledger.sync_ms / 1000)
+        runtime = build_runtime(settings, connections, store, clock, sinks)
+        stack.push_async_callback(runtime.ledger.leases.close)
         runtime.reconciler = Reconciler(reconcile_delays)
         metrics.list_targets = runtime.health.list_figures
-        await recover_attempts(runtime.ledger, connections.by_name)
         sophia = Sophia(
             settings=settings,
             store=store,
@@ -244,7 +248,6 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
         return None
     judge = None
     if config is not None:
-        await restore_judge_spend(runtime.ledger)
         reliability = learning.routing.policy.reliability
         judge = Judge(
             runtime,
@@ -264,13 +267,26 @@ async def _build_app(sophia: Sophia) -> App:
     return App(
         runtime=sophia.runtime,
         key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
-        ids=IdGenerator(lambda: int(clock.wall() * 1000)),
+        ids=IdGenerator(lambda: int(clock.wall() * 1000), store.worker),
         render_metrics=sophia.metrics.render,
         ledger_problem=lambda: store.problem,
         server=settings.server,
         record_score=sophia.metrics.record_score,
         feedback_recorder=None if sophia.learning is None else sophia.learning.feedback,
     )
+
+
+def _build_follower(sophia: Sophia) -> ChangeFollower:
+    """Return the job that learns of what other processes changed in the store."""
+    store, learning = sophia.store, sophia.learning
+
+    async def read_keys() -> None:
+        sophia.app.key_ring.replace(await store.keys())
+
+    handlers = {"keys": read_keys, "leases": sophia.runtime.ledger.leases.answer_calls}
+    if learning is not None:
+        handlers["lessons"] = learning.feedback.follow
+    return ChangeFollower(store, handlers)
 
 
 class _Job(NamedTuple):
@@ -311,7 +327,7 @@ def _add_gauges(sophia: Sophia, monitor: EventLoopMonitor) -> None:
         "budget.unknown_hold_minutes."
     )
     add_gauge("sophia_unknown_attempts", about, lambda: float(len(ledger.unknown)))
-    about = "Rows waiting to be durable."
+    about = "Records of the journal that are not in the store yet."
     add_gauge("sophia_ledger_queue_rows", about, lambda: float(sophia.store.depth))
     about = "Longest time that the event loop did not turn since the last scrape."
     add_gauge("sophia_event_loop_block_seconds", about, monitor.take_longest_block)
@@ -320,12 +336,13 @@ def _add_gauges(sophia: Sophia, monitor: EventLoopMonitor) -> None:
 def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
     settings, runtime, learning = sophia.settings, sophia.runtime, sophia.learning
 
-    async def read_keys() -> None:
-        sophia.app.key_ring.replace(await sophia.store.keys())
-
-    yield _Job(1.0, "reading keys", read_keys)
+    yield _Job(0.1, "following changes", _build_follower(sophia))
+    yield _Job(5.0, "giving back leases", runtime.ledger.leases.give_back_idle)
+    recovery = AttemptRecovery(sophia.store, runtime.ledger.clock)
+    yield _Job(1.0, "looking for dead processes", recovery, first=1.0)
     correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
     yield _Job(60.0, "settling unknown costs", correction, first=5.0)
+    yield _Job(60.0, "reading what is held", correction.read_held, first=0.0)
     if settings.routing.rules:
         yield _Job(1.0, "reading rules", RulesReload(runtime, Path(settings.routing.rules)))
     if learning is not None:

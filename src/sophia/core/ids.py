@@ -1,49 +1,51 @@
 """Ids that sort by time: a 63-bit integer for the ledger, a short text for people.
 
-A request id is `milliseconds since 1970 << 18 | counter << 4`; the low four bits number its
-attempts. Increasing keys let the ledger append to the last page of its tree, which makes a durable
-intent cheap.
+A request id is `milliseconds since 1970 << 18 | worker << 11 | counter << 4`; the low four bits
+number its attempts. Increasing keys let the ledger append to the last page of its tree.
 """
 
 import re
 from collections.abc import Callable
 
-_COUNTER_BITS = 14
+_WORKER_BITS = 7
+_COUNTER_BITS = 7
 _ATTEMPT_BITS = 4
-_COMMAND_BIT = 1 << (_COUNTER_BITS + _ATTEMPT_BITS - 1)
+_TIME_SHIFT = _WORKER_BITS + _COUNTER_BITS + _ATTEMPT_BITS
+WORKER_SHIFT = _COUNTER_BITS + _ATTEMPT_BITS
+MAX_WORKERS = 1 << _WORKER_BITS
 MAX_ATTEMPTS = (1 << _ATTEMPT_BITS) - 1
 JUDGE_ATTEMPT = MAX_ATTEMPTS
 """Number of the attempt that judges a request's answer later; answers never have it."""
 
 
 class IdGenerator:
-    """Source of strictly increasing request ids; `now_ms` is the wall clock, in ms since 1970."""
+    """Source of strictly increasing request ids; `now_ms` is the wall clock, in ms since 1970.
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    `worker` numbers the process, from 0 to `MAX_WORKERS` - 1: no two that run have the same.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], worker: int = 0) -> None:
         self._now_ms = now_ms
+        self._worker = worker << WORKER_SHIFT
         self._last = 0
+        """Milliseconds and counter, side by side."""
 
     def next(self) -> int:
         """Return the next request id; it grows even when the clock stands still or steps back."""
-        fresh = self._now_ms() << (_COUNTER_BITS + _ATTEMPT_BITS)
-        step = self._last + (1 << _ATTEMPT_BITS)
-        self._last = fresh if fresh > step else step
-        return self._last
+        fresh = self._now_ms() << _COUNTER_BITS
+        self._last = last = fresh if fresh > self._last else self._last + 1
+        count = last & ((1 << _COUNTER_BITS) - 1)
+        return (last >> _COUNTER_BITS) << _TIME_SHIFT | self._worker | count << _ATTEMPT_BITS
 
 
-def build_command_request_id(request_id: int) -> int:
-    """Return an id that no server issues, for a command that writes to the same ledger."""
-    return request_id | _COMMAND_BIT
-
-
-def is_command_attempt(attempt_id: int) -> bool:
-    """Return whether an attempt is of a request with an id from `build_command_request_id`."""
-    return bool(attempt_id & _COMMAND_BIT)
+def find_worker(id: int) -> int:
+    """Return the number of the worker that made a request's or attempt's id."""
+    return id >> WORKER_SHIFT & (MAX_WORKERS - 1)
 
 
 def first_id_at(at_ms: int) -> int:
     """Return the lowest id of a request that arrives at `at_ms` (since 1970)."""
-    return at_ms << (_COUNTER_BITS + _ATTEMPT_BITS)
+    return at_ms << _TIME_SHIFT
 
 
 def encode_id(prefix: str, number: int) -> str:
@@ -59,4 +61,4 @@ def decode_id(prefix: str, text: str) -> int | None:
 
 def extract_timestamp_ms(id: int) -> int:
     """Return the time of a request's or attempt's id, in milliseconds since 1970."""
-    return id >> (_COUNTER_BITS + _ATTEMPT_BITS)
+    return id >> _TIME_SHIFT

@@ -5,6 +5,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
+
 CostSource = Literal["upstream", "priced", "estimated", "assumed", "none"]
 AttemptState = Literal["settled", "released", "unknown"]
 RUBRIC_FINISH = "rubric"
@@ -13,6 +15,8 @@ INTERNAL_KEY_PREFIX = "sophia:"
 """Prefix of the idempotency key of feedback that Sophia itself gave."""
 CHECK_FAILED_PREFIX = "check:"
 """Prefix of the failure of a complete answer that failed its checks."""
+JUDGE_ACCOUNT = "sophia:judge"
+"""Account of all judgements together, which are charged to the keys as well."""
 
 
 class AttemptIntent(Struct, frozen=True, array_like=True, order=True, gc=False):
@@ -51,7 +55,8 @@ class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False)
     """The result of an attempt, by attempt id; the upstream's bill may replace another cost.
 
     `estimate_nano` is Sophia's own price of the same tokens, stored beside the cost so that a
-    difference is visible. Latencies are in milliseconds.
+    difference is visible. `held_nano` stays reserved, beside a cost that counts as spent, until the
+    bill is known. Latencies are in milliseconds.
     """
 
     attempt_id: int
@@ -73,6 +78,28 @@ class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False)
     first_content_ms: float | None
     total_ms: float
     at_ms: int
+    held_nano: int = 0
+
+    @property
+    def spent_nano(self) -> int:
+        """The cost that counts as spent; an unknown one is held instead."""
+        return 0 if self.state == "unknown" else self.cost_nano
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that pay."""
+        is_judgement = self.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT
+        return (self.key_id, JUDGE_ACCOUNT) if is_judgement else (self.key_id,)
+
+    def gives_way_to(self, other: "AttemptOutcome") -> bool:
+        """Return whether `other` replaces this one: the first stands unless it is a guess.
+
+        A bill replaces a guess, and an assumption what is held.
+        """
+        if other.cost_source == "upstream":
+            return self.cost_source in ("estimated", "assumed")
+        is_open = self.state == "unknown" or self.held_nano > 0
+        return other.cost_source == "assumed" and is_open
 
 
 def find_served_outcome(outcomes: Sequence[AttemptOutcome]) -> AttemptOutcome | None:
@@ -110,21 +137,48 @@ class KeyRow(Struct, frozen=True, array_like=True, order=True, gc=False):
     explores: bool = True
 
 
-class KeySpend(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """Spending of a key in a window, in nano-dollars."""
+class AccountRow(Struct, frozen=True, array_like=True, order=True, gc=False):
+    """Money of an account in a window, in nano-dollars: `spent + held + leased <= limit`.
 
-    key_id: str
+    `held` is for attempts whose cost is not known, `leased` is what workers may spend.
+    """
+
+    account: str
     window: str
-    spent_nano: int
+    spent_nano: int = 0
+    held_nano: int = 0
+    leased_nano: int = 0
 
 
-class OpenHold(Struct, frozen=True, array_like=True, order=True, gc=False):
-    """An attempt in flight, or one of unknown cost: it stays charged."""
+class LeaseRequest(Struct, frozen=True, kw_only=True):
+    """A worker's demand on an account in a window.
 
-    attempt_id: int
-    key_id: str
+    It needs `need` more for a request, has `idle` that it could give back, and its largest
+    reservation was `unit`. `call` is the number under which it has called on others, or 0.
+    """
+
+    account: str
     window: str
-    held_nano: int
+    limit: int
+    need: int
+    idle: int
+    unit: int
+    call: int = 0
+
+
+class Lease(Struct, frozen=True, array_like=True, gc=False):
+    """Answer to a worker that asked for a part of a budget, in nano-dollars.
+
+    `granted_nano` is added to its slice, or taken from it where it is negative; `free_nano` is left
+    for all. `holders` workers have slices; `unheard_nano` is in those of workers that have not
+    answered call number `call` yet.
+    """
+
+    granted_nano: int
+    free_nano: int
+    holders: int
+    unheard_nano: int
+    call: int
 
 
 class LessonRow(Struct, frozen=True, array_like=True, order=True, gc=False):

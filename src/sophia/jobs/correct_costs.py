@@ -1,14 +1,13 @@
 """Timer that replaces unknown and estimated costs by what the upstream billed."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from sophia.core.calls import Usage
 from sophia.core.ports import Upstream
-from sophia.core.rows import UnsettledAttempt
+from sophia.core.rows import AttemptOutcome, UnsettledAttempt
 from sophia.serving.attempts.reservation import Ledger
 
 _CONCURRENT = 8
@@ -16,24 +15,43 @@ _ASKING_SECONDS = 45.0
 """Time for the questions of one turn; an upstream that hangs must not keep the others waiting."""
 
 
-@dataclass(slots=True)
 class CostCorrection:
     """Correction that looks a week back the first time, 15 minutes after that.
 
     An attempt of unknown cost is asked about as long as it is held; after that its probable cost
-    counts as spent.
+    counts as spent. Of several processes the one that `is_leader` asks; all learn for what money is
+    held.
     """
 
-    _ledger: Ledger
-    _upstreams: Mapping[str, Upstream]
-    _lookback_seconds: float = 7 * 86_400.0
+    def __init__(
+        self,
+        ledger: Ledger,
+        upstreams: Mapping[str, Upstream],
+        is_leader: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._ledger = ledger
+        self._upstreams = upstreams
+        self._is_leader = is_leader
+        self._lookback_seconds = 7 * 86_400.0
+        self._started_ms = int(ledger.clock.wall() * 1000)
+
+    async def read_held(self) -> None:
+        """Learn for which attempts of all processes money is held."""
+        held, unknown = await self._ledger.store.held_attempts(), self._ledger.unknown
+        unknown.retain({attempt.outcome.attempt_id for attempt in held})
+        for attempt in held:
+            can_ask = attempt.outcome.generation_id and self._find_upstream(attempt)
+            # The upstream was not asked while no process ran.
+            unknown.add(attempt, self._started_ms if can_ask else None)
 
     async def __call__(self) -> None:
         """Ask once about each cost, of the upstreams that report costs, then end overdue holds."""
-        try:
-            await self._ask_all(await self._list_attempts())
-        finally:
-            self._assume_overdue()
+        await self.read_held()
+        if self._is_leader():
+            try:
+                await self._ask_all(await self._list_attempts())
+            finally:
+                self._assume_overdue()
 
     async def _list_attempts(self) -> list[UnsettledAttempt]:
         ledger = self._ledger
@@ -66,11 +84,9 @@ class CostCorrection:
                 self._correct(attempt, usage, usage.cost_nano)
 
     def _correct(self, attempt: UnsettledAttempt, usage: Usage, cost_nano: int) -> None:
-        outcome, ledger = attempt.outcome, self._ledger
-        held = ledger.unknown.remove(outcome.attempt_id)
-        counted = 0 if outcome.state == "unknown" else outcome.cost_nano
-        ledger.coordinator.settle(outcome.key_id, outcome.window, held, cost_nano - counted)
-        ledger.store.settle(
+        outcome = attempt.outcome
+        self._replace(
+            outcome,
             replace(
                 outcome,
                 state="settled",
@@ -78,16 +94,22 @@ class CostCorrection:
                 cost_source="upstream",
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
-            )
+                held_nano=0,
+            ),
         )
 
     def _assume_overdue(self) -> None:
         """End the holds that are old enough: a probable cost counts as spent from now on."""
         ledger = self._ledger
         for outcome in ledger.unknown.overdue(int(ledger.clock.wall() * 1000)):
-            held = ledger.unknown.remove(outcome.attempt_id)
-            is_unknown = outcome.state == "unknown"
-            spent = outcome.cost_nano if is_unknown else 0
-            ledger.coordinator.settle(outcome.key_id, outcome.window, held, spent)
-            if is_unknown:
-                ledger.store.settle(replace(outcome, state="settled", cost_source="assumed"))
+            assumed = replace(outcome, state="settled", cost_source="assumed", held_nano=0)
+            self._replace(outcome, assumed)
+
+    def _replace(self, old: AttemptOutcome, new: AttemptOutcome) -> None:
+        """Settle an attempt anew, in all accounts that paid."""
+        ledger = self._ledger
+        ledger.unknown.remove(old.attempt_id)
+        change = new.spent_nano + new.held_nano - old.spent_nano - old.held_nano
+        for account in old.accounts:
+            ledger.leases.correct(account, old.window, change)
+        ledger.store.settle(new)

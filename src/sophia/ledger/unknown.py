@@ -1,6 +1,6 @@
 """Money held for attempts whose cost is not known yet, until their bill or for a time."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
@@ -18,10 +18,9 @@ class UnknownCosts(Struct, frozen=True):
 
 
 class HeldAttempt(Struct, frozen=True):
-    """An attempt of unknown or estimated cost, and the amount held for it until a time."""
+    """An attempt of unknown or estimated cost, for which money is held until a time."""
 
     attempt: UnsettledAttempt
-    held_nano: int
     until_ms: int
 
 
@@ -31,7 +30,6 @@ class UnknownAttempts:
     def __init__(self, hold_seconds: float = _DEFAULT_HOLD_SECONDS) -> None:
         self._hold_ms = int(hold_seconds * 1000)
         self._attempts: dict[int, HeldAttempt] = {}
-        self.nano = 0
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -39,19 +37,25 @@ class UnknownAttempts:
     def __iter__(self) -> Iterator[UnsettledAttempt]:
         return iter([held.attempt for held in self._attempts.values()])
 
-    def add(self, attempt: UnsettledAttempt, held_nano: int, since_ms: int) -> None:
-        """Add an attempt for which `held_nano` is held from `since_ms` on."""
-        held = HeldAttempt(attempt, held_nano, since_ms + self._hold_ms)
-        self._attempts[attempt.outcome.attempt_id] = held
-        self.nano += held_nano
+    @property
+    def nano(self) -> int:
+        """All that is held, in nano-dollars."""
+        return sum(held.attempt.outcome.held_nano for held in self._attempts.values())
 
-    def remove(self, attempt_id: int) -> int:
-        """Remove an attempt; return the nano-dollars held for it, 0 for one that is not here."""
-        held = self._attempts.pop(attempt_id, None)
-        if held is None:
-            return 0
-        self.nano -= held.held_nano
-        return held.held_nano
+    def add(self, attempt: UnsettledAttempt, since_ms: int | None = None) -> None:
+        """Add an attempt; its money is held from `since_ms` on, by default from its end."""
+        outcome = attempt.outcome
+        until_ms = max(outcome.at_ms, since_ms or 0) + self._hold_ms
+        self._attempts[outcome.attempt_id] = HeldAttempt(attempt, until_ms)
+
+    def remove(self, attempt_id: int) -> None:
+        """Remove an attempt, if it is here."""
+        self._attempts.pop(attempt_id, None)
+
+    def retain(self, attempt_ids: Collection[int]) -> None:
+        """Remove all other attempts."""
+        for attempt_id in self._attempts.keys() - attempt_ids:
+            del self._attempts[attempt_id]
 
     def overdue(self, now_ms: int) -> list[AttemptOutcome]:
         """Return the attempts for which money has been held long enough."""
@@ -66,5 +70,6 @@ class UnknownAttempts:
         ]
         if not found:
             return UnknownCosts()
-        nano, until_ms = sum(held.held_nano for held in found), max(h.until_ms for h in found)
+        nano = sum(held.attempt.outcome.held_nano for held in found)
+        until_ms = max(held.until_ms for held in found)
         return UnknownCosts(len(found), nano, until_ms)

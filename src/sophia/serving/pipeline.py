@@ -16,6 +16,7 @@ async def serve_request(runtime: Runtime, request: Request) -> Answer:
         SophiaError: the error for the caller; nothing stays reserved then.
     """
     scope = runtime.ledger.budget_scope(request.principal, runtime.limits)
+    await runtime.ledger.refresh(scope)
     decision = decide(runtime, request, scope)
     if runtime.learned_routing is not None:
         runtime.learned_routing.record_decision(request, decision)

@@ -1,29 +1,87 @@
-"""Budget arithmetic: `spent + held <= limit`, in whole nano-dollars, for each key and window."""
+"""Budget arithmetic in whole nano-dollars: what a worker leases of a budget, and spends of that.
+
+`spent + held + leased <= limit` holds in the store, `used + reserved <= granted` in each worker.
+"""
 
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from sophia.core.rows import LeaseRequest
 
-class BudgetBalance(Struct, frozen=True):
-    """Nano-dollars of one key in one window: spent, and held for what has no bill yet."""
+SHARES = 8
+"""A lease is what is free, divided by this and by the number of workers that spend."""
+_FEWEST = 4
+"""A smaller lease than this many requests is not worth it: then one request is leased at a time."""
 
-    spent: int = 0
-    held: int = 0
 
-    def reserve(self, amount: int, limit: int | None) -> "BudgetBalance | None":
-        """Return the balance with `amount` held, or None when it would exceed the limit."""
-        if limit is not None and self.spent + self.held + amount > limit:
-            return None
-        return BudgetBalance(self.spent, self.held + amount)
+def choose_grant(request: LeaseRequest, free: int, holders: int) -> int:
+    """Return what a worker gets of `free`, which is negative where it has to give back.
 
-    def settle(self, held: int, spent: int) -> "BudgetBalance":
-        """Return the balance with a hold turned into its real cost, which may exceed the hold."""
-        return BudgetBalance(self.spent + spent, self.held - held)
+    That is a share, so that it need not ask each time, and near the limit just what it needs.
+    """
+    if free < 0:
+        return -min(max(request.idle, 0), -free)
+    share = free // (SHARES * holders)
+    if share >= max(_FEWEST * request.unit, request.need):
+        return share
+    return request.need if request.need <= free else 0
 
-    def remaining(self, limit: int | None) -> int | None:
-        """Return the amount that may still be held, never below 0; None without a limit."""
-        return None if limit is None else max(limit - self.spent - self.held, 0)
+
+class BudgetSlice(Struct, kw_only=True):
+    """A worker's part of a budget: `granted` by the store, `used` for good, `reserved` for now.
+
+    `free` is what the store had left for all when it was last asked, `limit` the one it was asked
+    with, `unit` the largest reservation, and `others` the number of other workers that have leases.
+    `unlimited` is reserved for requests without a limit, for which nothing is leased.
+    """
+
+    limit: int | None = None
+    granted: int = 0
+    used: int = 0
+    reserved: int = 0
+    free: int = 0
+    unit: int = 0
+    others: int = 0
+    unlimited: int = 0
+    last_use: float = 0.0
+
+    @property
+    def idle(self) -> int:
+        """Nano-dollars that can be reserved at once."""
+        return self.granted - self.used - self.reserved
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more should be leased ahead, before a request has to wait for it."""
+        return self.idle < 2 * self.unit
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is leased or reserved."""
+        return self.granted == self.used and not (self.reserved or self.unlimited)
+
+    def is_vague(self, limit: int) -> bool:
+        """Return whether what other workers do decides how much is left."""
+        if self.limit is None or not self.others:
+            return self.limit is None
+        return self.idle < self.wanted(limit)
+
+    def wanted(self, limit: int) -> int:
+        """Return what the slice should cover before a request is planned."""
+        return _FEWEST * self.unit or limit // 64
+
+    def charge(self, amount: int) -> None:
+        """Take what the account has to pay beside the lease from what is free."""
+        self.free -= amount
+        if self.free < 0:
+            # A part of the lease has to be given back: the next request asks.
+            self.limit = None
+
+    def remaining(self, limit: int) -> int:
+        """Return what may still be reserved under `limit`, as far as is known; never below 0."""
+        moved = limit - self.limit if self.limit is not None else 0
+        return max(self.idle + self.free + moved, 0)
 
 
 def day_window(wall: float) -> str:

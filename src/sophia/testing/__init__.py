@@ -1,1 +1,1 @@
-"""Doubles for tests: an in-memory store and a manual clock."""
+"""A double for tests: a manual clock."""

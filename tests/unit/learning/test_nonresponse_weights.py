@@ -1,11 +1,16 @@
 """Retraining weights feedback by non-response: silence does not make a model look bad."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from logged_decisions import ARMS, TASKS, plan_of
+from sophia.adapters.store.store import SqlStore
 from sophia.core.ids import IdGenerator
 from sophia.core.rows import AttemptIntent, LessonRow
 from sophia.learning.online.build import build_policy
@@ -13,7 +18,7 @@ from sophia.learning.online.catch_up import load_lessons
 from sophia.learning.operations.retrain import compute_feedback_weights, refit_learner
 from sophia.routing.bandit.policy import PolicyContext
 from sophia.routing.types import Plan
-from sophia.testing.memory import MemoryStore
+from stores import open_test_store, write_rows
 
 TRUTH = 0.75
 
@@ -32,21 +37,17 @@ def build_intent(id: int, model: str, plan: Plan) -> AttemptIntent:
     )
 
 
-async def ledger(share: float, count: int = 1500) -> MemoryStore:
+@asynccontextmanager
+async def ledger(folder: Path, share: float, count: int = 1500) -> AsyncIterator[SqlStore]:
     """A share of the answers is judged; unhappy users give feedback three times as often."""
-    rng, store, ids, number = (
-        np.random.default_rng(5),
-        MemoryStore(),
-        IdGenerator(lambda: 10**12),
-        0,
-    )
+    rng, ids, number, rows = np.random.default_rng(5), IdGenerator(lambda: 10**12), 0, []
     for _ in range(count):
         plan, arm = plan_of(int(rng.integers(2)), float(rng.random()))
         sampled, good = bool(rng.random() < share), bool(rng.random() < TRUTH)
         assert plan.trace is not None
         plan = replace(plan, trace=replace(plan.trace, judge_sampled=sampled))
         id = ids.next()
-        await store.reserve(build_intent(id, ARMS[arm], plan))
+        rows.append(build_intent(id, ARMS[arm], plan))
         channels = ["judge"] if sampled else []
         channels += ["score"] if rng.random() < (0.1 if good else 0.3) else []
         for channel in (*channels, "validator"):
@@ -64,11 +65,13 @@ async def ledger(share: float, count: int = 1500) -> MemoryStore:
                 first=True,
                 channel=channel,
             )
-            await store.add_lesson(lesson)
-    return store
+            rows.append(lesson)
+    write_rows(folder / "sophia.db", rows)
+    async with open_test_store(folder) as store:
+        yield store
 
 
-async def learned(store: MemoryStore, weights: dict[int, float]) -> float:
+async def learned(store: SqlStore, weights: dict[int, float]) -> float:
     """Return the expected quality of the most frequent arm after retraining."""
     live = build_policy(shared=True)
     live.add_models(ARMS)
@@ -81,40 +84,42 @@ async def learned(store: MemoryStore, weights: dict[int, float]) -> float:
     return float(learner.rate(sight, [usual]).quality[0])
 
 
-async def test_retraining_is_nearer_to_the_truth_than_the_plain_feedback() -> None:
-    store = await ledger(share=0.12)
-    weights, means = await compute_feedback_weights(store)
-    assert means is not None and means.basis == "score"
-    assert means.judge_sampled is not None
-    assert means.unweighted.value < TRUTH - 0.08
-    assert means.weighted.value == pytest.approx(TRUTH, abs=0.05)
-    plain, weighed = await learned(store, {}), await learned(store, weights)
-    assert plain < TRUTH - 0.06
-    assert abs(weighed - TRUTH) < 0.5 * abs(plain - TRUTH)
+async def test_retraining_is_nearer_to_the_truth_than_the_plain_feedback(tmp_path: Path) -> None:
+    async with ledger(tmp_path, share=0.12) as store:
+        weights, means = await compute_feedback_weights(store)
+        assert means is not None and means.basis == "score"
+        assert means.judge_sampled is not None
+        assert means.unweighted.value < TRUTH - 0.08
+        assert means.weighted.value == pytest.approx(TRUTH, abs=0.05)
+        plain, weighed = await learned(store, {}), await learned(store, weights)
+        assert plain < TRUTH - 0.06
+        assert abs(weighed - TRUTH) < 0.5 * abs(plain - TRUTH)
 
 
-async def test_weights_are_one_on_average_and_bounded_and_for_explicit_feedback_only() -> None:
-    store = await ledger(share=0.12)
-    weights, _ = await compute_feedback_weights(store)
-    values = np.array(list(weights.values()))
-    assert values.mean() == pytest.approx(1.0) and values.max() < 6.0
-    rows = await load_lessons(store, shared=True)
-    words = {row.decision_id for row, _ in rows if row.channel != "validator"}
-    assert weights.keys() == words
+async def test_weights_are_one_on_average_and_bounded_and_for_explicit_feedback_only(
+    tmp_path: Path,
+) -> None:
+    async with ledger(tmp_path, share=0.12) as store:
+        weights, _ = await compute_feedback_weights(store)
+        values = np.array(list(weights.values()))
+        assert values.mean() == pytest.approx(1.0) and values.max() < 6.0
+        rows = await load_lessons(store, shared=True)
+        words = {row.decision_id for row, _ in rows if row.channel != "validator"}
+        assert weights.keys() == words
 
 
-async def test_a_single_unusual_score_does_not_decide() -> None:
+async def test_a_single_unusual_score_does_not_decide(tmp_path: Path) -> None:
     """The second task hardly gets feedback, which counts for more, up to a bound."""
-    rng, store, ids = np.random.default_rng(5), MemoryStore(), IdGenerator(lambda: 10**12)
-    rare = set()
+    rng, ids = np.random.default_rng(5), IdGenerator(lambda: 10**12)
+    rare, rows = set(), []
     for number in range(1, 1501):
         task = number % 2
         plan, arm = plan_of(task, 0.3)
         id = ids.next()
-        await store.reserve(build_intent(id, ARMS[arm], plan))
+        rows.append(build_intent(id, ARMS[arm], plan))
         if rng.random() < (0.03 if task else 0.9):
             rare |= {id} if task else set()
-            await store.add_lesson(
+            rows.append(
                 LessonRow(
                     number=number,
                     decision_id=id,
@@ -126,11 +131,14 @@ async def test_a_single_unusual_score_does_not_decide() -> None:
                     at_ms=1,
                 )
             )
-    weights, _ = await compute_feedback_weights(store)
+    write_rows(tmp_path / "sophia.db", rows)
+    async with open_test_store(tmp_path) as store:
+        weights, _ = await compute_feedback_weights(store)
     values = np.array(list(weights.values()))
     assert values.mean() == pytest.approx(1.0)
     assert 4.0 < min(weights[id] for id in rare) <= values.max() < 9.0
 
 
-async def test_an_empty_ledger_has_no_weights() -> None:
-    assert await compute_feedback_weights(MemoryStore()) == ({}, None)
+async def test_an_empty_ledger_has_no_weights(tmp_path: Path) -> None:
+    async with open_test_store(tmp_path) as store:
+        assert await compute_feedback_weights(store) == ({}, None)

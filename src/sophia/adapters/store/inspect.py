@@ -4,10 +4,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sophia.adapters.store.database import open_ledger_connection
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
 from sophia.adapters.store.report import LedgerUnreadable
-from sophia.adapters.store.writer import open_ledger_connection
 
 _WAL_SAFE_SINCE = (3, 51, 3)
 """First release without the WAL-reset race that needs two connections on one database."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sophia.adapters.store.driver import load_sqlite
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 
 
 def current_revision(path: Path) -> str | None:

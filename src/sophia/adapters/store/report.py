@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sophia.adapters.store.database import open_ledger_connection
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
-from sophia.adapters.store.writer import open_ledger_connection
 from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
 from sophia.core.rows import CHECK_FAILED_PREFIX, RUBRIC_FINISH
 
@@ -28,9 +28,9 @@ SELECT o.{column}, COUNT(DISTINCT o.attempt_id & ~?), COUNT(*),
 FROM outcomes o WHERE o.window >= ? GROUP BY 1
 """
 _OPEN_HOLDS_SQL = """
-SELECT i.{column}, COUNT(*), SUM(IFNULL(o.cost_nano, i.held_nano))
+SELECT i.{column}, COUNT(*), SUM(COALESCE(o.held_nano, i.held_nano))
 FROM intents i LEFT JOIN outcomes o USING (attempt_id)
-WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.state = 'unknown') GROUP BY 1
+WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.held_nano > 0 OR o.state = 'unknown') GROUP BY 1
 """
 # The attempt whose answer the caller got, as `find_served_outcome` finds it.
 _SERVED_SQL = """

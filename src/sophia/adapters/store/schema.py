@@ -1,9 +1,11 @@
 """The tables of the store as SQLAlchemy Core metadata, with the columns of their row types.
 
 `intents`, `generations` and `outcomes` are append-only and keyed by attempt id, which grows with
-time. A change of a row needs a migration.
+time. `accounts` and `leases` are sums of money, `changes` says which other tables have changed. A
+change of a row needs a migration.
 """
 
+from functools import partial
 from typing import Any, get_args, get_type_hints
 
 from sqlalchemy import (
@@ -17,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 
 from sophia.core.rows import (
@@ -61,6 +64,31 @@ def _add_table(name: str, row: type, **server_defaults: str) -> Table:
 _add_table("keys", KeyRow, explores="1")
 _add_table("intents", AttemptIntent)
 _add_table("generations", GenerationNote)
-_add_table("outcomes", AttemptOutcome)
+_outcomes = _add_table("outcomes", AttemptOutcome, held_nano="0")
+_held = text("held_nano > 0 OR state = 'unknown'")
+Index("held_outcomes", _outcomes.c.attempt_id, sqlite_where=_held, postgresql_where=_held)
 _add_table("lessons", LessonRow)
+_nano = partial(Column, type_=BigInteger, nullable=False, server_default="0")
+Table(
+    "accounts",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("window", String, primary_key=True),
+    _nano("spent_nano"),
+    _nano("held_nano"),
+    _nano("leased_nano"),
+    # The number of times that a worker has called on the others to give back what they do not use.
+    _nano("called"),
+)
+Table(
+    "leases",
+    metadata,
+    Column("worker", Integer, primary_key=True, autoincrement=False),
+    Column("account", String, primary_key=True),
+    Column("window", String, primary_key=True),
+    _nano("amount_nano"),
+    # The last such call that this worker has answered.
+    _nano("heard"),
+)
+Table("changes", metadata, Column("topic", String, primary_key=True), _nano("sequence"))
 Index("feedback_by_decision", _add_table("feedback", Feedback).c.decision_id)

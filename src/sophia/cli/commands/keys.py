@@ -68,8 +68,8 @@ async def list_api_keys(
     """List the keys, with what each has spent today."""
     settings = load_command_settings(config, data_dir)
     async with open_store(settings) as store:
-        spends = await store.spend_by_key(day_window(time.time()))
-        rows, spent = await store.keys(), {each.key_id: each.spent_nano for each in spends}
+        accounts = await store.accounts(day_window(time.time()))
+        rows, spent = await store.keys(), {each.account: each.spent_nano for each in accounts}
     if json:
         print_json([_key_to_json(row, spent.get(row.id, 0)) for row in rows])
         return

@@ -23,8 +23,10 @@ async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) 
     principal = incoming.require_principal()
     ledger = app.runtime.ledger
     scope = ledger.budget_scope(principal, app.runtime.limits)
+    await ledger.refresh(scope)
     limit, left = scope.daily_limit, ledger.remaining(scope)
-    _, held = ledger.coordinator.balance(principal.key_id, scope.window)
+    account = await ledger.store.account(principal.key_id, scope.window)
+    held = account.held_nano + ledger.leases.in_flight(principal.key_id, scope.window)
     today = datetime.fromtimestamp(ledger.clock.wall(), UTC).date()
     monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
     since = {"": "", "_daily": scope.window, "_weekly": str(monday), "_monthly": str(first)}

@@ -26,6 +26,7 @@ async def explain_route(app: App, incoming: HttpRequest, reply: ResponseWriter) 
     """Answer `POST /v1/route`: the decision for a chat body, without making the call."""
     request = read_request(app, incoming, "chat/completions")
     scope = app.runtime.ledger.budget_scope(request.principal, app.runtime.limits)
+    await app.runtime.ledger.refresh(scope)
     decision = decide(app.runtime, request, scope)
     body: dict[str, Any] = {"object": "sophia.route", "requested_model": request.model}
     body |= explain_plan(decision.plan, app.runtime.knowledge.classifier.classes)

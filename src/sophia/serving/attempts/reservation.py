@@ -10,12 +10,12 @@ from sophia.catalogue.model import Model
 from sophia.core.calls import ChunkBatch, Deadlines, Usage
 from sophia.core.errors import BudgetExceeded
 from sophia.core.money import format_usd
-from sophia.core.ports import Clock, Coordinator, Store
+from sophia.core.ports import Clock, Leases, Store
 from sophia.core.rows import AttemptIntent, AttemptOutcome, AttemptState, UnsettledAttempt
 from sophia.ledger.cost import Cost, compute_cost
 from sophia.ledger.unknown import UnknownAttempts
 from sophia.routing.types import Attempt, CutAction
-from sophia.tenants.budget import BudgetBalance, day_window, seconds_to_next_day
+from sophia.tenants.budget import day_window, seconds_to_next_day
 from sophia.tenants.keys import Principal
 
 log = logging.getLogger("sophia.ledger")
@@ -38,13 +38,23 @@ class RuntimeLimits:
     on_cut: CutAction = "terminate"
 
 
-class BudgetScope(Struct, frozen=True):
-    """The budget that pays: a key, its limits in nano-dollars and the window that is charged."""
+class BudgetScope(Struct, frozen=True, kw_only=True):
+    """The budget that pays: a key, its limits in nano-dollars and the window that is charged.
+
+    `also` is another account that pays as well, with its own limit.
+    """
 
     key_id: str
     daily_limit: int | None
     window: str
     per_request_limit: int | None = None
+    also: tuple[str, int] | None = None
+
+    @property
+    def accounts(self) -> tuple[tuple[str, int | None], ...]:
+        """The accounts that pay, with their limits."""
+        own = self.key_id, self.daily_limit
+        return (own,) if self.also is None else (own, self.also)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +64,7 @@ class Ledger:
     `running` counts the attempts that are reserved and not settled, `held_nano` is their amount.
     """
 
-    coordinator: Coordinator
+    leases: Leases
     store: Store
     clock: Clock
     unknown: UnknownAttempts = field(default_factory=UnknownAttempts)
@@ -79,16 +89,23 @@ class Ledger:
         """Return the budget that pays for a request of `principal` arriving now."""
         daily, each = principal.daily_budget_nano, principal.per_request_nano
         return BudgetScope(
-            principal.key_id,
-            limits.daily_budget_nano if daily is None else daily,
-            self.window(),
-            limits.per_request_nano if each is None else each,
+            key_id=principal.key_id,
+            daily_limit=limits.daily_budget_nano if daily is None else daily,
+            window=self.window(),
+            per_request_limit=limits.per_request_nano if each is None else each,
         )
 
     def remaining(self, scope: BudgetScope) -> int | None:
-        """Return the nano-dollars left in the window; None without a daily limit."""
-        balance = BudgetBalance(*self.coordinator.balance(scope.key_id, scope.window))
-        return balance.remaining(scope.daily_limit)
+        """Return the nano-dollars left in the window, as far as known; None without a limit."""
+        if scope.daily_limit is None:
+            return None
+        return self.leases.remaining(scope.key_id, scope.window, scope.daily_limit)
+
+    async def refresh(self, scope: BudgetScope) -> None:
+        """Learn what is left where that depends on other workers. Raises Unavailable."""
+        for account, limit in scope.accounts:
+            if limit is not None and self.leases.needs_refresh(account, scope.window, limit):
+                await self.leases.refresh(account, scope.window, limit)
 
     def explain_refusal(self, error: BudgetExceeded, scope: BudgetScope) -> None:
         """Add to a refusal by the daily budget when it is new, and how much is in doubt."""
@@ -112,14 +129,10 @@ class Ledger:
             Unavailable: the store cannot take the intent; nothing is reserved.
         """
         held = spec.attempt.held_nano
-        try:
-            await self.coordinator.reserve(scope.key_id, scope.window, scope.daily_limit, held)
-        except BudgetExceeded as error:
-            self.explain_refusal(error, scope)
-            raise
+        leased = await self._reserve_in_accounts(scope, held)
         self.running += 1
         self.held_nano += held
-        reservation = Reservation(self, scope, request_id | number, spec)
+        reservation = Reservation(self, scope, request_id | number, spec, leased)
         try:
             await self.store.reserve(
                 AttemptIntent(
@@ -139,6 +152,23 @@ class Ledger:
             reservation.release(AttemptResult(failure="not_dispatched"))
             raise
         return reservation
+
+    async def _reserve_in_accounts(self, scope: BudgetScope, amount: int) -> tuple[str, ...]:
+        """Hold an amount in all accounts of a scope; return those where it is of a lease."""
+        leases, window, leased = self.leases, scope.window, []
+        done: list[str] = []
+        try:
+            for account, limit in scope.accounts:
+                if await leases.reserve(account, window, limit, amount):
+                    leased.append(account)
+                done.append(account)
+        except BaseException as error:
+            for account in done:
+                leases.settle(account, window, amount, 0, leased=account in leased)
+            if isinstance(error, BudgetExceeded):
+                self.explain_refusal(error, scope)
+            raise
+        return tuple(leased)
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True):
@@ -199,13 +229,21 @@ def update_attempt_result(result: AttemptResult, batch: ChunkBatch) -> None:
 class Reservation:
     """Reserved money of one attempt, until it is settled or released."""
 
-    def __init__(self, ledger: Ledger, scope: BudgetScope, id: int, spec: AttemptSpec) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        scope: BudgetScope,
+        id: int,
+        spec: AttemptSpec,
+        leased: tuple[str, ...],
+    ) -> None:
         self.id = id
         self.spec = spec
         self.outcome: AttemptOutcome | None = None
         self._noted = False
         self._ledger = ledger
         self._scope = scope
+        self._leased = leased
         self._started = ledger.clock.monotonic()
 
     def note_generation(self, generation_id: str | None) -> None:
@@ -256,8 +294,10 @@ class Reservation:
                 format_usd(held),
             )
         kept = self._keep(state, result, cost) if cost.source == "estimated" else 0
-        spent = 0 if state == "unknown" else cost.nano
-        ledger.coordinator.settle(scope.key_id, scope.window, held - kept, spent)
+        used = kept if state == "unknown" else cost.nano + kept
+        for account, _ in scope.accounts:
+            leased = account in self._leased
+            ledger.leases.settle(account, scope.window, held, used, leased=leased)
         ledger.running -= 1
         ledger.held_nano -= held
         first = result.first_content_at
@@ -281,11 +321,11 @@ class Reservation:
             first_content_ms=None if first is None else (first - self._started) * 1000,
             total_ms=(ledger.clock.monotonic() - self._started) * 1000,
             at_ms=int(ledger.clock.wall() * 1000),
+            held_nano=kept,
         )
-        ledger.store.settle(self.outcome)
-        if kept or state == "unknown":
-            attempt = UnsettledAttempt(self.outcome, self.spec.upstream)
-            ledger.unknown.add(attempt, kept, self.outcome.at_ms)
+        ledger.store.settle(self.outcome, self._leased)
+        if kept:
+            ledger.unknown.add(UnsettledAttempt(self.outcome, self.spec.upstream))
         return self.outcome
 
     def _keep(self, state: AttemptState, result: AttemptResult, cost: Cost) -> int:

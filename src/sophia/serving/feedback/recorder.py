@@ -87,6 +87,11 @@ class FeedbackRecorder:
             return False
         return await asyncio.shield(self._tasks.start(self._record(decision, feedback, model)))
 
+    async def follow(self) -> None:
+        """Learn the lessons that other processes have stored."""
+        async with self._lock:
+            await catch_up(self._policy, self._store)
+
     async def close(self) -> None:
         """Wait until everything that was recorded is learned."""
         await self._tasks.close()

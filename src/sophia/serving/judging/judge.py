@@ -15,9 +15,9 @@ from sophia.catalogue.model import Model
 from sophia.config import JudgeSettings
 from sophia.core.background import BackgroundTasks
 from sophia.core.errors import BudgetExceeded, ConfigError, SophiaError
-from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
+from sophia.core.ids import JUDGE_ATTEMPT
 from sophia.core.money import nano_from_usd
-from sophia.core.rows import AttemptOutcome
+from sophia.core.rows import JUDGE_ACCOUNT, AttemptOutcome
 from sophia.core.uniform import derive_uniform
 from sophia.learning.feedback.judge_bias import choose_judge, correct_score
 from sophia.learning.feedback.source_reliability import BiasByJudge
@@ -25,17 +25,14 @@ from sophia.learning.feedback.sources import JUDGE_CHANNEL
 from sophia.routing.request import KeyLimits
 from sophia.serving.attempts.answer import RequestRecord
 from sophia.serving.attempts.choices import AnswerChoice, parse_choices
-from sophia.serving.attempts.reservation import BudgetScope, Ledger
+from sophia.serving.attempts.reservation import BudgetScope
 from sophia.serving.feedback.queue import FeedbackQueue
 from sophia.serving.judging.score import build_judge_request, run_judgement
 from sophia.serving.request import Decision, Request
 from sophia.serving.runtime import Runtime
-from sophia.tenants.budget import day_window
 
 log = logging.getLogger("sophia.serving")
 
-JUDGE_ACCOUNT = "sophia:judge"
-"""Account of all judging; no key has this id."""
 MAX_QUEUED = 64
 MAX_CONCURRENT = 2
 TIMEOUT_SECONDS = 60.0
@@ -148,18 +145,15 @@ class Judge:
 
         An unknown cost stays reserved in both accounts. Raises SophiaError when it is not paid.
         """
-        coordinator, window = self._runtime.ledger.coordinator, scope.window
+        scope = replace(scope, also=(JUDGE_ACCOUNT, self._config.daily_budget_nano))
+        await self._runtime.ledger.refresh(scope)
         judgement = build_judge_request(
             record, judge, answer, self._limits(scope), self._config.rubric
         )
         attempt = judgement.decision.plan.attempts[0]
         if attempt.max_tokens is not None:
             raise BudgetExceeded("what is left covers only a part of a judgement")
-        held, daily = attempt.held_nano, self._config.daily_budget_nano
-        await coordinator.reserve(JUDGE_ACCOUNT, window, daily, held)
         result = await run_judgement(judgement, scope, iter([JUDGE_ATTEMPT]))
-        if all(outcome.state != "unknown" for outcome in record.outcomes):
-            coordinator.settle(JUDGE_ACCOUNT, window, held, record.cost_nano)
         if not record.outcomes:
             raise BudgetExceeded("the key's budget does not cover a judgement")
         return result
@@ -167,7 +161,9 @@ class Judge:
     def _limits(self, scope: BudgetScope) -> KeyLimits:
         ledger = self._runtime.ledger
         left = ledger.remaining(scope)
-        judge_scope = BudgetScope(JUDGE_ACCOUNT, self._config.daily_budget_nano, scope.window)
+        judge_scope = BudgetScope(
+            key_id=JUDGE_ACCOUNT, daily_limit=self._config.daily_budget_nano, window=scope.window
+        )
         bounds = [
             scope.per_request_limit,
             ledger.remaining(judge_scope),
@@ -213,13 +209,3 @@ def build_judge_config(
             raise ConfigError(f"`learning.judge.models`: there is no model {name!r}")
         ids.append(model.id)
     return JudgeConfig(tuple(ids), nano_from_usd(settings.daily_budget_usd), settings.rubric)
-
-
-async def restore_judge_spend(ledger: Ledger) -> None:
-    """Charge today's judgements, those of unknown cost too, to the judge's account at start."""
-    store, coordinator, window = ledger.store, ledger.coordinator, day_window(ledger.clock.wall())
-    coordinator.settle(JUDGE_ACCOUNT, window, 0, await store.judging_cost(window))
-    for attempt in ledger.unknown:
-        outcome = attempt.outcome
-        if outcome.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT:
-            await coordinator.reserve(JUDGE_ACCOUNT, outcome.window, None, outcome.cost_nano)

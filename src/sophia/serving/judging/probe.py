@@ -10,7 +10,7 @@ from sophia.catalogue.model import Model
 from sophia.core.calls import Fields
 from sophia.core.errors import SophiaError
 from sophia.core.failures import UpstreamFailure
-from sophia.core.ids import IdGenerator, build_command_request_id
+from sophia.core.ids import IdGenerator
 from sophia.learning.priors.probes import Probe, ProbeToolCall, is_probe_answer_correct
 from sophia.routing.plan import plan_named
 from sophia.routing.request import KeyLimits
@@ -61,7 +61,7 @@ def build_probe_calls(
     Raises SophiaError when a model takes no tools, or its price is not known.
     """
     ledger, knowledge = runtime.ledger, runtime.knowledge
-    ids = IdGenerator(lambda: int(ledger.clock.wall() * 1000))
+    ids = IdGenerator(lambda: int(ledger.clock.wall() * 1000), ledger.store.worker)
     limits = KeyLimits(per_request_nano=None, price_margin=runtime.limits.price_margin)
     principal = Principal(
         key_id=PROBE_ACCOUNT,
@@ -76,7 +76,7 @@ def build_probe_calls(
         for model in models:
             plan = plan_named([knowledge.pool_model(model)], prompt, limits, today=ledger.window())
             request = Request(
-                id=build_command_request_id(ids.next()),
+                id=ids.next(),
                 endpoint="chat/completions",
                 principal=principal,
                 arrived_at=ledger.clock.monotonic(),

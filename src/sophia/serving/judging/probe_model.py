@@ -107,8 +107,11 @@ async def probe_model(
         )
     on_estimate(estimate)
     window = runtime.ledger.window()
-    spent, held = runtime.ledger.coordinator.balance(PROBE_ACCOUNT, window)
-    scope = BudgetScope(PROBE_ACCOUNT, spent + held + request.max_cost_nano, window)
+    account = await runtime.ledger.store.account(PROBE_ACCOUNT, window)
+    used = account.spent_nano + account.held_nano
+    scope = BudgetScope(
+        key_id=PROBE_ACCOUNT, daily_limit=used + request.max_cost_nano, window=window
+    )
     grades = await run_probe_calls(scope, calls, on_grade)
     return await _update_policy(runtime, archive, estimate, grades, events)
 

@@ -1,0 +1,175 @@
+"""Budgets in memory, inside the parts that this worker has leased of them."""
+
+import asyncio
+import logging
+from collections import defaultdict
+
+from sophia.core.background import BackgroundTasks
+from sophia.core.errors import BudgetExceeded, Unavailable
+from sophia.core.money import format_usd
+from sophia.core.ports import Clock, LeaseStore
+from sophia.core.rows import Lease, LeaseRequest
+from sophia.tenants.budget import BudgetSlice
+
+log = logging.getLogger("sophia.ledger")
+
+_CALL_SECONDS = 1.0
+"""Longest wait for other workers to give back what they do not use."""
+_ASK_AGAIN_SECONDS = 0.02
+_IDLE_SECONDS = 10.0
+"""Time without use after which a lease is given back where other workers spend too."""
+_FORGET_SECONDS = 600.0
+"""Time without use after which any lease is given back."""
+
+
+class LeasedBudgets:
+    """Reserves in memory what the store has leased; asks it ahead, or when that is not enough."""
+
+    def __init__(self, store: LeaseStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._slices: defaultdict[tuple[str, str], BudgetSlice] = defaultdict(BudgetSlice)
+        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._renewing: set[tuple[str, str]] = set()
+        self._tasks = BackgroundTasks()
+
+    async def reserve(self, account: str, window: str, limit: int | None, amount: int) -> bool:
+        """Hold `amount` nano-dollars; return whether they are of a lease.
+
+        Raises:
+            BudgetExceeded: the budget does not cover it; nothing is held.
+            Unavailable: the store does not answer, and what is leased does not cover it.
+        """
+        part = self._slices[account, window]
+        if limit is None:
+            part.unlimited += amount
+            return False
+        if limit != part.limit or part.idle < amount:
+            await self._lease_more(account, window, limit, amount)
+        part.reserved += amount
+        part.last_use = self._clock.monotonic()
+        part.unit = max(part.unit, amount)
+        if part.is_low and part.free > 0 and (account, window) not in self._renewing:
+            self._renewing.add((account, window))
+            self._tasks.start(self._renew(account, window))
+        return True
+
+    def settle(self, account: str, window: str, held: int, used: int, *, leased: bool) -> None:
+        """Replace what is held for an attempt by what it used up."""
+        part = self._slices[account, window]
+        if leased:
+            part.reserved -= held
+            part.used += used
+        else:
+            part.unlimited -= held
+            part.charge(used)
+
+    def correct(self, account: str, window: str, change: int) -> None:
+        """Note that an account has to pay more than was known, or less."""
+        if (account, window) in self._slices:
+            self._slices[account, window].charge(change)
+
+    def remaining(self, account: str, window: str, limit: int) -> int:
+        """Return the nano-dollars that may still be reserved, as far as is known here."""
+        return self._slices[account, window].remaining(limit)
+
+    def needs_refresh(self, account: str, window: str, limit: int) -> bool:
+        """Return whether the store may know of more, or less, that is left than is known here."""
+        return self._slices[account, window].is_vague(limit)
+
+    async def refresh(self, account: str, window: str, limit: int) -> None:
+        """Ask the store and the other workers what is left. Raises Unavailable."""
+        part = self._slices[account, window]
+        async with self._locks[account, window]:
+            await self._gather(account, window, limit, part.wanted(limit))
+
+    def in_flight(self, account: str, window: str) -> int:
+        """Return the nano-dollars that are held for attempts that run here."""
+        part = self._slices[account, window]
+        return part.reserved + part.unlimited
+
+    async def answer_calls(self) -> None:
+        """Give back what is not used where another worker needs it. Raises Unavailable."""
+        for account, window, call in await self._store.lease_calls():
+            await self._give_back(account, window, call)
+
+    async def give_back_idle(self) -> None:
+        """Give back leases that were not used for a while. Raises Unavailable."""
+        now = self._clock.monotonic()
+        for key, part in tuple(self._slices.items()):
+            if now - part.last_use < (_IDLE_SECONDS if part.others else _FORGET_SECONDS):
+                continue
+            if part.idle > 0:
+                await self._give_back(*key, 0)
+            if part.is_empty and not self._locks[key].locked():
+                del self._slices[key], self._locks[key]
+
+    async def close(self) -> None:
+        """Wait for the questions under way."""
+        await self._tasks.close()
+
+    async def _lease_more(self, account: str, window: str, limit: int, amount: int) -> None:
+        """Lease what is missing of `amount`. Raises BudgetExceeded or Unavailable."""
+        part = self._slices[account, window]
+        async with self._locks[account, window]:
+            await self._gather(account, window, limit, amount)
+            if part.idle < amount:
+                raise BudgetExceeded(
+                    f"This key's budget of {format_usd(limit)} for {window} has "
+                    f"{format_usd(part.remaining(limit))} left "
+                    f"({format_usd(part.reserved)} is held); "
+                    f"this request may cost {format_usd(amount)}. Raise the key's daily "
+                    "budget, lower max_tokens, or wait for the next day (UTC)."
+                )
+
+    async def _gather(self, account: str, window: str, limit: int, amount: int) -> None:
+        """Lease until the slice covers `amount`, or nothing more is to be had."""
+        part = self._slices[account, window]
+        call, end = 0, self._clock.monotonic() + _CALL_SECONDS
+        while limit != part.limit or part.idle < amount:
+            lease = await self._ask(account, window, limit, amount, call)
+            call = lease.call
+            if part.idle >= amount or not lease.unheard_nano or self._clock.monotonic() > end:
+                return
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def _ask(
+        self, account: str, window: str, limit: int, amount: int, call: int = 0
+    ) -> Lease:
+        """Ask the store once for what is missing of `amount`, and give back what is too much."""
+        part = self._slices[account, window]
+        need = max(amount - part.idle, 0)
+        # What may have to be given back must not be reserved meanwhile.
+        withheld = max(part.idle, 0) if limit != part.limit else 0
+        part.granted -= withheld
+        request = LeaseRequest(
+            account=account, window=window, limit=limit, need=need, idle=withheld,
+            unit=max(part.unit, amount), call=call,
+        )  # fmt: skip
+        try:
+            lease = await self._store.lease(request)
+        finally:
+            part.granted += withheld
+        part.granted += lease.granted_nano
+        part.free, part.limit, part.others = lease.free_nano, limit, lease.holders - 1
+        return lease
+
+    async def _renew(self, account: str, window: str) -> None:
+        part = self._slices[account, window]
+        try:
+            async with self._locks[account, window]:
+                if part.limit is not None and part.is_low:
+                    await self._ask(account, window, part.limit, 0)
+        except Unavailable as error:
+            log.warning("a lease cannot be renewed now: %s", error)
+        finally:
+            self._renewing.discard((account, window))
+
+    async def _give_back(self, account: str, window: str, call: int) -> None:
+        async with self._locks[account, window]:
+            part = self._slices[account, window]
+            amount = max(part.idle, 0)
+            # First here: what is given back cannot be reserved any more.
+            part.granted -= amount
+            await self._store.return_lease(account, window, amount, call)
+            part.free += amount

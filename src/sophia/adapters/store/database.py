@@ -1,0 +1,143 @@
+"""The database of a store: SQLite, one connection that writes and one that reads."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from sophia.adapters.store.driver import load_sqlite
+from sophia.adapters.store.migrate import migrate
+from sophia.core.errors import Unavailable
+
+Rows = list[tuple[Any, ...]]
+
+
+class Connection(Protocol):
+    """A transaction's connection; parameters are question marks."""
+
+    def execute(self, sql: str, values: Sequence[object] = (), /) -> Any: ...
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]], /) -> Any: ...
+
+
+class Database(Protocol):
+    """A database as the store needs it, from any thread.
+
+    `read` and `transaction` raise Unavailable when the database cannot be used, and RowFault for a
+    row that no database of this schema takes.
+    """
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> Rows: ...
+    def transaction(self) -> Any: ...
+    def has_changed(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class RowFault(Exception):
+    """A row cannot be written, in whatever state the database is."""
+
+
+class SqliteDatabase:
+    """The file `path`, which is created or migrated when it is opened.
+
+    A transaction waits `wait_seconds` for those of other processes.
+    """
+
+    def __init__(self, path: Path, wait_seconds: float = 5.0) -> None:
+        migrate(path)
+        self._path = path
+        self._wait_seconds = wait_seconds
+        self._writer: Any = self._open_writer()
+        self._reader: Any = self._open_reader()
+        self._watcher: Any = None
+        self._version = -1
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose changes are durable at the end, or undone by an exception."""
+        with self._write_lock:
+            try:
+                connection = self._writer = self._writer or self._open_writer()
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                raise self._roll_back(error) from error
+
+    def _roll_back(self, error: BaseException) -> BaseException:
+        """Undo a transaction; return the error to raise."""
+        driver = load_sqlite()
+        with suppress(driver.Error):
+            self._writer.execute("ROLLBACK")
+        if is_row_fault(error):
+            return RowFault(str(error))
+        if not isinstance(error, driver.Error):
+            return error
+        # The next one opens the file again, which may have been repaired meanwhile.
+        connection, self._writer = self._writer, None
+        with suppress(driver.Error):
+            connection.close()
+        return Unavailable(f"The ledger cannot be written: {error}", retry_after=1)
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> Rows:
+        """Return the rows of a query. Raises Unavailable."""
+        driver = load_sqlite()
+        with self._read_lock:
+            try:
+                reader = self._reader = self._reader or self._open_reader()
+                rows: Rows = reader.execute(sql, values).fetchall()
+            except driver.Error as error:
+                connection, self._reader = self._reader, None
+                if connection is not None:
+                    connection.close()
+                raise Unavailable(f"The ledger cannot be read: {error}", retry_after=1) from error
+            return rows
+
+    def has_changed(self) -> bool:
+        """Return whether another connection has changed the file since the last call."""
+        try:
+            self._watcher = self._watcher or self._open_reader()
+            (version,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        except load_sqlite().Error:
+            self._watcher = None
+            return True
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in (self._watcher, self._reader, self._writer):
+            if connection is not None:
+                with suppress(load_sqlite().Error):
+                    connection.close()
+
+    def _open_writer(self) -> Any:
+        connection = open_ledger_connection(self._path)
+        connection.execute(f"PRAGMA busy_timeout = {int(self._wait_seconds * 1000)}")
+        return connection
+
+    def _open_reader(self) -> Any:
+        connection = open_ledger_connection(self._path)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+
+def is_row_fault(error: BaseException) -> bool:
+    """Return whether a row cannot be written to any ledger, in whatever state this one is."""
+    driver = load_sqlite()
+    faults = (driver.IntegrityError, driver.DataError, driver.InterfaceError)
+    return isinstance(error, (*faults, driver.ProgrammingError, ValueError, OverflowError))
+
+
+def open_ledger_connection(path: Path, *, read_only: bool = False) -> Any:
+    """Open the database with Sophia's settings; `read_only` never creates or writes."""
+    target = f"file:{path}?mode=ro" if read_only else str(path)
+    connection = load_sqlite().connect(
+        target, isolation_level=None, timeout=5.0, uri=read_only, check_same_thread=False
+    )
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    return connection

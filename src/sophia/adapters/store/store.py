@@ -1,0 +1,462 @@
+"""The store: what outlives the process, in a database, with a journal before what is urgent."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import astuple, replace
+
+from sophia.adapters.store.apply import apply_records
+from sophia.adapters.store.database import Connection, Database, RowFault, Rows
+from sophia.adapters.store.journaling.files import Ended, JournalReader, Record, list_segments
+from sophia.adapters.store.journaling.slots import WorkerSlot, claim_slot, list_left_slots
+from sophia.adapters.store.journaling.worker import WorkerJournal
+from sophia.adapters.store.lease_statements import (
+    CALLS_SQL,
+    bump,
+    change_lease,
+    end_leases,
+    return_lease,
+)
+from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
+from sophia.core.errors import Unavailable
+from sophia.core.ids import MAX_ATTEMPTS, MAX_WORKERS, WORKER_SHIFT, first_id_at
+from sophia.core.ports import CloseAttempt
+from sophia.core.rows import (
+    INTERNAL_KEY_PREFIX,
+    RUBRIC_FINISH,
+    AccountRow,
+    AttemptIntent,
+    AttemptOutcome,
+    Feedback,
+    KeyRow,
+    Lease,
+    LeaseRequest,
+    LessonRow,
+    OpenAttempt,
+    UnsettledAttempt,
+)
+
+log = logging.getLogger("sophia.ledger")
+
+Change = Callable[[Connection], Any]
+_Row = TypeVar("_Row", bound=Struct)
+_Result = TypeVar("_Result")
+_GENERATION_ID = re.compile(r"gen-(\d{10})-")
+_GENERATION_SLACK_S = 900
+"""Seconds by which an upstream's clock and the length of an answer may move its id."""
+_LEASE_SECONDS = 5.0
+_OPEN_DAYS_MS = 8 * 86_400_000
+"""Age up to which an attempt without an outcome is looked for after a crash."""
+
+
+class SqlStore:
+    """Keeps everything in `database`; what a worker does about attempts comes by its journal.
+
+    `start_worker` begins a journal, which `reserve` and `settle` need.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._journal: WorkerJournal | None = None
+        self._data: Path | None = None
+        self._close_attempt: CloseAttempt | None = None
+        self._heard: dict[str, int] = {}
+        self._changes: list[tuple[Change, asyncio.Future[Any]]] = []
+        self._changing: asyncio.Task[None] | None = None
+
+    @property
+    def worker(self) -> int:
+        """The number of this process among those that write to the store."""
+        return self._own_journal.slot.number
+
+    @property
+    def _own_journal(self) -> WorkerJournal:
+        if self._journal is None:
+            raise RuntimeError("this store was opened without a journal")
+        return self._journal
+
+    async def start_worker(
+        self, data: Path, close: CloseAttempt, sync_seconds: float
+    ) -> Sequence[AttemptOutcome]:
+        """Begin a journal in `data`, after what dead workers left; see `retire_left_workers`."""
+        self._data, self._close_attempt = data, close
+        slot = claim_slot(data)
+        is_left = bool(list_segments(slot.folder))
+        closed = await asyncio.to_thread(self._retire, slot, close if is_left else None)
+        self._journal = WorkerJournal(slot, self._apply, sync_seconds)
+        return [*closed, *await self.retire_left_workers(close)]
+
+    async def retire_left_workers(self, close: CloseAttempt) -> Sequence[AttemptOutcome]:
+        """Apply the journals of dead workers and return their leases.
+
+        Attempts that they left open end with the outcome that `close` gives them; it is returned.
+        """
+        assert self._data is not None, "a worker was started"
+        return await asyncio.to_thread(self._retire_all, self._data, close)
+
+    def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
+        """Write `intent` down. Raises Unavailable when the journal cannot be written."""
+        return self._own_journal.reserve(intent)
+
+    def note_generation(self, attempt_id: int, generation_id: str) -> None:
+        """Write an upstream's id of an attempt that still runs in 20 ms; the first one stands."""
+        self._own_journal.note_generation(attempt_id, generation_id)
+
+    def settle(self, outcome: AttemptOutcome, leased: tuple[str, ...] = ()) -> None:
+        """Write an outcome, and the accounts that paid it from a lease; it is never dropped."""
+        self._own_journal.settle(outcome, leased)
+
+    async def lease(self, request: LeaseRequest) -> Lease:
+        """Return a part of a budget for this worker. Raises Unavailable."""
+        worker = self.worker
+        try:
+            async with asyncio.timeout(_LEASE_SECONDS):
+                return await self._change(lambda to: change_lease(to, worker, request))
+        except TimeoutError:
+            raise Unavailable("The ledger does not answer.", retry_after=1) from None
+
+    async def return_lease(self, account: str, window: str, amount: int, heard: int) -> None:
+        """Give back a part of this worker's lease; it has heard the call numbered `heard`."""
+        worker = self.worker
+        await self._change(lambda to: return_lease(to, worker, account, window, amount, heard))
+
+    async def lease_calls(self) -> Sequence[tuple[str, str, int]]:
+        """Return account, window and number of the calls that this worker has not heard."""
+        rows = await self._read(CALLS_SQL, (self.worker,))
+        return [(str(account), str(window), int(call)) for account, window, call in rows]
+
+    async def account(self, account: str, window: str) -> AccountRow:
+        """Return an account, with what this worker has settled so far."""
+        await self._flush()
+        rows = await self._select(AccountRow, "WHERE account = ? AND window = ?", (account, window))
+        return rows[0] if rows else AccountRow(account, window)
+
+    async def accounts(self, window: str) -> Sequence[AccountRow]:
+        """Return all accounts of a window."""
+        return await self._select(AccountRow, "WHERE window = ?", (window,))
+
+    async def changed_topics(self) -> Sequence[str]:
+        """Return what has changed since the last call: keys, lessons, leases."""
+        if not self._database.has_changed():
+            return ()
+        rows = await self._read("SELECT topic, sequence FROM changes")
+        before, self._heard = self._heard, {str(topic): int(number) for topic, number in rows}
+        return [topic for topic, number in self._heard.items() if before.get(topic) != number]
+
+    async def keys(self) -> Sequence[KeyRow]:
+        """Return every key, revoked ones included."""
+        return await self._select(KeyRow)
+
+    async def add_key(self, key: KeyRow) -> None:
+        """Make a new key durable."""
+        await self._change_keys(insert_sql(KeyRow), astuple(key))
+
+    async def update_key(self, key: KeyRow) -> None:
+        """Make a key's name, limits and right to explore durable."""
+        await self._change_keys(
+            "UPDATE keys SET name = ?, daily_budget_nano = ?, per_request_nano = ?, explores = ?"
+            " WHERE id = ?",
+            (key.name, key.daily_budget_nano, key.per_request_nano, key.explores, key.id),
+        )
+
+    async def revoke_key(self, id: str, at_ms: int) -> None:
+        """Make a revocation durable."""
+        await self._change_keys("UPDATE keys SET revoked_ms = ? WHERE id = ?", (at_ms, id))
+
+    async def spend_since(self, key_id: str, since: str) -> int:
+        """Return the spending of a key since day `since` ("" is ever), in nano-dollars."""
+        await self._flush()
+        return await self._sum_cost("key_id = ? AND window >= ?", (key_id, since))
+
+    async def cost_by_model(self) -> Sequence[tuple[str, int]]:
+        """Return the cost of each model since the ledger began, in nano-dollars."""
+        rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
+        return [(str(model), int(nano)) for model, nano in rows]
+
+    async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
+        """Return each model's mean score from feedback, 0 to 1, and the number of scores."""
+        rows = await self._read(
+            "SELECT o.model, AVG(f.score), COUNT(*) FROM feedback f JOIN outcomes o"
+            " ON o.attempt_id BETWEEN f.decision_id AND f.decision_id | ?"
+            " WHERE f.score IS NOT NULL AND o.failure IS NULL"
+            " AND o.finish_reason IS DISTINCT FROM ? AND f.idempotency_key NOT LIKE ?"
+            " GROUP BY o.model",
+            (MAX_ATTEMPTS, RUBRIC_FINISH, f"{INTERNAL_KEY_PREFIX}%"),
+        )
+        return [(str(model), float(mean), int(count)) for model, mean, count in rows]
+
+    async def held_attempts(self) -> Sequence[UnsettledAttempt]:
+        """Return outcomes for which money is held until their cost is known, oldest first."""
+        await self._flush()
+        return await self._select_unsettled(
+            "(outcomes.held_nano > 0 OR outcomes.state = 'unknown') ORDER BY outcomes.attempt_id"
+        )
+
+    async def decision(self, request_id: int) -> AttemptIntent | None:
+        """Return the first intent of a request, which carries its plan."""
+        await self._flush()
+        rows = await self._select(AttemptIntent, "WHERE attempt_id = ?", (request_id,))
+        return rows[0] if rows else None
+
+    async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
+        """Return the outcomes of a request's attempts, in their order."""
+        await self._flush()
+        ids = (request_id, request_id | MAX_ATTEMPTS)
+        return await self._select(
+            AttemptOutcome, "WHERE attempt_id BETWEEN ? AND ? ORDER BY 1", ids
+        )
+
+    async def unsettled_attempts(self, since_ms: int) -> Sequence[UnsettledAttempt]:
+        """Return costs without a bill since `since_ms` that have a generation id, newest first."""
+        await self._flush()
+        return await self._select_unsettled(
+            "outcomes.attempt_id >= ? AND cost_source IN ('estimated', 'assumed')"
+            " AND generation_id IS NOT NULL ORDER BY outcomes.attempt_id DESC LIMIT 1000",
+            (first_id_at(since_ms),),
+        )
+
+    async def outcome_by_generation(self, generation_id: str) -> AttemptOutcome | None:
+        """Return the outcome with an upstream's generation id.
+
+        There is no index, since updating one would cost every request: OpenRouter's ids contain
+        their second, and others are searched among the last day's.
+        """
+        await self._flush()
+        first, last = _attempt_id_range(generation_id, time.time())
+        rows = await self._select(
+            AttemptOutcome,
+            "WHERE attempt_id BETWEEN ? AND ? AND generation_id = ?",
+            (first, last, generation_id),
+        )
+        return rows[0] if rows else None
+
+    async def add_feedback(self, feedback: Feedback) -> bool:
+        """Make feedback durable; return False if its idempotency key was used before."""
+
+        def add(connection: Connection) -> bool:
+            known = "SELECT 1 FROM feedback WHERE idempotency_key = ?"
+            if connection.execute(known, (feedback.idempotency_key,)).fetchall():
+                return False
+            sql = insert_sql(Feedback) + " ON CONFLICT DO NOTHING"
+            return bool(connection.execute(sql, astuple(feedback)).rowcount)
+
+        return await self._change(add)
+
+    async def feedback(self, decision_id: int) -> Sequence[Feedback]:
+        """Return all feedback on a decision, oldest first."""
+        return await self._select(
+            Feedback, "WHERE decision_id = ? ORDER BY at_ms, idempotency_key", (decision_id,)
+        )
+
+    async def decisions(self, since_ms: int, limit: int) -> Sequence[AttemptIntent]:
+        """Return the first `limit` decisions since `since_ms`, oldest first."""
+        await self._flush()
+        return await self._select(
+            AttemptIntent,
+            "WHERE attempt_id >= ? AND plan IS NOT NULL ORDER BY attempt_id LIMIT ?",
+            (first_id_at(since_ms), limit),
+        )
+
+    async def add_lesson(self, lesson: LessonRow) -> None:
+        """Make a lesson durable; the first one of a number stands."""
+
+        def add(connection: Connection) -> None:
+            connection.execute(insert_sql(LessonRow) + " ON CONFLICT DO NOTHING", astuple(lesson))
+            bump(connection, "lessons")
+
+        await self._change(add)
+
+    async def lessons(self, after: int, limit: int) -> Sequence[LessonRow]:
+        """Return the first `limit` lessons after number `after`, in their order."""
+        rows = await self._select(
+            LessonRow, "WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+        )
+        return [replace(row, first=bool(row.first)) for row in rows]
+
+    async def multi_channel_feedback(self, since_ms: int, limit: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` of the latest `limit` decisions with several channels.
+
+        They are ordered by decision, the oldest first.
+        """
+        scored = "WHERE score IS NOT NULL AND at_ms >= ?"
+        return await self._select(
+            Feedback,
+            f"{scored} AND decision_id IN"  # noqa: S608
+            f" (SELECT decision_id FROM feedback {scored} GROUP BY decision_id"
+            " HAVING COUNT(DISTINCT channel) > 1 ORDER BY decision_id DESC LIMIT ?)"
+            " ORDER BY decision_id, at_ms, idempotency_key",
+            (since_ms, since_ms, limit),
+        )
+
+    async def feedback_without_lesson(self, since_ms: int) -> Sequence[Feedback]:
+        """Return scores since `since_ms` that have no lesson, oldest first."""
+        return await self._select(
+            Feedback,
+            "WHERE at_ms >= ? AND score IS NOT NULL AND NOT EXISTS (SELECT 1 FROM lessons l"
+            " WHERE l.decision_id = feedback.decision_id AND l.channel = feedback.channel)"
+            " ORDER BY at_ms, idempotency_key",
+            (since_ms,),
+        )
+
+    @property
+    def problem(self) -> str:
+        """The reason why no attempt can be written down now, or ""."""
+        return "" if self._journal is None else self._journal.problem
+
+    @property
+    def depth(self) -> int:
+        """The number of records that are in the journal only."""
+        return 0 if self._journal is None else self._journal.behind
+
+    async def close(self) -> None:
+        """Apply the journal, return the leases and close the database."""
+        if self._changing is not None:
+            await self._changing
+        if self._journal is not None:
+            slot, is_running = self._journal.slot, bool(self._journal.running)
+            if await self._journal.close():
+                with suppress(Unavailable):
+                    close = self._close_attempt if is_running else None
+                    await asyncio.to_thread(self._retire, slot, close, is_applied=True)
+            slot.release()
+        self._database.close()
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        """Write records in one transaction; an impossible one is left out. Raises Unavailable."""
+        try:
+            with self._database.transaction() as connection:
+                apply_records(connection, records)
+        except RowFault as fault:
+            if len(records) == 1:
+                log.critical("a row cannot be written to the ledger and is left out: %s", fault)
+                return
+            for record in records:
+                self._apply([record])
+
+    def _retire_all(self, data: Path, close: CloseAttempt) -> list[AttemptOutcome]:
+        closed = []
+        for slot in list_left_slots(data):
+            try:
+                closed += self._retire(slot, close)
+            finally:
+                slot.release()
+        return closed
+
+    def _retire(
+        self, slot: WorkerSlot, close: CloseAttempt | None, *, is_applied: bool = False
+    ) -> list[AttemptOutcome]:
+        """Apply the journal of a worker that writes no more, and end its leases."""
+        reader = JournalReader(slot.folder, is_left=True)
+        while not is_applied and (records := reader.read()):
+            self._apply(records)
+            reader.commit()
+        open_attempts = [] if close is None else self._find_open_attempts(slot.number)
+        outcomes = [close(attempt) for attempt in open_attempts] if close is not None else []
+        with self._database.transaction() as connection:
+            apply_records(connection, map(Ended, outcomes))
+            ended = end_leases(connection, slot.number, as_held=not slot.survived_boot)
+        if ended and not slot.survived_boot:
+            log.warning(
+                "the machine went down while worker %d ran: %d nano-dollars of its leases stay "
+                "held, since the last records of its journal may be lost", slot.number, ended,
+            )  # fmt: skip
+        reader.remove()
+        return outcomes
+
+    def _find_open_attempts(self, worker: int) -> list[OpenAttempt]:
+        rows = self._database.read(
+            f"SELECT {COLUMNS[AttemptIntent]}, generations.generation_id FROM intents"  # noqa: S608
+            " LEFT JOIN generations ON generations.attempt_id = intents.attempt_id"
+            " WHERE intents.attempt_id >= ? AND (intents.attempt_id >> ?) & ? = ?"
+            " AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.attempt_id = intents.attempt_id)"
+            " ORDER BY intents.attempt_id",
+            (first_id_at(time.time_ns() // 1_000_000 - _OPEN_DAYS_MS), WORKER_SHIFT,
+             MAX_WORKERS - 1, worker),
+        )  # fmt: skip
+        return [OpenAttempt(AttemptIntent(*row[:-1]), row[-1]) for row in rows]
+
+    async def _flush(self) -> None:
+        if self._journal is not None:
+            await self._journal.flush()
+
+    async def _change(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Return the result of `work`, durable, in one transaction with others. Raises Unavailable.
+
+        It may be called twice, if another change of the same transaction cannot be made.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._changes.append((work, future))
+        if self._changing is None or self._changing.done():
+            self._changing = asyncio.create_task(self._make_changes())
+        result: _Result = await future
+        return result
+
+    async def _make_changes(self) -> None:
+        while self._changes:
+            changes, self._changes = self._changes, []
+            results = await asyncio.to_thread(self._try_changes, [work for work, _ in changes])
+            for (_, future), result in zip(changes, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    def _try_changes(self, works: Sequence[Change]) -> list[Any]:
+        """Return the results of changes that are made together, or else one by one."""
+        try:
+            with self._database.transaction() as connection:
+                return [work(connection) for work in works]
+        except Exception as error:  # noqa: BLE001 - goes to whoever waits for the change
+            if len(works) == 1:
+                return [error]
+        return [result for work in works for result in self._try_changes([work])]
+
+    async def _change_keys(self, sql: str, values: Sequence[object]) -> None:
+        def change(connection: Connection) -> None:
+            connection.execute(sql, values)
+            bump(connection, "keys")
+
+        await self._change(change)
+
+    async def _select(
+        self, kind: type[_Row], rest: str = "", values: Sequence[object] = ()
+    ) -> list[_Row]:
+        """Return rows of `kind`; `rest` is the statement after the name of its table."""
+        sql = f"SELECT {COLUMNS[kind]} FROM {TABLES[kind]} {rest}"  # noqa: S608
+        return [kind(*row) for row in await self._read(sql, values)]
+
+    async def _select_unsettled(
+        self, condition: str, values: Sequence[object] = ()
+    ) -> list[UnsettledAttempt]:
+        rows = await self._read(
+            f"SELECT {COLUMNS[AttemptOutcome]}, intents.upstream FROM outcomes"  # noqa: S608
+            f" JOIN intents ON intents.attempt_id = outcomes.attempt_id WHERE {condition}",
+            values,
+        )
+        return [UnsettledAttempt(AttemptOutcome(*row[:-1]), row[-1]) for row in rows]
+
+    async def _sum_cost(self, condition: str, values: Sequence[object]) -> int:
+        """Return the known costs of outcomes, in nano-dollars."""
+        sql = "SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes WHERE state != 'unknown' AND "
+        rows = await self._read(sql + condition, values)
+        return int(rows[0][0])
+
+    async def _read(self, sql: str, values: Sequence[object] = ()) -> Rows:
+        """Return the rows of a query. Raises Unavailable when the store cannot be read."""
+        return await asyncio.to_thread(self._database.read, sql, values)
+
+
+def _attempt_id_range(generation_id: str, now: float) -> tuple[int, int]:
+    match = _GENERATION_ID.match(generation_id)
+    start, end = (now - 86_400, now) if match is None else (int(match[1]), int(match[1]))
+    seconds = (int(start - _GENERATION_SLACK_S), int(end + _GENERATION_SLACK_S))
+    return first_id_at(seconds[0] * 1000), first_id_at(seconds[1] * 1000)

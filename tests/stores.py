@@ -1,0 +1,83 @@
+"""Stores for tests: a file of their own with the journal of a worker, and what a dead one left."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import astuple
+
+from sophia.adapters.clock import SystemClock
+from sophia.adapters.store.apply import apply_records
+from sophia.adapters.store.database import SqliteDatabase
+from sophia.adapters.store.driver import load_sqlite
+from sophia.adapters.store.journaling.files import Ended, Reserved, decode_records
+from sophia.adapters.store.statements import COLUMNS, insert_sql
+from sophia.adapters.store.store import SqlStore
+from sophia.core.rows import AttemptIntent, AttemptOutcome
+from sophia.jobs.recover_attempts import start_worker
+
+
+@asynccontextmanager
+async def open_test_store(folder: Path, sync_seconds: float = 0.05) -> AsyncIterator[SqlStore]:
+    """Open a store in `folder`, as a server does."""
+    store = SqlStore(SqliteDatabase(folder / "sophia.db", wait_seconds=0.5))
+    try:
+        await start_worker(store, SystemClock(), folder, sync_seconds)
+        yield store
+    finally:
+        await store.close()
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write rows of any kind into the ledger at `path` in one transaction."""
+    database = SqliteDatabase(path)
+    kinds = {AttemptIntent: Reserved, AttemptOutcome: Ended}
+    with database.transaction() as connection:
+        for row in rows:
+            if (record := kinds.get(type(row))) is not None:
+                apply_records(connection, [record(row)])
+            else:
+                connection.execute(insert_sql(type(row)), astuple(row))
+    database.close()
+
+
+def build_outcome(id: int, cost: int, window: str, *, is_known: bool) -> AttemptOutcome:
+    """Return the outcome of an attempt of key `k`; one of unknown cost is held."""
+    return AttemptOutcome(
+        attempt_id=id,
+        key_id="k",
+        window=window,
+        model="m",
+        state="settled" if is_known else "unknown",
+        cost_nano=cost,
+        cost_source="upstream" if is_known else "estimated",
+        estimate_nano=cost,
+        prompt_tokens=1,
+        completion_tokens=1,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        finish_reason=None,
+        failure=None,
+        generation_id=None,
+        provider=None,
+        first_content_ms=None,
+        total_ms=1.0,
+        at_ms=1,
+        held_nano=0 if is_known else cost,
+    )
+
+
+def left_open(folder: Path) -> list[AttemptIntent]:
+    """Return the attempts without an outcome, of the ledger in `folder` and its journals."""
+    with closing(load_sqlite().connect(str(folder / "sophia.db"))) as database:
+        rows = database.execute(f"SELECT {COLUMNS[AttemptIntent]} FROM intents").fetchall()
+        ended = {id for (id,) in database.execute("SELECT attempt_id FROM outcomes")}
+    intents = {row[0]: AttemptIntent(*row) for row in rows}
+    for path in sorted(folder.glob("journal/*/*.journal")):
+        for record, _ in decode_records(path.read_bytes()):
+            if isinstance(record, Reserved):
+                intents[record.intent.attempt_id] = record.intent
+            elif isinstance(record, Ended):
+                ended.add(record.outcome.attempt_id)
+    return [intent for id, intent in sorted(intents.items()) if id not in ended]
