@@ -25,6 +25,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 10 * 1024 * 1024
     """Maximum length of a request body; a longer one gets 413."""
+    workers: Annotated[int, Meta(ge=0, le=64)] = 1
+    """Processes that serve the address; 0 is one for each processor core."""
     max_in_flight: PositiveInt = 1000
     """Maximum number of requests to models at a time; more get 503. From four fifths of it on, a
     key gets at most the limit divided by one more than the keys that have running requests: a

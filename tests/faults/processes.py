@@ -48,7 +48,8 @@ class Installation:
         prepare(folder, template)
         self.folder = folder
         self.key, self._row = create_key(folder, "first")
-        self._environment = QUIET | {"OPENROUTER_BASE_URL": up.base_url}
+        paths = {"PYTHONPATH": ":".join(sys.path)}
+        self.environment = QUIET | {"OPENROUTER_BASE_URL": up.base_url} | paths
 
     @asynccontextmanager
     async def served(self, **variables: Any) -> AsyncIterator[Served]:
@@ -61,7 +62,7 @@ class Installation:
             process = await asyncio.create_subprocess_exec(
                 *(*command, "--data-dir", str(self.folder)),
                 cwd=self.folder,
-                env=self._environment | {"PYTHONPATH": ":".join(sys.path)} | variables,
+                env=self.environment | variables,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )

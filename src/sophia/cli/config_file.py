@@ -73,10 +73,11 @@ def load_command_settings(
     port: int | None = None,
     *,
     serving: bool = False,
+    workers: str | None = None,
 ) -> Settings:
     """Return the effective settings of a command with these options; None for one not given.
 
-    `serving` is for the command that fills the data folder.
+    `serving` is for the command that fills the data folder; `workers` may be `auto`.
 
     Raises:
         ConfigError: the file is missing, or a setting in it or a variable is wrong.
@@ -88,7 +89,12 @@ def load_command_settings(
         if text := os.environ.get(name):
             _set_value(tree, path, _parse_variable(text, attrgetter(".".join(path))(settings)))
             _convert(tree, lambda path, name=name: f"environment variable {name}")
-    options = {("data_dir",): data_dir, ("server", "host"): host, ("server", "port"): port}
+    options = {
+        ("data_dir",): data_dir,
+        ("server", "host"): host,
+        ("server", "port"): port,
+        ("server", "workers"): _parse_workers(workers),
+    }
     for path, value in options.items():
         if value is not None:
             _set_value(tree, path, value)
@@ -107,6 +113,15 @@ def load_command_settings(
     catalogue = msgspec.structs.replace(settings.catalogue, own_models_only=own)
     settings = msgspec.structs.replace(settings, catalogue=catalogue)
     return _separate_sandbox(settings, serving=serving)
+
+
+def _parse_workers(text: str | None) -> int | None:
+    """Return a number of workers, 0 for `auto`. Raises ConfigError."""
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    if text != "auto":
+        raise ConfigError(f"`--workers`: expected a number or auto, got {text!r}")
+    return 0
 
 
 def _check_deployments(upstreams: Sequence[UpstreamSettings]) -> None:

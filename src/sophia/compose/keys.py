@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from pathlib import Path
+from typing import IO
 
 from sophia.adapters.store import folder_lock
 from sophia.config import Settings
@@ -65,6 +66,11 @@ def create_key(
         created_ms=time.time_ns() // 1_000_000,
     )
     return token, row
+
+
+def lock_for_serving(data: Path) -> IO[bytes]:
+    """Return a lock on a data folder, held until it is closed. Raises ConfigError."""
+    return folder_lock.lock_for_serving(data)
 
 
 def is_served(data: Path) -> bool:

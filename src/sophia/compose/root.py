@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import hashlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,16 +17,24 @@ from typing import NamedTuple
 import msgspec
 
 from sophia.adapters.clock import SystemClock
-from sophia.adapters.store.folder_lock import lock_for_serving
+from sophia.adapters.siblings import Siblings
+from sophia.adapters.store.folder_lock import Leadership, lock_for_serving
+from sophia.adapters.store.journaling.slots import JOURNALS_FOLDER
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.telemetry.logs import RequestLog, configure_logging
-from sophia.adapters.telemetry.prometheus import PrometheusSink
+from sophia.adapters.telemetry.prometheus import PrometheusSink, merge_pages
 from sophia.catalogue.refresh import listing_age
 from sophia.compose.keys import ensure_data_folder, load_pepper
-from sophia.compose.offline import SNAPSHOT_FOLDER, build_policy_archive, build_runtime, open_store
+from sophia.compose.offline import (
+    SNAPSHOT_FOLDER,
+    build_catalogue,
+    build_policy_archive,
+    build_runtime,
+    open_store,
+)
 from sophia.compose.upstreams import Connections, build_webhooks, open_connections
 from sophia.config import Settings
-from sophia.core.errors import ConfigError
+from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.ids import IdGenerator
 from sophia.core.money import nano_from_usd, nano_to_usd
 from sophia.core.ports import Clock, Sink, Store
@@ -35,7 +45,7 @@ from sophia.jobs.correct_costs import CostCorrection
 from sophia.jobs.follow import ChangeFollower
 from sophia.jobs.heartbeat import EventLoopMonitor
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
-from sophia.jobs.reload import RulesReload, reload_catalogue
+from sophia.jobs.reload import CatalogueFollower, RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
 from sophia.learning.snapshots import BrokenSnapshot
 from sophia.serving.attempts.reconcile import RECONCILE_DELAYS, Reconciler
@@ -67,7 +77,8 @@ class LearningRuntime:
         """Learn from pending feedback and save the result."""
         await self.feedback.close()
         await self.snapshots.close()
-        await self.prompt_histories()
+        if self.snapshots.is_leader():
+            await self.prompt_histories()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +91,8 @@ class Sophia:
     metrics: PrometheusSink
     runtime: Runtime
     closing: AsyncExitStack
+    leadership: Leadership
+    siblings: Siblings | None = None
     app: App = field(init=False)
     feedback_writer: FeedbackQueue = field(init=False)
     learning: LearningRuntime | None = None
@@ -95,17 +108,25 @@ async def compose(
     environ: Mapping[str, str],
     clock: Clock | None = None,
     reconcile_delays: Sequence[float] = RECONCILE_DELAYS,
+    *,
+    is_worker: bool = False,
 ) -> Sophia:
-    """Build Sophia in the loop that will serve; delays as in `Reconciler`. Raises ConfigError."""
+    """Build Sophia in the loop that will serve; delays as in `Reconciler`.
+
+    A worker shares the data folder with others, whose supervisor has its lock. Raises ConfigError.
+    """
     async with AsyncExitStack() as stack:
         # Closed last: whatever else fails, bills that wait are written.
-        stack.enter_context(lock_for_serving(ensure_data_folder(settings)))
+        data = ensure_data_folder(settings)
+        if not is_worker:
+            stack.enter_context(lock_for_serving(data))
+        leadership = stack.enter_context(closing(Leadership(data)))
+        await leadership.try_to_lead()
         store = await stack.enter_async_context(open_store(settings))
-        metrics = PrometheusSink(await store.cost_by_model(), await store.mean_scores())
+        metrics = PrometheusSink(await store.mean_scores())
         sinks = metrics, *_build_sinks(settings, environ, stack)
         connections = await open_connections(settings, environ, stack)
         clock = clock or SystemClock()
-        data = Path(settings.data_dir)
         await start_worker(store, clock, data, settings.ledger.sync_ms / 1000)
         runtime = build_runtime(settings, connections, store, clock, sinks)
         stack.push_async_callback(runtime.ledger.leases.close)
@@ -118,12 +139,15 @@ async def compose(
             metrics=metrics,
             runtime=runtime,
             closing=stack,
+            leadership=leadership,
         )
         if settings.learning.enabled:
             sophia.learning = await _start_learning(sophia)
         sophia.feedback_writer = _add_checks(sophia, environ)
         stack.push_async_callback(runtime.reconciler.close)
         sophia.judge = await _add_judge(sophia)
+        if is_worker:
+            sophia.siblings = await _start_siblings(sophia)
         sophia.app = await _build_app(sophia)
         stack.push_async_callback(sophia.app.idempotent_answers.close)
         _start_jobs(sophia)
@@ -167,6 +191,7 @@ async def _start_learning(sophia: Sophia) -> LearningRuntime:
     runtime, stack = sophia.runtime, sophia.closing
     folder = SnapshotFolder(Path(sophia.settings.data_dir) / SNAPSHOT_FOLDER)
     learning = _build_learning(sophia.settings, runtime, folder)
+    learning.snapshots.is_leader = lambda: sophia.leadership.is_leader
     try:
         await learning.snapshots.resume_or_create()
         missed = await learning.feedback.catch_up(int(runtime.ledger.clock.wall() * 1000))
@@ -262,13 +287,64 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
     return judge
 
 
+async def _start_siblings(sophia: Sophia) -> Siblings:
+    """Let the other workers ask for the figures of this one."""
+    answers = {"metrics": partial(_render_own, sophia), "health": partial(_describe_own, sophia)}
+    folder = Path(sophia.settings.data_dir) / JOURNALS_FOLDER
+    siblings = Siblings(folder, sophia.store.worker, answers)
+    await siblings.start()
+    sophia.closing.push_async_callback(siblings.close)
+    return siblings
+
+
+async def _render_own(sophia: Sophia) -> bytes:
+    """Return the metrics of this process; the leader reports those of the ledger."""
+    metrics = sophia.metrics
+    if sophia.leadership.is_leader:
+        with suppress(Unavailable):
+            metrics.costs = dict(await sophia.store.cost_by_model())
+    # A page of many series takes milliseconds to render: not on the event loop.
+    return await asyncio.to_thread(metrics.render)
+
+
+async def _render_metrics(sophia: Sophia) -> bytes:
+    if sophia.siblings is None:
+        return await _render_own(sophia)
+    return merge_pages(await sophia.siblings.ask("metrics"))
+
+
+async def _describe_own(sophia: Sophia) -> bytes:
+    """Return the state of this process as JSON; `learned` is a digest of what it has learned."""
+    state: dict[str, object] = {
+        "worker": sophia.store.worker,
+        "pid": os.getpid(),
+        "leader": sophia.leadership.is_leader,
+        "journal_records": sophia.store.depth,
+        "running_attempts": sophia.runtime.ledger.running,
+    }
+    if sophia.learning is not None:
+        policy = sophia.learning.routing.policy
+        async with sophia.learning.snapshots.lock:
+            state["lessons"] = policy.lesson_count
+            learner = await asyncio.to_thread(policy.learner.snapshot)
+        state["learned"] = hashlib.sha256(learner).hexdigest()[:16]
+    return msgspec.json.encode(state)
+
+
+async def _list_workers(sophia: Sophia) -> list[object]:
+    if sophia.siblings is None:
+        return [msgspec.Raw(await _describe_own(sophia))]
+    return [msgspec.Raw(state) for state in (await sophia.siblings.ask("health")).values()]
+
+
 async def _build_app(sophia: Sophia) -> App:
     settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
     return App(
         runtime=sophia.runtime,
         key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
         ids=IdGenerator(lambda: int(clock.wall() * 1000), store.worker),
-        render_metrics=sophia.metrics.render,
+        render_metrics=partial(_render_metrics, sophia),
+        list_workers=partial(_list_workers, sophia),
         ledger_problem=lambda: store.problem,
         server=settings.server,
         record_score=sophia.metrics.record_score,
@@ -317,16 +393,25 @@ def _start_jobs(sophia: Sophia) -> None:
 def _add_gauges(sophia: Sophia, monitor: EventLoopMonitor) -> None:
     add_gauge, ledger = sophia.metrics.add_gauge, sophia.runtime.ledger
     about = "US dollars held for attempts that run or whose cost is not known yet."
-    add_gauge(
-        "sophia_held_dollars", about, lambda: nano_to_usd(ledger.held_nano + ledger.unknown.nano)
-    )
+    leadership = sophia.leadership
+
+    def read_held() -> float:
+        # Every process knows the unknown costs of all.
+        unknown = ledger.unknown.nano if leadership.is_leader else 0
+        return nano_to_usd(ledger.held_nano + unknown)
+
+    add_gauge("sophia_held_dollars", about, read_held)
     about = "Attempts that run: reserved and not settled."
     add_gauge("sophia_running_attempts", about, lambda: float(ledger.running))
     about = (
         "Attempts of unknown or estimated cost for which money is held, until their bill or for "
         "budget.unknown_hold_minutes."
     )
-    add_gauge("sophia_unknown_attempts", about, lambda: float(len(ledger.unknown)))
+    add_gauge(
+        "sophia_unknown_attempts",
+        about,
+        lambda: float(len(ledger.unknown)) if leadership.is_leader else 0.0,
+    )
     about = "Records of the journal that are not in the store yet."
     add_gauge("sophia_ledger_queue_rows", about, lambda: float(sophia.store.depth))
     about = "Longest time that the event loop did not turn since the last scrape."
@@ -340,21 +425,45 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
     yield _Job(5.0, "giving back leases", runtime.ledger.leases.give_back_idle)
     recovery = AttemptRecovery(sophia.store, runtime.ledger.clock)
     yield _Job(1.0, "looking for dead processes", recovery, first=1.0)
-    correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
+    leadership = sophia.leadership
+    yield _Job(1.0, "looking for the leader", leadership.try_to_lead)
+    by_name = sophia.connections.by_name
+    correction = CostCorrection(runtime.ledger, by_name, lambda: leadership.is_leader)
     yield _Job(60.0, "settling unknown costs", correction, first=5.0)
     yield _Job(60.0, "reading what is held", correction.read_held, first=0.0)
     if settings.routing.rules:
         yield _Job(1.0, "reading rules", RulesReload(runtime, Path(settings.routing.rules)))
     if learning is not None:
         yield _Job(5.0, "saving the learned policy", learning.snapshots)
-        yield _Job(60.0, "saving the histories of system prompts", learning.prompt_histories)
+        save = _as_leader(leadership, learning.prompt_histories)
+        yield _Job(60.0, "saving the histories of system prompts", save)
         policy, clock = learning.routing.policy, runtime.ledger.clock
         calibration = partial(calibrate_channels, policy, sophia.store, clock)
         yield _Job(86_400.0, "calibrating feedback channels", calibration, first=60.0)
     interval = settings.catalogue.refresh_hours * 3600
-    offline = sophia.connections.sandbox is not None or settings.catalogue.own_models_only
+    offline = sophia.connections.sandbox_url is not None or settings.catalogue.own_models_only
     if interval and not offline:
         data = Path(settings.data_dir)
         wait = max(interval - listing_age(data, time.time()), 2.0)
-        refresh = partial(reload_catalogue, runtime, data)
+        refresh = _as_leader(leadership, partial(reload_catalogue, runtime, data))
         yield _Job(interval, "refreshing the catalogue", refresh, first=wait)
+        load = partial(build_catalogue, settings)
+        yield _Job(1.0, "reading the catalogue", CatalogueFollower(runtime, data, load))
+    if sophia.siblings is not None:
+
+        async def read_scores() -> None:
+            sophia.metrics.replace_scores(await sophia.store.mean_scores())
+
+        yield _Job(60.0, "reading scores", _as_leader(leadership, read_scores))
+
+
+def _as_leader(
+    leadership: Leadership, work: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
+    """Return a job that only the leader does."""
+
+    async def run() -> None:
+        if leadership.is_leader:
+            await work()
+
+    return run

@@ -28,22 +28,25 @@ from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByMode
 
 log = logging.getLogger("sophia.upstreams")
 
+SANDBOX_VARIABLE = "SOPHIA_WORKER_SANDBOX"
+"""Holds the address of the sandbox that a supervisor has started for its workers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """Open upstreams, by model and by name, and the sandbox if it is one of them."""
+    """Open upstreams, by model and by name, and the sandbox's address if it is one of them."""
 
     by_model: UpstreamsByModel
     by_name: Mapping[str, HttpUpstream]
-    sandbox: SandboxProcess | None
+    sandbox_url: str | None
 
 
 async def open_connections(
     settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack
 ) -> Connections:
     """Return the upstreams, which `stack` closes; must run inside a loop. Raises ConfigError."""
-    sandbox = url = None
-    if is_sandbox_used(settings, environ):
+    url = environ.get(SANDBOX_VARIABLE)
+    if url is None and is_sandbox_used(settings, environ):
         sandbox = await SandboxProcess.start(
             settings.sandbox.speed, local_model=settings.sandbox.local_model
         )
@@ -65,7 +68,7 @@ async def open_connections(
             by_model[model.id] = (*known, Deployment(by_name[each.name], served_as, model.weight))
     # Without OpenRouter every model that can be asked for has an upstream of its own.
     default = next((each.name for each in all_settings if not each.models), all_settings[0].name)
-    return Connections(UpstreamsByModel(by_name[default], by_model), by_name, sandbox)
+    return Connections(UpstreamsByModel(by_name[default], by_model), by_name, url)
 
 
 def build_connection_pool(upstream: UpstreamSettings, environ: Mapping[str, str]) -> ConnectionPool:

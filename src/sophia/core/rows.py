@@ -15,6 +15,8 @@ INTERNAL_KEY_PREFIX = "sophia:"
 """Prefix of the idempotency key of feedback that Sophia itself gave."""
 CHECK_FAILED_PREFIX = "check:"
 """Prefix of the failure of a complete answer that failed its checks."""
+MODEL_ACCOUNT_PREFIX = "model:"
+"""Prefix of the account of a model, which has its cost of all time, in no window."""
 JUDGE_ACCOUNT = "sophia:judge"
 """Account of all judgements together, which are charged to the keys as well."""
 
@@ -87,7 +89,7 @@ class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False)
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """The accounts that pay."""
+        """The accounts that pay, each in the window."""
         is_judgement = self.attempt_id & MAX_ATTEMPTS == JUDGE_ATTEMPT
         return (self.key_id, JUDGE_ACCOUNT) if is_judgement else (self.key_id,)
 

@@ -42,20 +42,23 @@ class Route(NamedTuple):
 class App:
     """State of the running server.
 
-    `render_metrics` returns the Prometheus page. `not_ready_reason` and `ledger_problem` return a
-    sentence, or an empty string while all is well. `record_score` gets the scores of models from
-    feedback, `feedback_recorder` all feedback with a score.
+    `render_metrics` returns the Prometheus page, `list_workers` a description of each process that
+    serves. `not_ready_reason` and `ledger_problem` return a sentence, or an empty string while all
+    is well; `is_stopping` says whether connections should be closed. `record_score` gets the
+    scores of models from feedback, `feedback_recorder` all feedback with a score.
     """
 
     runtime: Runtime
     key_ring: KeyRing
     ids: IdGenerator
-    render_metrics: Callable[[], bytes]
+    render_metrics: Callable[[], Awaitable[bytes]]
+    list_workers: Callable[[], Awaitable[list[object]]]
     ledger_problem: Callable[[], str]
     server: ServerSettings
     record_score: Callable[[str, float], None]
     feedback_recorder: FeedbackRecorder | None = None
     not_ready_reason: Callable[[], str] = lambda: ""
+    is_stopping: Callable[[], bool] = lambda: False
     idempotent_answers: IdempotentAnswers = field(default_factory=IdempotentAnswers)
     _keys_refreshed_at: float = field(default=float("-inf"), init=False)
     _keys_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)

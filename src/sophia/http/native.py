@@ -120,7 +120,7 @@ class NativeProtocol(BoundedConnection):
             # While Sophia stops, clients are to come back elsewhere.
             keep_alive=is_current
             and self.parser.should_keep_alive()
-            and not self.sophia_app.not_ready_reason(),
+            and not self.sophia_app.is_stopping(),
             chunked=is_current,
         )
         if cycle.route.needs_key and not self.sophia_app.identify(incoming):

@@ -40,6 +40,7 @@ DATA_PLANE = (
     RouteDescription("GET", "/decisions/{id}", decisions.get_decision, "Explain a past decision"),
 )
 OPERATIONS = (
+    RouteDescription("GET", "/health", operations.get_health, "Show every process that serves"),
     RouteDescription(
         "GET", "/health/live", operations.get_liveness, "Check that the process responds"
     ),

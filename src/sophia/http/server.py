@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import signal
 import socket
 from types import FrameType
@@ -17,13 +18,16 @@ from sophia.http.routes import Router
 
 _INTERRUPT_SECONDS = 1.0
 """Time that interrupted requests get to send their error."""
+_LEAVE_SECONDS = 5.0
+"""Time that idle connections get to be used once more, and closed with the answer."""
 
 
 class Server(uvicorn.Server):
     """A uvicorn server that is not ready as soon as it is asked to stop, and loses no request.
 
     It lingers after SIGTERM, when it serves as before; then it refuses new requests and lets
-    running ones finish; those that take too long end with an error.
+    running ones finish; those that take too long end with an error. One that leaves, because
+    another process goes on, takes no new connections and waits for its requests without end.
     """
 
     def __init__(self, app: App, settings: ServerSettings) -> None:
@@ -46,7 +50,10 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._stops_at: float | None = None
+        self._drain_end = math.inf
+        self._leaves = False
         app.not_ready_reason = self._not_ready_reason
+        app.is_stopping = lambda: self._stops_at is not None
 
     async def on_tick(self, counter: int) -> bool:
         """Run uvicorn's tick, ten a second, and cut the late among a tenth of the connections."""
@@ -57,15 +64,7 @@ class Server(uvicorn.Server):
 
     def bind(self) -> socket.socket:
         """Return a socket bound to the address. Raises OSError when it is in use."""
-        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((self.config.host, self.config.port))
-        except OSError:
-            bound.close()
-            raise
-        return bound
+        return bind_listener(self._settings.host, self._settings.port)
 
     async def wait_until_listening(self) -> int:
         """Wait until the server listens; return the port, chosen by the system if it was 0."""
@@ -80,9 +79,21 @@ class Server(uvicorn.Server):
         The signal is not passed on: uvicorn would raise it again once the server is down and end
         the process while outcomes and lessons wait to be written.
         """
+        if self._leaves:
+            self._leaves = False
+            self._drain_end = self._now() + self._settings.drain_s
+            return
         self.force_exit = self._stops_at is not None
         lingers = sig == signal.SIGTERM and not self.force_exit
         self._stops_at = self._now() + (self._settings.linger_s if lingers else 0.0)
+
+    def leave(self) -> None:
+        """Take no new connections, and stop when all requests have ended."""
+        if self._stops_at is None:
+            self._leaves = True
+            for listener in self.servers:
+                listener.close()
+            self._stops_at = self._now() + _LEAVE_SECONDS
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listener, and end every request: by itself, or with an error."""
@@ -90,9 +101,10 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in tuple(self.server_state.connections):
             connection.shutdown()
-        drain_end = self._now() + self._settings.drain_s
+        if not self._leaves:
+            self._drain_end = self._now() + self._settings.drain_s
         for tick in itertools.count():
-            if not self._is_busy() or self.force_exit or self._now() >= drain_end:
+            if not self._is_busy() or self.force_exit or self._now() >= self._drain_end:
                 break
             cut_late_connections(self.server_state.connections, self._now(), tick)
             await asyncio.sleep(0.02)
@@ -117,6 +129,23 @@ class Server(uvicorn.Server):
         return self._app.runtime.ledger.clock.monotonic()
 
     def _not_ready_reason(self) -> str:
-        if self._stops_at is not None:
+        if self._stops_at is not None and not self._leaves:
             return "Sophia is shutting down."
         return "" if self.started else "Sophia is starting."
+
+
+def bind_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a socket bound to an address, which `shared` ones may have together.
+
+    Raises OSError when it is in use.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    option = socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR
+    bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -29,6 +29,7 @@ class PolicyCheckpoint:
     has doubled.
 
     `models` returns the current pool; `lock` is held while lessons or snapshots change the policy.
+    Of several processes the one that `is_leader` writes; all load what another has activated.
     """
 
     policy: OnlinePolicy
@@ -37,6 +38,7 @@ class PolicyCheckpoint:
     clock: Clock
     lock: asyncio.Lock
     models: Callable[[], Sequence[str]]
+    is_leader: Callable[[], bool] = lambda: True
     _saved_lessons: int = field(init=False, default=0)
     _saved_answers: int = field(init=False, default=0)
 
@@ -66,12 +68,16 @@ class PolicyCheckpoint:
         with suppress(SnapshotConflict):
             async with self.lock:
                 measured = self.policy.answer_count - self._saved_answers >= CHECKPOINT_ANSWERS
+                if not self.is_leader():
+                    return
                 if measured or self.policy.lesson_count != self._saved_lessons:
                     await self._checkpoint("stopped")
 
     async def _checkpoint_if_due(self) -> None:
         models = self.models()
         self.policy.set_speed_priors(models)
+        if not self.is_leader():
+            return
         if self.policy.unknown_arms(models):
             await self._add_models(models)
             return

@@ -1,14 +1,17 @@
 """Reload of the catalogue from its upstream and of the rules from their file."""
 
+import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from sophia.catalogue.catalogue import Catalogue
 from sophia.catalogue.profiles import CatalogueError
-from sophia.catalogue.refresh import diff_catalogues, refresh_catalogue, save_listing
+from sophia.catalogue.refresh import LISTING_FILE, diff_catalogues, refresh_catalogue, save_listing
 from sophia.core.failures import UpstreamFailure
 from sophia.learning.priors.book import load_shipped_priors, write_saved_priors
 from sophia.learning.priors.refresh import refresh_priors
@@ -43,6 +46,25 @@ async def reload_catalogue(runtime: Runtime, data: Path) -> None:
         log.warning("catalogue: %s", warning)
     if runtime.upstreams.default.can_fetch_usage:
         await _reload_priors(runtime, data)
+
+
+class CatalogueFollower:
+    """Reads the kept listing again when another process has fetched a newer one."""
+
+    def __init__(self, runtime: Runtime, data: Path, load: Callable[[], Catalogue]) -> None:
+        self._runtime = runtime
+        self._path = data / LISTING_FILE
+        self._load = load
+        self._last_stamp = _stamp(self._path)
+
+    async def __call__(self) -> None:
+        """Check once."""
+        stamp = _stamp(self._path)
+        if stamp != self._last_stamp:
+            self._last_stamp = stamp
+            catalogue = await asyncio.to_thread(self._load)
+            self._runtime.knowledge = self._runtime.knowledge.with_catalogue(catalogue)
+            log.info("catalogue read again: %d models", len(catalogue.models))
 
 
 async def _reload_priors(runtime: Runtime, data: Path) -> None:

@@ -54,7 +54,7 @@ class BudgetSlice(Struct, kw_only=True):
     @property
     def is_low(self) -> bool:
         """Whether more should be leased ahead, before a request has to wait for it."""
-        return self.idle < 2 * self.unit
+        return self.idle < 2 * _FEWEST * self.unit
 
     @property
     def is_empty(self) -> bool:

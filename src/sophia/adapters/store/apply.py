@@ -9,7 +9,7 @@ from sophia.adapters.store.database import Connection
 from sophia.adapters.store.journaling.files import Ended, Noted, Record, Reserved
 from sophia.adapters.store.statements import COLUMNS, insert_sql
 from sophia.core.ids import find_worker
-from sophia.core.rows import AttemptIntent, AttemptOutcome, GenerationNote
+from sophia.core.rows import MODEL_ACCOUNT_PREFIX, AttemptIntent, AttemptOutcome, GenerationNote
 
 _MOST_VALUES = 500
 """Values in one statement."""
@@ -64,6 +64,8 @@ def _apply_outcomes(connection: Connection, ended: Sequence[Ended]) -> None:
         if old is not None and not old.gives_way_to(new):
             continue
         current[new.attempt_id] = changed[new.attempt_id] = new
+        model = moved[MODEL_ACCOUNT_PREFIX + new.model, ""]
+        model[0] += new.cost_nano - (old.cost_nano if old else 0)
         for account in new.accounts:
             money = moved[account, new.window]
             money[0] += new.spent_nano - (old.spent_nano if old else 0)

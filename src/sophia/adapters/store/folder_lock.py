@@ -1,11 +1,13 @@
 """The lock of a data folder: one server at a time owns its budgets and lessons."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from sophia.core.errors import ConfigError
 
 _SERVING_LOCK = ".serving"
+_LEADING_LOCK = ".leading"
 
 
 class FolderInUse(ConfigError):
@@ -35,6 +37,26 @@ def is_served(data: Path) -> bool:
     except FolderInUse:
         return True
     return False
+
+
+class Leadership:
+    """The lock of the one process of a data folder that runs the jobs for all."""
+
+    def __init__(self, data: Path) -> None:
+        self._lock = (data / _LEADING_LOCK).open("ab")
+        self.is_leader = False
+
+    async def try_to_lead(self) -> None:
+        """Lead from now on, if no other process does."""
+        if not self.is_leader:
+            with suppress(OSError):
+                lock_file(self._lock, wait=False)
+                self.is_leader = True
+
+    def close(self) -> None:
+        """Lead no more."""
+        self.is_leader = False
+        self._lock.close()
 
 
 def lock_file(file: IO[bytes], *, wait: bool) -> None:

@@ -30,6 +30,7 @@ from sophia.core.ids import MAX_ATTEMPTS, MAX_WORKERS, WORKER_SHIFT, first_id_at
 from sophia.core.ports import CloseAttempt
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
+    MODEL_ACCOUNT_PREFIX,
     RUBRIC_FINISH,
     AccountRow,
     AttemptIntent,
@@ -177,8 +178,13 @@ class SqlStore:
 
     async def cost_by_model(self) -> Sequence[tuple[str, int]]:
         """Return the cost of each model since the ledger began, in nano-dollars."""
-        rows = await self._read("SELECT model, SUM(cost_nano) FROM outcomes GROUP BY model")
-        return [(str(model), int(nano)) for model, nano in rows]
+        await self._flush()
+        prefix = MODEL_ACCOUNT_PREFIX
+        return [
+            (row.account.removeprefix(prefix), row.spent_nano)
+            for row in await self.accounts("")
+            if row.account.startswith(prefix)
+        ]
 
     async def mean_scores(self) -> Sequence[tuple[str, float, int]]:
         """Return each model's mean score from feedback, 0 to 1, and the number of scores."""

@@ -6,7 +6,7 @@ floats, which drift away from the ledger. Labels are bounded by the catalogue.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -82,18 +82,20 @@ class _ModelCounters:
 
 
 class PrometheusSink(Collector):
-    """Counts settled requests. `spent`: the ledger's earlier costs, nano-dollars by model."""
+    """Counts settled requests.
 
-    def __init__(
-        self, spent: Iterable[tuple[str, int]], scores: Iterable[tuple[str, float, int]]
-    ) -> None:
+    `costs` are those of the ledger, nano-dollars by model; None in a process that does not report
+    what belongs to the ledger, so that sums over all processes are right.
+    """
+
+    def __init__(self, scores: Iterable[tuple[str, float, int]]) -> None:
         self.registry = CollectorRegistry()
-        self._earlier_costs = dict(spent)
+        self.costs: Mapping[str, int] | None = None
         self._counters: defaultdict[str, _ModelCounters] = defaultdict(_ModelCounters)
         self._failures: Counter[tuple[str, str]] = Counter()
         self._judgements: Counter[str] = Counter()
         self.list_targets: Callable[[], Iterable[TargetFigures]] = tuple
-        self._scores = {model: (mean, count) for model, mean, count in scores}
+        self.replace_scores(scores)
         self.registry.register(self)
 
     def add_gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
@@ -119,6 +121,10 @@ class PrometheusSink(Collector):
         mean, count = self._scores.get(model, (0.0, 0))
         self._scores[model] = mean + (score - mean) / (count + 1), count + 1
 
+    def replace_scores(self, scores: Iterable[tuple[str, float, int]]) -> None:
+        """Take over the mean scores of the store, which has those of all processes."""
+        self._scores = {model: (mean, count) for model, mean, count in scores}
+
     def count_judgement(self, result: str, outcomes: Sequence[AttemptOutcome]) -> None:
         """Count one answer to be judged, by its result; `outcomes` are the judges' attempts."""
         self._judgements[result] += 1
@@ -136,9 +142,7 @@ class PrometheusSink(Collector):
             ((m, str(s)), n) for m, counters in models for s, n in list(counters.statuses.items())
         ]
         yield _build_metric(CounterMetricFamily, "openrouter_requests", ["model", "status"], rows)
-        costs = Counter(self._earlier_costs)
-        for model, counters in models:
-            costs[model] += counters.cost_nano
+        costs = self.costs or {}
         rows = [((model,), nano_to_usd(nano)) for model, nano in costs.items()]
         yield _build_metric(GaugeMetricFamily, "openrouter_cost_dollars", ["model"], rows)
         rows = [((model,), nano_to_usd(counters.cost_nano)) for model, counters in models]
@@ -153,7 +157,8 @@ class PrometheusSink(Collector):
         yield _build_metric(HistogramMetricFamily, name, ["model"], rows)
         rows = [((m,), c.first_content.buckets(), c.first_content.total) for m, c in models]
         yield _build_metric(HistogramMetricFamily, "sophia_first_content_seconds", ["model"], rows)
-        rows = [((model,), mean) for model, (mean, _) in list(self._scores.items())]
+        scores = [] if self.costs is None else list(self._scores.items())
+        rows = [((model,), mean) for model, (mean, _) in scores]
         yield _build_metric(GaugeMetricFamily, "openrouter_quality_score", ["model"], rows)
         rows = list(self._failures.items())
         yield _build_metric(
@@ -180,3 +185,27 @@ def _build_metric(
     for row in rows:
         metric.add_metric(*row)
     return metric
+
+
+def merge_pages(pages: Mapping[int, bytes]) -> bytes:
+    """Return one page of the pages of several workers, with a label `worker` on every sample."""
+    heads: dict[str, list[str]] = {}
+    samples: defaultdict[str, list[str]] = defaultdict(list)
+    for worker, page in pages.items():
+        family = ""
+        for line in page.decode().splitlines():
+            if line.startswith("# "):
+                _, kind, family, _ = line.split(" ", 3)
+                if kind == "HELP":
+                    is_known = family in heads
+                if not is_known:
+                    heads.setdefault(family, []).append(line)
+                continue
+            name, _, rest = line.partition("{")
+            if rest:
+                samples[family].append(f'{name}{{worker="{worker}",{rest}')
+            else:
+                name, value = line.rsplit(" ", 1)
+                samples[family].append(f'{name}{{worker="{worker}"}} {value}')
+    lines = [line for family, head in heads.items() for line in (*head, *samples[family])]
+    return "\n".join([*lines, ""]).encode()

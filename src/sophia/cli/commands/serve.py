@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,16 +17,29 @@ from rich.text import Text
 
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir
+from sophia.cli.supervisor import (
+    ALIVE,
+    ALIVE_SECONDS,
+    LEAVE,
+    READY,
+    Supervisor,
+    list_worker_command,
+    take_listener,
+)
 from sophia.cli.terminal import build_console
-from sophia.compose.keys import create_key, write_secret
+from sophia.compose.keys import create_key, ensure_data_folder, lock_for_serving, write_secret
+from sophia.compose.offline import open_store
 from sophia.compose.root import Sophia, compose, freeze_startup_objects, setup_logging
-from sophia.compose.upstreams import Connections
+from sophia.compose.upstreams import SANDBOX_VARIABLE, Connections, open_connections
 from sophia.config import SANDBOX_FOLDER, Settings
 from sophia.core.errors import ConfigError
 from sophia.core.failures import UpstreamFailure
-from sophia.http.server import Server
+from sophia.core.ports import Store
+from sophia.http.server import Server, bind_listener
 
 _KEY_CHECK_S = 3.0
+_STOP_MARGIN_S = 15.0
+"""Time beyond the drain that a worker gets to write everything."""
 _LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 _SAMPLE_BODY = (
     '{"model":"sophia/auto","messages":[{"role":"user","content":"Say hello in one sentence."}]}'
@@ -36,9 +51,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Processes that serve: a number, or auto for one per core.")
+    ] = None,
 ) -> None:
     """Serve the API until a signal comes."""
-    settings = load_command_settings(config, data_dir, host, port, serving=True)
+    settings = load_command_settings(config, data_dir, host, port, serving=True, workers=workers)
     setup_logging(settings)
     try:
         import uvloop
@@ -46,26 +64,91 @@ def serve(
         runner = asyncio.run
     else:
         runner = uvloop.run
+    listener = take_listener(os.environ)
+    count = settings.server.workers or len(os.sched_getaffinity(0))
     try:
-        runner(_serve(settings))
+        if listener is not None:
+            runner(_serve(settings, listener))
+        elif count > 1:
+            raise typer.Exit(asyncio.run(_supervise(settings, count)))
+        else:
+            runner(_serve(settings))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-async def _serve(settings: Settings) -> None:
-    sophia = await compose(settings, os.environ)
+async def _serve(settings: Settings, listener: socket.socket | None = None) -> None:
+    """Serve in this process; as one of several on the `listener` of their supervisor."""
+    is_worker = listener is not None
+    sophia = await compose(settings, os.environ, is_worker=is_worker)
     try:
         server = Server(sophia.app, settings.server)
-        address = _bind(server, settings)
-        first_key = await _create_first_keys(sophia, settings)
+        address = listener or _bind(settings)
+        token = None if is_worker else await _create_first_keys(sophia.store, settings)
+        sophia.app.key_ring.replace(await sophia.store.keys())
         freeze_startup_objects()
-        welcome = asyncio.create_task(_print_welcome(server, settings, sophia, first_key))
+        tell = _tell_supervisor(server) if is_worker else _welcome(server, settings, sophia, token)
+        telling = asyncio.create_task(tell)
         _handle_signals(server.handle_exit)
         await server.serve(sockets=[address])
-        welcome.cancel()
+        telling.cancel()
     finally:
         await sophia.close()
     _handle_signals(signal.SIG_IGN)
+
+
+async def _tell_supervisor(server: Server) -> None:
+    """Say that this worker is ready, then that it lives; stop when the supervisor is gone."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(LEAVE, server.leave)
+
+    def read() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            server.handle_exit(signal.SIGTERM, None)
+
+    loop.add_reader(0, read)
+    await server.wait_until_listening()
+    line = READY
+    # Nobody reads any more once the supervisor is gone.
+    with suppress(BrokenPipeError):
+        while True:
+            os.write(1, line)
+            line = ALIVE
+            await asyncio.sleep(ALIVE_SECONDS)
+
+
+async def _supervise(settings: Settings, count: int) -> int:
+    """Let several processes serve; return the exit code."""
+    async with AsyncExitStack() as stack:
+        data = ensure_data_folder(settings)
+        stack.enter_context(lock_for_serving(data))
+        # This one fails when another program has the port; shared ones would not.
+        with _bind(settings) as probe:
+            host, port = settings.server.host, probe.getsockname()[1]
+        async with open_store(settings) as store:
+            token = await _create_first_keys(store, settings)
+        connections = await open_connections(settings, os.environ, stack)
+        environment = dict(os.environ)
+        if connections.sandbox_url is not None:
+            environment[SANDBOX_VARIABLE] = connections.sandbox_url
+        limits = settings.server
+        supervisor = Supervisor(
+            list_worker_command(),
+            environment,
+            partial(bind_listener, host, port, shared=True),
+            count=count,
+            stop_seconds=limits.linger_s + limits.drain_s + _STOP_MARGIN_S,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, supervisor.stop, number)
+        loop.add_signal_handler(signal.SIGHUP, supervisor.roll)
+        if await supervisor.start():
+            await _print_welcome(port, settings, connections, token)
+        else:
+            supervisor.stop(signal.SIGTERM)
+        return await supervisor.wait()
 
 
 def _handle_signals(handle: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -74,10 +157,10 @@ def _handle_signals(handle: Callable[[int, FrameType | None], None] | signal.Han
         signal.signal(number, handle)
 
 
-def _bind(server: Server, settings: Settings) -> socket.socket:
+def _bind(settings: Settings) -> socket.socket:
     """Return the socket to listen on. Raises ConfigError."""
     try:
-        return server.bind()
+        return bind_listener(settings.server.host, settings.server.port)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {settings.server.host}:{settings.server.port}: "
@@ -85,36 +168,42 @@ def _bind(server: Server, settings: Settings) -> socket.socket:
         ) from None
 
 
-async def _create_first_keys(sophia: Sophia, settings: Settings) -> str | None:
+async def _create_first_keys(store: Store, settings: Settings) -> str | None:
     """Create the first keys of a new data folder; return the inference key, which is shown once."""
-    if await sophia.store.keys():
+    if await store.keys():
         return None
     data = Path(settings.data_dir)
     token, row = create_key(data, "first")
     admin, admin_row = create_key(data, "admin", "admin")
-    await sophia.store.add_key(row)
-    await sophia.store.add_key(admin_row)
+    await store.add_key(row)
+    await store.add_key(admin_row)
     write_secret(data / "admin.key", admin.encode() + b"\n")
-    sophia.app.key_ring.replace(await sophia.store.keys())
     return token
 
 
-async def _print_welcome(
+async def _welcome(
     server: Server, settings: Settings, sophia: Sophia, first_key: str | None
 ) -> None:
+    """Print the address once the server listens."""
     port = await server.wait_until_listening()
+    await _print_welcome(port, settings, sophia.connections, first_key)
+
+
+async def _print_welcome(
+    port: int, settings: Settings, connections: Connections, first_key: str | None
+) -> None:
     host = settings.server.host
     base = f"http://{'localhost' if host in _LOCAL_HOSTS else host}:{port}/v1"
     out = build_console()
     out.print(Text.assemble("Sophia serves ", (base, "bold cyan"), "   (model: sophia/auto)"))
-    if sophia.connections.sandbox is not None:
+    if connections.sandbox_url is not None:
         cause = "" if settings.sandbox.enabled else "No OPENROUTER_API_KEY is set: "
-        address = sophia.connections.sandbox.base_url.removesuffix("/api/v1")
+        address = connections.sandbox_url.removesuffix("/api/v1")
         text = f"{cause}answers come from the sandbox at {address}, no real model is asked. "
         text += f"Its keys, ledger and lessons stay in {settings.data_dir}."
         _print_unwrapped(out, text[0].upper() + text[1:], "yellow")
     else:
-        _print_unwrapped(out, *await _describe_upstream(sophia.connections))
+        _print_unwrapped(out, *await _describe_upstream(connections))
     if first_key is not None:
         out.print()
         shown = Text.assemble("Your first key, shown this once: ", (first_key, "bold green"))

@@ -23,10 +23,10 @@ async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) 
     principal = incoming.require_principal()
     ledger = app.runtime.ledger
     scope = ledger.budget_scope(principal, app.runtime.limits)
-    await ledger.refresh(scope)
-    limit, left = scope.daily_limit, ledger.remaining(scope)
+    limit = scope.daily_limit
     account = await ledger.store.account(principal.key_id, scope.window)
     held = account.held_nano + ledger.leases.in_flight(principal.key_id, scope.window)
+    left = None if limit is None else max(limit - account.spent_nano - held, 0)
     today = datetime.fromtimestamp(ledger.clock.wall(), UTC).date()
     monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
     since = {"": "", "_daily": scope.window, "_weekly": str(monday), "_monthly": str(first)}

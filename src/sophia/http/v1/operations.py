@@ -1,7 +1,5 @@
 """Routes for operators: health, metrics and an index."""
 
-import asyncio
-
 from sophia import __version__
 from sophia.core.errors import Unavailable
 from sophia.http.app import App
@@ -21,10 +19,16 @@ async def get_readiness(app: App, incoming: HttpRequest, reply: ResponseWriter) 
     await send_json(reply, {"status": "ready"})
 
 
+async def get_health(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
+    """Answer `GET /health`: the state of every process that serves, always with 200."""
+    reason = app.not_ready_reason() or app.ledger_problem()
+    health = {"status": reason or "ready", "version": __version__}
+    await send_json(reply, health | {"workers": await app.list_workers()})
+
+
 async def get_metrics(app: App, incoming: HttpRequest, reply: ResponseWriter) -> None:
     """Answer `GET /metrics` in Prometheus' text format."""
-    # A page of many series takes milliseconds to render: not on the event loop.
-    page = await asyncio.get_running_loop().run_in_executor(None, app.render_metrics)
+    page = await app.render_metrics()
     await reply.send(200, b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n", page)
 
 

@@ -16,6 +16,10 @@ SELECT i.attempt_id, i.key_id, i."window", i.model, 'unknown', MIN(COALESCE(i.ex
 FROM intents i LEFT JOIN generations g ON g.attempt_id = i.attempt_id
 WHERE NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.attempt_id = i.attempt_id)
 """
+_SUM_UP_MODELS = """
+INSERT INTO accounts (account, "window", spent_nano)
+SELECT 'model:' || model, '', SUM(cost_nano) FROM outcomes GROUP BY model
+"""
 _SUM_UP = """
 INSERT INTO accounts (account, "window", spent_nano, held_nano)
 SELECT {account}, "window", SUM(CASE WHEN state = 'unknown' THEN 0 ELSE cost_nano END),
@@ -48,6 +52,7 @@ def upgrade() -> None:
     op.execute("UPDATE outcomes SET held_nano = cost_nano WHERE state = 'unknown'")
     op.execute(_SUM_UP.format(account="key_id", condition="1 = 1") + ", key_id")
     op.execute(_SUM_UP.format(account="'sophia:judge'", condition="(attempt_id & 15) = 15"))
+    op.execute(_SUM_UP_MODELS)
     held = text("held_nano > 0 OR state = 'unknown'")
     op.create_index("held_outcomes", "outcomes", ["attempt_id"], sqlite_where=held)
 

@@ -1,0 +1,218 @@
+"""Several processes that serve one address: started, watched, replaced and stopped."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from sophia.core.background import BackgroundTasks
+
+log = logging.getLogger("sophia.supervisor")
+
+WORKER_VARIABLE = "SOPHIA_WORKER"
+"""Holds the descriptor of a worker's listener; it makes `sophia serve` one of the workers."""
+LEAVE = signal.SIGUSR2
+"""Tells a worker to take no new connections and to end when its requests have ended."""
+READY, ALIVE = b"ready\n", b"alive\n"
+ALIVE_SECONDS = 1.0
+_HANG_SECONDS = 10.0
+"""Time without a sign of life after which a worker is killed."""
+_READY_SECONDS = 60.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+_LONGEST_QUEUE = 1.0
+"""Delay up to which new connections wait for the next process of their worker."""
+_BACKLOG = 2048
+_STABLE_SECONDS = 30.0
+"""Time after which a worker that ends is started again without delay."""
+
+
+class _Worker:
+    """A process; it ends when its standard input does, and writes signs of life."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.is_ready = asyncio.Event()
+        self.is_leaving = False
+        self.started_at = asyncio.get_running_loop().time()
+
+    async def watch(self) -> int:
+        """Return the exit code once the process has ended; one that hangs is killed."""
+        assert self.process.stdout is not None
+        while True:
+            try:
+                line = await asyncio.wait_for(self.process.stdout.readline(), _HANG_SECONDS)
+            except TimeoutError:
+                log.error("worker %d gives no sign of life and is killed", self.process.pid)
+                self.process.kill()
+                break
+            if not line:
+                break
+            if line == READY:
+                self.is_ready.set()
+        code = await self.process.wait()
+        self.is_ready.set()
+        return code
+
+    def send(self, number: int) -> None:
+        """Send a signal, if the process still runs."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps `count` workers running, each started by `command`.
+
+    Each has a listener of its own from `bind`, all on one port, among which the kernel spreads the
+    connections. The supervisor keeps them open, so that a process may end while connections wait.
+    `stop_seconds` is the time that workers get to end after a signal.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        bind: Callable[[], socket.socket],
+        *,
+        count: int,
+        stop_seconds: float,
+    ) -> None:
+        self._command = command
+        self._bind = bind
+        self._environment = environment
+        self._listeners: dict[int, socket.socket] = {}
+        self._count = count
+        self._stop_seconds = stop_seconds
+        self._workers: dict[int, _Worker] = {}
+        self._leaving: set[_Worker] = set()
+        self._delays: dict[int, float] = {}
+        self._tasks = BackgroundTasks()
+        self._ended = asyncio.Event()
+        self._is_stopping = False
+        self._is_rolling = False
+        self._code = 0
+
+    async def start(self) -> bool:
+        """Start all workers; return False when the first one ends before it is ready."""
+        # The first one makes what the others find: the first snapshot, for example.
+        for index in range(self._count):
+            worker = await self._start_worker(index)
+            if index == 0 and not await self._wait_until_ready(worker):
+                return False
+        for worker in self._workers.values():
+            await self._wait_until_ready(worker)
+        return True
+
+    async def wait(self) -> int:
+        """Return the exit code once all workers have ended after `stop`."""
+        await self._ended.wait()
+        await self._tasks.close()
+        return self._code
+
+    def stop(self, number: int) -> None:
+        """Pass a signal on; workers that have not ended in time are killed."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            # Nobody would accept what waits there once the workers are gone.
+            for index in tuple(self._listeners):
+                self._listeners.pop(index).close()
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._stop_seconds, self._send_to_all, signal.SIGKILL)
+        self._send_to_all(number)
+        self._end_if_last()
+
+    def roll(self) -> None:
+        """Replace the workers one by one, each by one that is ready."""
+        if not (self._is_rolling or self._is_stopping):
+            self._is_rolling = True
+            self._tasks.start(self._roll())
+
+    async def _roll(self) -> None:
+        log.info("replacing %d workers one by one", self._count)
+        try:
+            for index in range(self._count):
+                old = self._workers.get(index)
+                new = await self._start_worker(index, replaces=True)
+                if not await self._wait_until_ready(new):
+                    log.error("the new worker did not become ready; the others stay")
+                    return
+                if old is not None:
+                    old.send(LEAVE)
+            log.info("all workers are replaced")
+        finally:
+            self._is_rolling = False
+
+    async def _start_worker(self, index: int, *, replaces: bool = False) -> _Worker:
+        if index not in self._listeners:
+            self._listeners[index] = self._bind()
+            self._listeners[index].listen(_BACKLOG)
+        descriptor = self._listeners[index].fileno()
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env={**self._environment, WORKER_VARIABLE: str(descriptor)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(descriptor,),
+            # Ctrl-C is for the supervisor, which passes it on.
+            start_new_session=True,
+        )
+        worker, old = _Worker(process), self._workers.get(index)
+        if replaces and old is not None:
+            old.is_leaving = True
+            self._leaving.add(old)
+        self._workers[index] = worker
+        self._tasks.start(self._watch(index, worker))
+        return worker
+
+    async def _watch(self, index: int, worker: _Worker) -> None:
+        """Start another worker when this one ends by itself."""
+        code = await worker.watch()
+        self._leaving.discard(worker)
+        if self._workers.get(index) is worker and not self._is_stopping:
+            lived = asyncio.get_running_loop().time() - worker.started_at
+            if lived > _STABLE_SECONDS:
+                self._delays.pop(index, None)
+            delay = self._delays.get(index, _FIRST_DELAY)
+            self._delays[index] = min(2 * delay, _LONGEST_DELAY)
+            log.error("worker %d ended with %d; another one starts", worker.process.pid, code)
+            if delay > _LONGEST_QUEUE:
+                self._listeners.pop(index).close()
+            await asyncio.sleep(delay)
+            if self._workers.get(index) is worker and not self._is_stopping:
+                await self._start_worker(index)
+        if self._is_stopping:
+            if self._workers.get(index) is worker:
+                del self._workers[index]
+            self._code = self._code or max(code, 0)
+            self._end_if_last()
+
+    async def _wait_until_ready(self, worker: _Worker) -> bool:
+        try:
+            await asyncio.wait_for(worker.is_ready.wait(), _READY_SECONDS)
+        except TimeoutError:
+            worker.send(signal.SIGKILL)
+        return worker.process.returncode is None
+
+    def _send_to_all(self, number: int) -> None:
+        for worker in (*self._workers.values(), *self._leaving):
+            worker.send(number)
+
+    def _end_if_last(self) -> None:
+        running = (*self._workers.values(), *self._leaving)
+        if all(worker.process.returncode is not None for worker in running):
+            self._ended.set()
+
+
+def list_worker_command() -> list[str]:
+    """Return the command that starts this program again with the same arguments."""
+    return [sys.executable, "-m", "sophia", *sys.argv[1:]]
+
+
+def take_listener(environment: Mapping[str, str]) -> socket.socket | None:
+    """Return the listener that a supervisor shares with this process; None without one."""
+    descriptor = environment.get(WORKER_VARIABLE)
+    if descriptor is None:
+        return None
+    return socket.socket(fileno=os.dup(int(descriptor)))
