@@ -257,10 +257,10 @@ async def test_all_workers_learn_the_same(installation: Installation) -> None:
         served.process.send_signal(signal.SIGINT)
         assert await served.ended() == 0
     replay = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sophia", "policy", "replay", "--json",
+        sys.executable, "-m", "sophia", "decisions", "verify", "--json",
         "--data-dir", str(installation.folder), env=installation.environment,
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await replay.communicate()
     told = json.loads(out)
-    assert told["identical"] == 30 and not told["different"], told
+    assert told["same"] == 30 and not told["different"], told

@@ -26,7 +26,14 @@ from sophia.adapters.store.lease_statements import (
 )
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
 from sophia.core.errors import Unavailable
-from sophia.core.ids import MAX_ATTEMPTS, MAX_WORKERS, WORKER_SHIFT, first_id_at
+from sophia.core.ids import (
+    MAX_ATTEMPTS,
+    MAX_WORKERS,
+    WORKER_SHIFT,
+    extract_timestamp_ms,
+    find_worker,
+    first_id_at,
+)
 from sophia.core.ports import CloseAttempt
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -53,6 +60,9 @@ _GENERATION_ID = re.compile(r"gen-(\d{10})-")
 _GENERATION_SLACK_S = 900
 """Seconds by which an upstream's clock and the length of an answer may move its id."""
 _LEASE_SECONDS = 5.0
+_SETTLE_MS = 1500
+"""Age up to which a request of another worker may still be in its journal only."""
+_SETTLE_POLL_S = 0.05
 _OPEN_DAYS_MS = 8 * 86_400_000
 """Age up to which an attempt without an outcome is looked for after a crash."""
 
@@ -207,13 +217,13 @@ class SqlStore:
 
     async def decision(self, request_id: int) -> AttemptIntent | None:
         """Return the first intent of a request, which carries its plan."""
-        await self._flush()
+        await self._wait_for_others(request_id)
         rows = await self._select(AttemptIntent, "WHERE attempt_id = ?", (request_id,))
         return rows[0] if rows else None
 
     async def attempts(self, request_id: int) -> Sequence[AttemptOutcome]:
         """Return the outcomes of a request's attempts, in their order."""
-        await self._flush()
+        await self._wait_for_others(request_id)
         ids = (request_id, request_id | MAX_ATTEMPTS)
         return await self._select(
             AttemptOutcome, "WHERE attempt_id BETWEEN ? AND ? ORDER BY 1", ids
@@ -387,6 +397,16 @@ class SqlStore:
              MAX_WORKERS - 1, worker),
         )  # fmt: skip
         return [OpenAttempt(AttemptIntent(*row[:-1]), row[-1]) for row in rows]
+
+    async def _wait_for_others(self, request_id: int) -> None:
+        """Wait for this worker's journal, or until another one's has brought a recent request."""
+        await self._flush()
+        if self._journal is None or find_worker(request_id) == self.worker:
+            return
+        until_ms = extract_timestamp_ms(request_id) + _SETTLE_MS
+        sql = "SELECT 1 FROM outcomes WHERE attempt_id = ?"
+        while time.time_ns() // 1_000_000 < until_ms and not await self._read(sql, (request_id,)):
+            await asyncio.sleep(_SETTLE_POLL_S)
 
     async def _flush(self) -> None:
         if self._journal is not None:
