@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Installation, Served
 
 from gateway import MINI, Answer
+from processes import Installation, Served
 from sophia.compose.keys import create_key
 from sophia.compose.offline import open_store
 from sophia.config import Settings

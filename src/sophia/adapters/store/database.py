@@ -4,13 +4,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from sophia.adapters.store.driver import load_sqlite
+from sophia.adapters.store.folder_lock import lock_file, unlock_file
 from sophia.adapters.store.migrate import migrate
 from sophia.core.errors import Unavailable
 
 Rows = list[tuple[Any, ...]]
+
+_TURNS_FILE = ".writing"
 
 
 class Connection(Protocol):
@@ -51,13 +54,14 @@ class SqliteDatabase:
         self._reader: Any = self._open_reader()
         self._watcher: Any = None
         self._version = -1
+        self._turns: IO[bytes] | None = None
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection whose changes are durable at the end, or undone by an exception."""
-        with self._write_lock:
+        with self._write_lock, self._wait_for_turn():
             try:
                 connection = self._writer = self._writer or self._open_writer()
                 connection.execute("BEGIN IMMEDIATE")
@@ -65,6 +69,20 @@ class SqliteDatabase:
                 connection.execute("COMMIT")
             except BaseException as error:
                 raise self._roll_back(error) from error
+
+    @contextmanager
+    def _wait_for_turn(self) -> Iterator[None]:
+        """Wait for the transactions of other processes in their order.
+
+        SQLite itself lets them try again now and then, by which some wait for seconds.
+        """
+        if self._turns is None:
+            self._turns = self._path.with_name(_TURNS_FILE).open("ab")
+        lock_file(self._turns, wait=True)
+        try:
+            yield
+        finally:
+            unlock_file(self._turns)
 
     def _roll_back(self, error: BaseException) -> BaseException:
         """Undo a transaction; return the error to raise."""
@@ -112,6 +130,8 @@ class SqliteDatabase:
             if connection is not None:
                 with suppress(load_sqlite().Error):
                     connection.close()
+        if self._turns is not None:
+            self._turns.close()
 
     def _open_writer(self) -> Any:
         connection = open_ledger_connection(self._path)

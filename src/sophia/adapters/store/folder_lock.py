@@ -66,3 +66,12 @@ def lock_file(file: IO[bytes], *, wait: bool) -> None:
     except ImportError:
         return  # Windows has no such lock; the folder is not protected there.
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock_file(file: IO[bytes]) -> None:
+    """Unlock a file that `lock_file` has locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,144 @@
+"""Hundreds of killed processes under load: nothing acknowledged is lost, nothing is billed twice."""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from gateway import MINI, NEMO, Client
+from processes import Installation, Served
+from sophia.core.ids import decode_id
+from sophia.sandbox import ScriptedUpstream, ScriptStep
+
+pytestmark = [pytest.mark.kills, pytest.mark.timeout(1500)]
+KILLS, WORKERS, CLIENTS = 300, 4, 24
+SUPERVISORS = 20
+"""Kills of the supervisor among them, with which all its workers end."""
+STEPS = (
+    ScriptStep(chunk_delay=0.01),
+    ScriptStep(),
+    ScriptStep(first_delay=0.05),
+    ScriptStep(delay=0.05),
+)
+
+
+class Load:
+    """Callers who ask one request after the other, and what they were told."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+        self.results: Counter[str] = Counter()
+        self.client: Client | None = None
+        self.stop = False
+
+    async def ask(self, number: int) -> None:
+        models = [MINI, NEMO] if number % 2 else [NEMO, MINI]
+        while not self.stop:
+            if self.client is None:
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                async with asyncio.timeout(10):
+                    answer = await self.client.chat(
+                        models=models, stream=number % 3 > 0, max_tokens=200
+                    )
+            except (OSError, TimeoutError):
+                self.results["broken"] += 1
+                await asyncio.sleep(0.02)
+                continue
+            is_whole = answer.complete and (answer.done if number % 3 else answer.status == 200)
+            self.results["whole" if is_whole else f"status {answer.status}"] += 1
+            if is_whole:
+                id = decode_id("req", answer.headers["x-request-id"])
+                assert id is not None
+                self.acknowledged.append(id)
+            elif answer.status != 200:
+                await asyncio.sleep(0.02)
+
+
+async def list_pids(client: Client) -> list[int]:
+    """Return the processes of the workers that answer."""
+    with suppress(OSError, ValueError, TimeoutError):
+        async with asyncio.timeout(3):
+            health = (await client.get("/health")).json
+            return [worker["pid"] for worker in health["workers"]]
+    return []
+
+
+async def kill_some(served: Served, chance: random.Random, count: int) -> int:
+    """Kill workers at random moments; return how many."""
+    killed = 0
+    while killed < count:
+        await asyncio.sleep(chance.uniform(0.05, 0.6))
+        pids = await list_pids(served.client)
+        for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 1, 2)))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+@contextmanager
+def progress(total: int) -> Iterator[list[int]]:
+    """Count kills, and print them now and then."""
+    done: list[int] = []
+    yield done
+    print(f"\n{len(done)} rounds, {sum(done)} of {total} kills")
+
+
+async def test_kills_lose_nothing_and_bill_nothing_twice(
+    tmp_path: Path, migrated: Path, up: ScriptedUpstream
+) -> None:
+    chance = random.Random(11)
+    installation = Installation(tmp_path / "data", migrated, up)
+    up.script("*", *STEPS, times=None)
+    load, variables = Load(), {"SOPHIA_SERVER_WORKERS": str(WORKERS)}
+    asking = [asyncio.create_task(load.ask(number)) for number in range(CLIENTS)]
+    with progress(KILLS) as done:
+        for _ in range(SUPERVISORS):
+            async with installation.served(**variables) as served:
+                load.client = served.client
+                share = -(-KILLS // SUPERVISORS) - 1
+                done.append(1 + await kill_some(served, chance, share))
+                served.process.send_signal(signal.SIGKILL)
+                load.client = None
+                await served.ended()
+    load.stop = True
+    await asyncio.wait_for(asyncio.gather(*asking), 30)
+    variables["SOPHIA_BUDGET_UNKNOWN_HOLD_MINUTES"] = "0"
+    async with installation.served(**variables) as served:
+        async with asyncio.timeout(120):
+            while any(row["held_nano"] for row in installation.rows("accounts")):
+                await asyncio.sleep(0.2)
+        served.process.send_signal(signal.SIGINT)
+        assert await served.ended(30) == 0
+    check(installation, up, load, sum(done))
+
+
+def check(installation: Installation, up: ScriptedUpstream, load: Load, kills: int) -> None:
+    """Compare the ledger with the upstream's own bill and with what callers were told."""
+    rows = installation.outcomes()
+    ids = {row.attempt_id for row in rows}
+    assert kills >= KILLS and load.results["whole"] > 1000, (kills, load.results)
+    assert ids == {row["attempt_id"] for row in installation.rows("intents")}
+    assert len(ids) == len(rows)
+    requests = {id & ~15 for id in ids}
+    lost = [id for id in load.acknowledged if id not in requests]
+    assert not lost and len(set(load.acknowledged)) == len(load.acknowledged)
+    bills = {bill.generation_id: bill.cost for bill in up.bill.rows}
+    told = {row.generation_id: row for row in rows if row.generation_id is not None}
+    assert len(told) == sum(row.generation_id is not None for row in rows), "billed twice"
+    assert {id: row.cost_nano for id, row in told.items()} == {id: bills[id] for id in told}
+    guessed = [row for row in rows if row.generation_id is None and row.cost_source != "none"]
+    assert {row.cost_source for row in guessed} <= {"assumed"}
+    assert len(bills.keys() - told.keys()) <= len(guessed)
+    (key,) = [row for row in installation.rows("accounts") if row["window"]]
+    assert key["spent_nano"] == sum(row.cost_nano for row in rows)
+    assert (key["held_nano"], key["leased_nano"]) == (0, 0) and not installation.rows("leases")
+    print(f"{len(rows)} attempts, {dict(load.results)}, {len(guessed)} of unknown cost")
