@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data/routing
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: help run test test-clients test-packaging test-lab failures lint fuzz bench bench-routing chaos docs lock
+.PHONY: help run test test-clients test-packaging test-lab failures kill-test lint fuzz bench bench-money bench-routing chaos docs lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,12 @@ test-lab: $(VENV)/.dev ## run the tests of lab/ and bench/ that `make test` leav
 
 failures: $(VENV)/.dev ## try each row of the failure table and write its page with the results
 	FAILURES=record $(BIN)/python -m pytest -n 0 tests/faults/test_table.py
+
+kill-test: $(VENV)/.dev ## kill processes under load and compare the ledger with the bill (minutes)
+	$(BIN)/python -m pytest -n 0 -m kills -s tests/kills $(ARGS)
+
+bench-money: $(VENV)/.dev ## budgets over several processes: overspend, refusals, reservations per second
+	$(BIN)/python -m bench.money $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, import directions and plain words
 	$(BIN)/ruff check src tests scripts bench lab examples

@@ -32,7 +32,7 @@ from bench.gateway.process import (
 )
 from bench.gateway.report import format_markdown_table
 from sophia.catalogue.snapshot import load_bundled_catalogue
-from sophia.compose.root import freeze_startup_objects
+from sophia.compose.root import shorten_pauses
 from sophia.core.errors import SophiaError
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_classifier, load_taxonomy
@@ -220,7 +220,7 @@ def time_calls(step: Callable[[Prompt], object], prompts: list[Prompt], calls: i
 def measure(calls: int, console: Console) -> list[Timing]:
     """Time every step on every kind and length of prompt; use medians over passes against noise."""
     steps = build_steps(load_setup())
-    freeze_startup_objects()
+    shorten_pauses()
     prompts = {
         (text, size): build_prompts(text, chars) for text in TEXTS for size, chars in SIZES.items()
     }

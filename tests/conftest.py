@@ -27,8 +27,8 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 
-_SELECTED_ONLY = ("clients", "packaging")
-"""Markers of tests that need environments of their own: `make test-clients` and the like."""
+_SELECTED_ONLY = ("clients", "packaging", "kills")
+"""Markers of tests that need environments of their own, or long: `make test-clients`, `kill-test`."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for marker in _SELECTED_ONLY:
         if marker in str(config.option.markexpr):
             continue
-        skip = pytest.mark.skip(reason=f"make test-{marker} runs these")
+        skip = pytest.mark.skip(reason=f"a target of the Makefile runs `-m {marker}`")
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(skip)

@@ -29,7 +29,7 @@ from sophia.cli.supervisor import (
 from sophia.cli.terminal import build_console
 from sophia.compose.keys import create_key, ensure_data_folder, lock_for_serving, write_secret
 from sophia.compose.offline import open_store
-from sophia.compose.root import Sophia, compose, freeze_startup_objects, setup_logging
+from sophia.compose.root import Sophia, compose, shorten_pauses, setup_logging
 from sophia.compose.upstreams import SANDBOX_VARIABLE, Connections, open_connections
 from sophia.config import SANDBOX_FOLDER, Settings
 from sophia.core.errors import ConfigError
@@ -86,7 +86,7 @@ async def _serve(settings: Settings, listener: socket.socket | None = None) -> N
         address = listener or _bind(settings)
         token = None if is_worker else await _create_first_keys(sophia.store, settings)
         sophia.app.key_ring.replace(await sophia.store.keys())
-        freeze_startup_objects()
+        shorten_pauses()
         tell = _tell_supervisor(server) if is_worker else _welcome(server, settings, sophia, token)
         telling = asyncio.create_task(tell)
         _handle_signals(server.handle_exit)

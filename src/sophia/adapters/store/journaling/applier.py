@@ -16,6 +16,7 @@ log = logging.getLogger("sophia.ledger")
 APPLY_SECONDS = 0.2
 """Time between two transactions, unless somebody waits for one."""
 _RETRY_SECONDS = 1.0
+_NICENESS = 10
 _CLOSING_SECONDS = 5.0
 """Time that the store gets at the end; what is left stays in the journal for the next start."""
 
@@ -84,6 +85,9 @@ class JournalApplier:
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
+        # Requests come first where there is one core for both.
+        with suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         last = 0.0
         while True:
             self._begin.wait()
