@@ -141,6 +141,42 @@ async def test_numbers_of_workers_are_apart_and_taken_again(folder: Path) -> Non
     slot.release()
 
 
+@pytest.mark.parametrize("went_down", [False, True])
+async def test_leases_of_a_machine_that_went_down_stay_held(folder: Path, went_down: bool) -> None:
+    """The last records of its journal may be lost, so that more may have been spent."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LESSEE, str(folder), stdout=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    granted = int(await child.stdout.readline())
+    child.kill()
+    await child.communicate()
+    if went_down:
+        (folder / "journal/0/lock").write_text("another start of the machine")
+    async with open_test_store(folder) as store:
+        held = granted if went_down else 0
+        assert granted > 0 and await store.account("k", DAY) == AccountRow("k", DAY, 0, held)
+
+
+LESSEE = """
+import asyncio, sys
+from pathlib import Path
+from sophia.core.rows import LeaseRequest
+from stores import open_test_store
+
+async def main():
+    async with open_test_store(Path(sys.argv[1])) as store:
+        request = LeaseRequest(
+            account="k", window="2026-11-23", limit=1000, need=9, idle=0, unit=9
+        )
+        print((await store.lease(request)).granted_nano, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
 async def test_a_ledger_of_an_earlier_release_is_migrated(folder: Path) -> None:
     """It gets the tables of a new one; its sums are right, and open attempts are closed."""
     path = folder / "sophia.db"

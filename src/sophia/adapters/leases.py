@@ -49,7 +49,7 @@ class LeasedBudgets:
         part.reserved += amount
         part.last_use = self._clock.monotonic()
         part.unit = max(part.unit, amount)
-        if part.is_low and part.free > 0 and (account, window) not in self._renewing:
+        if part.should_renew and (account, window) not in self._renewing:
             self._renewing.add((account, window))
             self._tasks.start(self._renew(account, window))
         return True
@@ -158,7 +158,7 @@ class LeasedBudgets:
         part = self._slices[account, window]
         try:
             async with self._locks[account, window]:
-                if part.limit is not None and part.is_low:
+                if part.limit is not None and part.should_renew:
                     await self._ask(account, window, part.limit, 0)
         except Unavailable as error:
             log.warning("a lease cannot be renewed now: %s", error)

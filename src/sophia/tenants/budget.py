@@ -52,9 +52,11 @@ class BudgetSlice(Struct, kw_only=True):
         return self.granted - self.used - self.reserved
 
     @property
-    def is_low(self) -> bool:
-        """Whether more should be leased ahead, before a request has to wait for it."""
-        return self.idle < 2 * _FEWEST * self.unit
+    def should_renew(self) -> bool:
+        """Whether more should be, and can be, leased ahead, before a request has to wait for it."""
+        if self.idle >= 2 * _FEWEST * self.unit:
+            return False
+        return self.free // (SHARES * (self.others + 1)) >= max(_FEWEST * self.unit, 1)
 
     @property
     def is_empty(self) -> bool:

@@ -29,7 +29,7 @@ from sophia.cli.supervisor import (
 from sophia.cli.terminal import build_console
 from sophia.compose.keys import create_key, ensure_data_folder, lock_for_serving, write_secret
 from sophia.compose.offline import open_store
-from sophia.compose.root import Sophia, compose, shorten_pauses, setup_logging
+from sophia.compose.root import Sophia, compose, setup_logging, shorten_pauses
 from sophia.compose.upstreams import SANDBOX_VARIABLE, Connections, open_connections
 from sophia.config import SANDBOX_FOLDER, Settings
 from sophia.core.errors import ConfigError

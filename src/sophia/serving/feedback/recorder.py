@@ -90,7 +90,7 @@ class FeedbackRecorder:
     async def follow(self) -> None:
         """Learn the lessons that other processes have stored."""
         async with self._lock:
-            await catch_up(self._policy, self._store)
+            await self._learn_stored()
 
     async def close(self) -> None:
         """Wait until everything that was recorded is learned."""
@@ -137,14 +137,24 @@ class FeedbackRecorder:
 
     async def _append_lesson(self, row: LessonRow) -> bool:
         """Store the lesson under the next free number, and learn everything up to it."""
-        await catch_up(self._policy, self._store)
+        await self._learn_stored()
         while True:
             numbered = replace(row, number=self._policy.lesson_count + 1)
             await self._store.add_lesson(numbered)
             stored = await self._store.lessons(self._policy.lesson_count, 1)
-            await catch_up(self._policy, self._store)
-            if stored and stored[0] == numbered:
+            is_own = bool(stored) and stored[0] == numbered
+            await self._learn_stored(granted=numbered.number if is_own else 0)
+            if is_own:
                 return True
+
+    async def _learn_stored(self, granted: int = 0) -> None:
+        """Learn what is stored; all lessons but number `granted` count for the limits of keys."""
+        before = self._policy.lesson_count
+        count = await catch_up(self._policy, self._store)
+        if self._policy.shared and count > (granted > 0):
+            for row in await self._store.lessons(before, count):
+                if row.number != granted:
+                    self._limiter.record_granted(row.key_id, row.arm, row.at_ms, row.weight)
 
 
 def _is_first_judgement(feedback: Feedback, usable: Sequence[Feedback]) -> bool:
