@@ -1,5 +1,6 @@
 """Parts that commands and the server share: data folder, ledger, snapshots, catalogue, runtime."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ import msgspec
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store import inspect, report
-from sophia.adapters.store.database import SqliteDatabase
+from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.store.store import SqlStore
 from sophia.catalogue import refresh
@@ -44,8 +45,8 @@ from sophia.serving.knowledge import Knowledge, build_knowledge
 from sophia.serving.roles import RoleFollower
 from sophia.serving.runtime import Runtime
 
-# Commands may not name adapters; they read the ledger's file through these.
-__all__ = ["inspect", "report"]
+# Commands may not name adapters; they read the ledger through these.
+__all__ = ["StoreAddress", "inspect", "report"]
 
 log = logging.getLogger("sophia")
 
@@ -85,26 +86,27 @@ async def open_offline_runtime(
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the ledger in the data folder. Raises ConfigError."""
-    store = SqlStore(SqliteDatabase(ledger_path(ensure_data_folder(settings))))
+    """Open the store, created or migrated first. Raises ConfigError."""
+    ensure_data_folder(settings)
+    store = SqlStore(await asyncio.to_thread(find_store(settings).open))
     try:
         yield store
     finally:
         await store.close()
 
 
-def ledger_path(data: Path) -> Path:
-    """Return the path of the ledger's file in a data folder."""
-    return data / LEDGER_FILE
+def find_store(settings: Settings) -> StoreAddress:
+    """Return the address of the store: in the data folder, or the server of `store.url`."""
+    return StoreAddress(Path(settings.data_dir) / LEDGER_FILE, settings.store.url)
 
 
 def is_ledger_current(settings: Settings) -> bool:
     """Return whether there is a ledger of this release. Raises ConfigError for a damaged one."""
-    path = ledger_path(Path(settings.data_dir))
+    address = find_store(settings)
     try:
-        return path.exists() and report.is_ledger_current(path)
+        return not address.is_missing() and report.is_ledger_current(address)
     except report.LedgerUnreadable as error:
-        raise ConfigError(f"{path} cannot be read: {error}; `sophia doctor` checks it") from None
+        raise ConfigError(f"{address} cannot be read: {error}; `sophia doctor` checks it") from None
 
 
 def build_catalogue(settings: Settings) -> Catalogue:

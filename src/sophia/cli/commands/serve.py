@@ -34,11 +34,15 @@ _SAMPLE_BODY = (
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="PostgreSQL database instead of SQLite's file."),
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve the API until a signal comes."""
-    settings = load_command_settings(config, data_dir, host, port, serving=True)
+    settings = load_command_settings(config, data_dir, host, port, store=store, serving=True)
     setup_logging(settings)
     try:
         import uvloop
