@@ -53,6 +53,15 @@ log = logging.getLogger("sophia")
 SNAPSHOT_FOLDER = "learned"
 
 
+def copy_store(
+    source: StoreAddress, target: StoreAddress, report_rows: Callable[[str, int, int], None]
+) -> None:
+    """Copy a store as `transfer.copy_store` does, whose imports are slow."""
+    from sophia.adapters.store import transfer
+
+    transfer.copy_store(source, target, report_rows)
+
+
 @dataclass(frozen=True, slots=True)
 class DataFolderStores:
     """An open data folder: its ledger and the snapshots of the learned policy."""

@@ -20,7 +20,7 @@ from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.telemetry.logs import RequestLog, configure_logging
 from sophia.adapters.telemetry.prometheus import PrometheusSink
 from sophia.catalogue.refresh import listing_age
-from sophia.compose.keys import ensure_data_folder, load_pepper
+from sophia.compose.keys import ensure_data_folder, has_pepper, load_pepper
 from sophia.compose.offline import SNAPSHOT_FOLDER, build_policy_archive, build_runtime, open_store
 from sophia.compose.upstreams import Connections, build_webhooks, open_connections
 from sophia.config import Settings
@@ -37,6 +37,7 @@ from sophia.jobs.heartbeat import EventLoopMonitor
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.jobs.reload import RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
+from sophia.jobs.worker_presence import WorkerPresence
 from sophia.learning.snapshots import BrokenSnapshot
 from sophia.serving.attempts.reconcile import RECONCILE_DELAYS, Reconciler
 from sophia.serving.cascade_config import CascadeConfig
@@ -80,6 +81,8 @@ class Sophia:
     metrics: PrometheusSink
     runtime: Runtime
     closing: AsyncExitStack
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when other machines have taken this worker for dead: it has to be started again."""
     app: App = field(init=False)
     feedback_writer: FeedbackQueue = field(init=False)
     learning: LearningRuntime | None = None
@@ -264,9 +267,15 @@ async def _add_judge(sophia: Sophia) -> Judge | None:
 
 async def _build_app(sophia: Sophia) -> App:
     settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
+    data, keys = Path(settings.data_dir), await store.keys()
+    if keys and not has_pepper(data):
+        raise ConfigError(
+            f"the store has keys, but {data} lacks the secret that they are checked with: copy the "
+            "file `pepper` from the data folder in which they were created."
+        )
     return App(
         runtime=sophia.runtime,
-        key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
+        key_ring=KeyRing(load_pepper(data), keys),
         ids=IdGenerator(lambda: int(clock.wall() * 1000), store.worker),
         render_metrics=sophia.metrics.render,
         ledger_problem=lambda: store.problem,
@@ -340,6 +349,8 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
     yield _Job(5.0, "giving back leases", runtime.ledger.leases.give_back_idle)
     recovery = AttemptRecovery(sophia.store, runtime.ledger.clock)
     yield _Job(1.0, "looking for dead processes", recovery, first=1.0)
+    presence = WorkerPresence(sophia.store, sophia.lost.set)
+    yield _Job(5.0, "showing that this worker lives", presence)
     correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
     yield _Job(60.0, "settling unknown costs", correction, first=5.0)
     yield _Job(60.0, "reading what is held", correction.read_held, first=0.0)

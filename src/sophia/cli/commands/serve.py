@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sophia.cli.config_file import load_command_settings
 from sophia.cli.options import ConfigFile, DataDir
-from sophia.cli.terminal import build_console
+from sophia.cli.terminal import build_console, exit_with_error
 from sophia.compose.keys import create_key, write_secret
 from sophia.compose.root import Sophia, compose, freeze_startup_objects, setup_logging
 from sophia.compose.upstreams import Connections
@@ -25,6 +25,8 @@ from sophia.core.failures import UpstreamFailure
 from sophia.http.server import Server
 
 _KEY_CHECK_S = 3.0
+_EXIT_LOST = 75
+"""The exit code of a temporary failure, after which a program is started again."""
 _LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 _SAMPLE_BODY = (
     '{"model":"sophia/auto","messages":[{"role":"user","content":"Say hello in one sentence."}]}'
@@ -65,11 +67,20 @@ async def _serve(settings: Settings) -> None:
         freeze_startup_objects()
         welcome = asyncio.create_task(_print_welcome(server, settings, sophia, first_key))
         _handle_signals(server.handle_exit)
+        watching = asyncio.create_task(_stop_when_lost(server, sophia.lost))
         await server.serve(sockets=[address])
         welcome.cancel()
+        watching.cancel()
     finally:
         await sophia.close()
     _handle_signals(signal.SIG_IGN)
+    if sophia.lost.is_set():
+        exit_with_error("Other machines took this worker for dead: start it again.", _EXIT_LOST)
+
+
+async def _stop_when_lost(server: Server, lost: asyncio.Event) -> None:
+    await lost.wait()
+    server.handle_exit(signal.SIGTERM, None)
 
 
 def _handle_signals(handle: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
