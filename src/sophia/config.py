@@ -14,7 +14,7 @@ OPENROUTER_URL = "https://openrouter.ai/api/v1"
 SANDBOX_FOLDER = "sandbox"
 
 _STORE_URL = re.compile(
-    r"postgres(?:ql)?://(?:[^@/?]*@)?([\w.:,\[\]-]*)(?:/([\w.-]*))?(?:\?.*)?", re.DOTALL
+    r"postgres(?:ql)?://(?:[^@/?]*@)?([\w.:,%\[\]-]*)(?:/([\w.%-]*))?(?:\?[^@]*)?"
 )
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -373,7 +373,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def describe_store_url(url: str) -> str:
-    """Return where a store is, for people: neither user nor password nor options."""
+    """Return where a store is, for people: neither user nor password nor options.
+
+    An address is `***` where a special character makes it unclear which part is the password.
+    """
     match = _STORE_URL.fullmatch(url)
     return "***" if match is None else f"postgresql://{match[1]}/{match[2] or ''}"
 

@@ -1,8 +1,9 @@
 """Migrate a database to the schema of this release; a current one needs no Alembic."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sophia.adapters.store.driver import load_sqlite
 from sophia.core.errors import ConfigError
@@ -51,6 +52,18 @@ def is_current(revision: str | None) -> bool:
             "at most: install the release that wrote it, or a newer one."
         )
     return revision == HEAD_REVISION
+
+
+def migrate_server(connect: Callable[[], Any]) -> None:
+    """Create or upgrade the database of a server. Raises ConfigError, and the driver's errors."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        migrate_engine(create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool))
+    except DBAPIError as error:
+        raise (error.orig or error) from None
 
 
 def migrate_engine(engine: "Engine") -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sophia.adapters.store.databases.database import Database
 from sophia.adapters.store.databases.sqlite import SqliteDatabase
-from sophia.adapters.store.migrate import current_revision, migrate, migrate_engine
+from sophia.adapters.store.migrate import current_revision, is_current, migrate, migrate_server
 from sophia.config import describe_store_url
-from sophia.core.errors import ConfigError, Unavailable
+from sophia.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,13 @@ class StoreAddress:
         if not self.url:
             migrate(self.path)
             return
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import NullPool
-
         driver = self._load_driver()
         with self._server_problems():
-            migrate_engine(
-                create_engine(
-                    "postgresql+psycopg://",
-                    creator=lambda: driver.connect_to_migrate(self.url),
-                    poolclass=NullPool,
-                )
-            )
+            if not is_current(driver.read_revision(self.url)):
+                migrate_server(lambda: driver.connect_to_migrate(self.url))
 
     def revision(self) -> str | None:
-        """Return the revision of the tables, None without any. Raises ConfigError, Unavailable."""
+        """Return the revision of the tables, None without any. Raises ConfigError."""
         if not self.url:
             return current_revision(self.path)
         with self._server_problems():
@@ -87,21 +79,19 @@ class StoreAddress:
     @contextmanager
     def _server_problems(self) -> Iterator[None]:
         """Turn the problems of a server into a ConfigError without the password."""
-        from sqlalchemy.exc import DBAPIError
-
         driver: Any = self._load_driver()
         try:
             driver.check_url(self.url)
+            if str(self) == "***":
+                raise driver.BadUrl
             yield
         except driver.BadUrl:
             raise ConfigError(
                 "`store.url` cannot be read; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE,"
                 " with special characters of the password as %XX"
             ) from None
-        except Unavailable as error:
-            raise ConfigError(f"`store.url`: {error}") from None
-        except (DBAPIError, driver.ServerError) as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        except driver.ServerError as error:
+            reason = " ".join(str(error).split())
             raise ConfigError(
                 f"`store.url`: the database {self} cannot be used: {reason}. Start the server, "
                 "create the database and its user, or correct the address."

@@ -83,12 +83,24 @@ class PostgresDatabase:
         """Yield a connection whose changes are durable at the end, or undone by an exception."""
         with self._write_lock:
             try:
-                writer = self._writer = self._writer or self._connect()
-                writer.execute("BEGIN")
+                writer = self._begin()
                 yield _Transaction(writer)
                 writer.execute("COMMIT")
             except BaseException as error:
                 raise self._roll_back(error) from error
+
+    def _begin(self) -> psycopg.Connection[Any]:
+        if self._writer is not None:
+            try:
+                self._writer.execute("BEGIN")
+            except psycopg.OperationalError:
+                # The server was restarted, or a firewall forgot the connection.
+                self._close_writer()
+            else:
+                return self._writer
+        self._writer = self._connect()
+        self._writer.execute("BEGIN")
+        return self._writer
 
     def _roll_back(self, error: BaseException) -> BaseException:
         """Undo a transaction; return the error to raise."""
@@ -102,12 +114,20 @@ class PostgresDatabase:
         if not isinstance(error, psycopg.Error):
             return error
         # The next one connects again: to a server that takes changes, if another one does now.
-        writer, self._writer = self._writer, None
-        _close(writer)
+        self._close_writer()
         return Unavailable(f"The ledger cannot be written: {error}", retry_after=1)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> Rows:
-        """Return the rows of a query. Raises Unavailable."""
+        """Return the rows of a query, made again if the connection was lost. Raises Unavailable."""
+        is_new = self._reader is None
+        try:
+            return self._query(sql, values)
+        except Unavailable as error:
+            if is_new or not _is_lost(error.__cause__):
+                raise
+        return self._query(sql, values)
+
+    def _query(self, sql: str, values: Sequence[object]) -> Rows:
         with self._reading() as reader:
             return reader.execute(translate(sql), _clean(values)).fetchall()
 
@@ -173,7 +193,11 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close the connections."""
         self._close_reader()
-        _close(self._writer)
+        self._close_writer()
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        _close(writer)
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -205,9 +229,6 @@ def connect_to_migrate(url: str) -> psycopg.Connection[Any]:
     connection = connect(url)
     connection.execute("SET lock_timeout = '60s'")
     connection.autocommit = False
-    if connection.info.server_version < OLDEST_VERSION * 10_000:
-        connection.close()
-        raise psycopg.NotSupportedError(f"Sophia needs PostgreSQL {OLDEST_VERSION} or newer")
     return connection
 
 
@@ -223,7 +244,7 @@ def read_revision(url: str) -> str | None:
 
 def connect(url: str) -> psycopg.Connection[Any]:
     """Open a connection without limits of time for its statements. Raises psycopg.Error."""
-    return psycopg.connect(
+    connection = psycopg.connect(
         url,
         autocommit=True,
         connect_timeout=CONNECT_SECONDS,
@@ -233,6 +254,10 @@ def connect(url: str) -> psycopg.Connection[Any]:
         keepalives_count=3,
         tcp_user_timeout=CONNECT_SECONDS * 1000,
     )
+    if connection.info.server_version < OLDEST_VERSION * 10_000:
+        connection.close()
+        raise psycopg.NotSupportedError(f"Sophia needs PostgreSQL {OLDEST_VERSION} or newer")
+    return connection
 
 
 @cache
@@ -248,6 +273,12 @@ def _clean(values: Sequence[object]) -> Sequence[object]:
             value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values
         ]
     return values
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Return whether the connection broke, or the server closed it."""
+    state = getattr(error, "sqlstate", "")
+    return isinstance(error, psycopg.OperationalError) and (state or "57P").startswith("57P")
 
 
 def _close(connection: psycopg.Connection[Any] | None) -> None:
