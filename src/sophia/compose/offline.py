@@ -14,6 +14,7 @@ from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store import inspect, report
 from sophia.adapters.store.databases.address import StoreAddress
+from sophia.adapters.store.databases.database import RowFault
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.store.store import SqlStore
 from sophia.catalogue import refresh
@@ -24,7 +25,7 @@ from sophia.compose.keys import ensure_data_folder
 from sophia.compose.upstreams import Connections, open_connections
 from sophia.config import LEDGER_FILE, PoolSettings, Settings
 from sophia.core.calls import Deadlines
-from sophia.core.errors import ConfigError
+from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.jobs.recover_attempts import start_worker
@@ -56,10 +57,16 @@ SNAPSHOT_FOLDER = "learned"
 def copy_store(
     source: StoreAddress, target: StoreAddress, report_rows: Callable[[str, int, int], None]
 ) -> None:
-    """Copy a store as `transfer.copy_store` does, whose imports are slow."""
-    from sophia.adapters.store import transfer
+    """Copy all rows to an empty store, or none. Raises ConfigError or Unavailable.
 
-    transfer.copy_store(source, target, report_rows)
+    `report_rows` takes a table's name, its rows in the source, and those in the target so far.
+    """
+    from sophia.adapters.store import transfer  # a slow import
+
+    try:
+        transfer.copy_store(source, target, report_rows)
+    except RowFault as fault:
+        raise Unavailable(f"a row cannot be written to {target}: {fault}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ class PostgresDatabase:
         if isinstance(error, _CONFLICTS):
             return ConcurrentChange(f"The ledger was changed meanwhile: {error}", retry_after=1)
         if isinstance(error, _FAULTS):
-            return RowFault(str(error))
+            # The next lines quote the row.
+            return RowFault(str(error).partition("\n")[0])
         if not isinstance(error, psycopg.Error):
             return error
         # The next one connects again: to a server that takes changes, if another one does now.
