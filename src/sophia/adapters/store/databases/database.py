@@ -14,7 +14,7 @@ _TRIES = 5
 class Connection(Protocol):
     """A transaction's connection; parameters are question marks.
 
-    `row_lock` ends a SELECT whose rows nobody else may change before this transaction has ended.
+    `row_lock` ends a SELECT of rows that no other transaction may change before this one has ended.
     """
 
     row_lock: str
