@@ -25,7 +25,7 @@ Report = Callable[[str, int, int], None]
 
 
 def copy_store(source: StoreAddress, target: StoreAddress, report: Report) -> None:
-    """Copy all rows in one transaction of the target, whose tables are created first.
+    """Copy all rows in one transaction of the target, after creating its tables.
 
     Raises ConfigError for a source that is served from, and a target that is not empty, and
     Unavailable or RowFault when one of them fails: then no row was copied.

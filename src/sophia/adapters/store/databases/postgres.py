@@ -82,7 +82,7 @@ class _Transaction:
 
 
 class PostgresDatabase:
-    """The database at `url`, whose schema is current; a lost connection is opened again.
+    """The database at `url`, with current tables; a lost connection is opened again.
 
     No statement takes longer than 5 s; it waits `wait_seconds` for those of other processes.
     """
@@ -103,7 +103,7 @@ class PostgresDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose changes are durable at the end, or undone by an exception."""
+        """Yield a connection; its changes are durable at the end, or undone by an exception."""
         with self._write_lock:
             try:
                 writer = self._begin()
@@ -157,7 +157,7 @@ class PostgresDatabase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Yield a connection whose queries all see one moment. Raises Unavailable."""
+        """Yield a connection for queries that all see one moment. Raises Unavailable."""
         with self._reading() as reader:
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:

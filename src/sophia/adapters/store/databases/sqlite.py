@@ -49,7 +49,7 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose changes are durable at the end, or undone by an exception."""
+        """Yield a connection; its changes are durable at the end, or undone by an exception."""
         with self._write_lock:
             try:
                 connection = self._writer = self._writer or self._open_writer()
@@ -82,7 +82,7 @@ class SqliteDatabase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Yield a connection whose queries all see one moment. Raises Unavailable."""
+        """Yield a connection for queries that all see one moment. Raises Unavailable."""
         with self._reading() as reader:
             reader.execute("BEGIN")
             try:

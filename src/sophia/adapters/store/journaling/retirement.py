@@ -91,7 +91,7 @@ class WorkerRetirement:
     def retire(
         self, slot: WorkerSlot, close: CloseAttempt | None, running: AbstractSet[int]
     ) -> list[AttemptOutcome]:
-        """End a worker whose journal is applied; `running` are attempts that the journal opened."""
+        """End a worker after its journal was applied; `running` are attempts that it opened."""
 
         def end(connection: Connection) -> tuple[list[AttemptOutcome], int]:
             if self._numbers.give_up(connection, slot):
@@ -110,7 +110,7 @@ class WorkerRetirement:
         return outcomes
 
     def _retire_lost(self, number: int, token: str, close: CloseAttempt) -> list[AttemptOutcome]:
-        """End a worker of another machine, whose journal cannot be read here."""
+        """End a worker of another machine, without its journal."""
 
         def end(connection: Connection) -> tuple[list[AttemptOutcome], int] | None:
             if not self._numbers.give_up_lost(connection, number, token):
