@@ -75,8 +75,9 @@ async def test_a_restart_of_the_server_loses_nothing(
             if number == 20:
                 postgres.stop()
             if number == 40:
-                with pytest.raises(Unavailable):
+                with pytest.raises(Unavailable, match="does not answer") as caught:
                     await store.lease(request(500))
+                assert "127.0.0.1" not in caught.value.message, "callers get no address"
                 postgres.start()
             await store.reserve(intent(id))
             store.settle(outcome(id, cost=1), ("k",))
@@ -226,6 +227,8 @@ async def test_a_worker_that_was_taken_for_dead_takes_no_more_attempts(
     with pytest.raises(Unavailable, match="took it for dead"):
         await first.lease(request(1))
     await first.return_lease("k", DAY, 5, 0)
+    (first._own_journal.slot.folder / "token").unlink()
+    assert not await first.beat(), "a lost token is nobody's"
     bill = outcome(ended, cost=8)
     first.settle(bill, ("k",))
     assert await first.attempts(ended) == [bill], "a bill replaces the guess"
@@ -266,7 +269,7 @@ async def test_when_the_server_was_away_for_all_nobody_is_lost(
     """All workers are unseen then, and live."""
     first, second = machines
     lose(first, second)
-    second._numbers._beaten -= 2 * numbers.BEAT_SECONDS + 1
+    second._numbers._beaten -= numbers.LATE_SECONDS + 1
     assert await second.beat()
     assert await retire(second) == 0
     assert await first.beat()

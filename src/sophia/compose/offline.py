@@ -29,6 +29,8 @@ from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.jobs.recover_attempts import start_worker
+from sophia.jobs.timer import run_every
+from sophia.jobs.worker_presence import BEAT_SECONDS, WorkerPresence
 from sophia.learning.online.archive import PolicyArchive
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_taxonomy
@@ -94,6 +96,9 @@ async def open_offline_runtime(
         connections = await open_connections(settings, environ, stack)
         clock = SystemClock()
         await start_worker(store, clock, Path(settings.data_dir), settings.ledger.sync_ms / 1000)
+        presence = WorkerPresence(store, lambda: None)
+        beating = asyncio.create_task(run_every(BEAT_SECONDS, "showing that it lives", presence))
+        stack.callback(beating.cancel)
         runtime = build_runtime(settings, connections, store, clock)
         stack.push_async_callback(runtime.ledger.leases.close)
         stack.push_async_callback(runtime.reconciler.close)

@@ -37,7 +37,7 @@ from sophia.jobs.heartbeat import EventLoopMonitor
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.jobs.reload import RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
-from sophia.jobs.worker_presence import WorkerPresence
+from sophia.jobs.worker_presence import BEAT_SECONDS, WorkerPresence
 from sophia.learning.snapshots import BrokenSnapshot
 from sophia.serving.attempts.reconcile import RECONCILE_DELAYS, Reconciler
 from sophia.serving.cascade_config import CascadeConfig
@@ -350,7 +350,7 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
     recovery = AttemptRecovery(sophia.store, runtime.ledger.clock)
     yield _Job(1.0, "looking for dead processes", recovery, first=1.0)
     presence = WorkerPresence(sophia.store, sophia.lost.set)
-    yield _Job(5.0, "showing that this worker lives", presence)
+    yield _Job(BEAT_SECONDS, "showing that this worker lives", presence)
     correction = CostCorrection(runtime.ledger, sophia.connections.by_name)
     yield _Job(60.0, "settling unknown costs", correction, first=5.0)
     yield _Job(60.0, "reading what is held", correction.read_held, first=0.0)

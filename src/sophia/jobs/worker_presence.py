@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from sophia.core.ports import Store
 
+BEAT_SECONDS = 5.0
+
 log = logging.getLogger("sophia.ledger")
 
 

@@ -1,6 +1,7 @@
 """A store on a PostgreSQL server: one connection that writes and one that reads and listens."""
 
 import itertools
+import logging
 import re
 import threading
 import time
@@ -18,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sophia.adapters.store.databases.database import ConcurrentChange, Connection, RowFault, Rows
 from sophia.core.errors import Unavailable
 
+log = logging.getLogger("sophia.ledger")
+
 ServerError = psycopg.Error
 OLDEST_VERSION = 15
 CONNECT_SECONDS = 5
@@ -25,9 +28,11 @@ _CHANNEL = "sophia"
 _POLL_SECONDS = 0.5
 """Time after which changes are looked for without a notification."""
 _LIMITS = (
-    "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s';"
-    " SET lock_timeout = {}"
+    "SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = {};"
+    " SET statement_timeout = '{}s'"
 )
+_STATEMENT_SECONDS = 5
+_REPORT_SECONDS = 120
 _INSERT = re.compile(r"(INSERT INTO .* VALUES )(\(\?(?:, \?)*\))(.*)")
 _ROWS_PER_INSERT = 100
 _FAULTS = (errors.DataError, errors.IntegrityError, ValueError, OverflowError)
@@ -84,7 +89,8 @@ class _Transaction:
 class PostgresDatabase:
     """The database at `url`, with current tables; a lost connection is opened again.
 
-    No statement takes longer than 5 s; it waits `wait_seconds` for those of other processes.
+    No statement takes longer than 5 s, or 2 minutes where all is `read_only`; it waits
+    `wait_seconds` for those of other processes.
     """
 
     is_shared = True
@@ -100,6 +106,7 @@ class PostgresDatabase:
         self._read_lock = threading.Lock()
         self._polled = 0.0
         self._is_notified = True
+        self._is_away = False
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -131,7 +138,7 @@ class PostgresDatabase:
             if self._writer is not None:
                 self._writer.execute("ROLLBACK")
         if isinstance(error, _CONFLICTS):
-            return ConcurrentChange(f"The ledger was changed meanwhile: {error}", retry_after=1)
+            return ConcurrentChange("The ledger was changed meanwhile.", retry_after=1)
         if isinstance(error, _FAULTS):
             # The next lines quote the row.
             return RowFault(str(error).partition("\n")[0])
@@ -139,7 +146,7 @@ class PostgresDatabase:
             return error
         # The next one connects again: to a server that takes changes, if another one does now.
         self._close_writer()
-        return Unavailable(f"The ledger cannot be written: {error}", retry_after=1)
+        return Unavailable(f"The ledger cannot be written: {_describe(error)}", retry_after=1)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> Rows:
         """Return the rows of a query, made again if the connection was lost. Raises Unavailable."""
@@ -176,7 +183,9 @@ class PostgresDatabase:
                 yield self._reader
             except psycopg.Error as error:
                 self._close_reader()
-                raise Unavailable(f"The ledger cannot be read: {error}", retry_after=1) from error
+                raise Unavailable(
+                    f"The ledger cannot be read: {_describe(error)}", retry_after=1
+                ) from error
 
     def _listen(self, reader: psycopg.Connection[Any]) -> None:
         """Note the changes of other processes that come while `reader` is used."""
@@ -228,8 +237,16 @@ class PostgresDatabase:
         _close(reader)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = connect(self._url)
-        connection.execute(_LIMITS.format(int(self._wait_seconds * 1000)))
+        try:
+            connection = connect(self._url)
+        except psycopg.Error as error:
+            if not self._is_away:
+                log.error("the PostgreSQL server cannot be used: %s", error)
+            self._is_away = True
+            raise
+        self._is_away = False
+        seconds = _REPORT_SECONDS if self._read_only else _STATEMENT_SECONDS
+        connection.execute(_LIMITS.format(int(self._wait_seconds * 1000), seconds))
         if self._read_only:
             connection.execute("SET default_transaction_read_only = on")
         connection.adapters.register_loader("numeric", _SumLoader)
@@ -312,6 +329,13 @@ def _is_lost(error: BaseException | None) -> bool:
     """Return whether the connection broke, or the server closed it."""
     state = getattr(error, "sqlstate", "")
     return isinstance(error, psycopg.OperationalError) and (state or "57P").startswith("57P")
+
+
+def _describe(error: psycopg.Error) -> str:
+    """Return the reason for callers: without the server's address and user, which the log has."""
+    if _is_lost(error):
+        return "the database server does not answer"
+    return str(error).partition("\n")[0]
 
 
 def _close(connection: psycopg.Connection[Any] | None) -> None:

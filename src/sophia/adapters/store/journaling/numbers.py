@@ -11,7 +11,8 @@ from sophia.adapters.store.journaling.slots import WorkerSlot, claim_slot, lock_
 from sophia.core.errors import ConfigError
 from sophia.core.ids import MAX_WORKERS
 
-BEAT_SECONDS = 5.0
+LATE_SECONDS = 10.0
+"""Time between two beats after which this worker was out of touch: they are 5 s apart."""
 LOST_SECONDS = 60.0
 """Time without a beat after which a worker is lost."""
 _TOKEN = "token"  # noqa: S105 - a file's name
@@ -81,7 +82,7 @@ class WorkerNumbers:
         if not self._is_shared:
             return True
         now = time.monotonic()
-        if now - self._beaten > 2 * BEAT_SECONDS:
+        if now - self._beaten > LATE_SECONDS:
             # Others may have been out of touch for as long.
             self._in_touch_since = now
         sql = f"UPDATE workers SET seen_ms = {self._database.now_ms} WHERE number = ? AND token = ?"  # noqa: S608
@@ -110,5 +111,6 @@ class WorkerNumbers:
 
 
 def _read_token(folder: Path) -> str:
+    """Return the token of a number's folder, which no row has where there is none."""
     path = folder / _TOKEN
-    return path.read_text() if path.exists() else ""
+    return (path.read_text() if path.exists() else "") or "none"
