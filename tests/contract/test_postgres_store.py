@@ -238,7 +238,7 @@ async def test_a_worker_that_was_taken_for_dead_takes_no_more_attempts(
 async def test_a_journal_of_a_lost_worker_is_applied_when_its_machine_is_back(
     tmp_path: Path, machines: tuple[SqlStore, SqlStore]
 ) -> None:
-    """The number is another's by then, whose lease stays as it is."""
+    """Its leases have ended by then: what it spent moves, and nothing else."""
     first, second = machines
     lease = await first.lease(request(100))
     ids = IdGenerator(lambda: NOW_MS, first.worker)
