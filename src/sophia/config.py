@@ -1,5 +1,6 @@
 """Settings: names, bounds and defaults."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -11,6 +12,10 @@ Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]
 LEDGER_FILE = "sophia.db"
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 SANDBOX_FOLDER = "sandbox"
+
+_STORE_URL = re.compile(
+    r"postgres(?:ql)?://(?:[^@/?]*@)?([\w.:,%\[\]-]*)(?:/([\w.%-]*))?(?:\?[^@]*)?"
+)
 
 Name = Annotated[str, Meta(min_length=1)]
 PositiveInt = Annotated[int, Meta(ge=1)]
@@ -75,6 +80,14 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Milliseconds after which the journal is synced to the disk. The end of the process loses
     nothing of it, that of the machine at most this much, and its cost stays held. 0 syncs before
     each request to a model."""
+
+
+class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The database of the ledger, keys, feedback and lessons."""
+
+    url: Annotated[str, Meta(pattern=r"^(postgres(ql)?://.*)?$")] = ""
+    """Address of a PostgreSQL database, `postgresql://user:password@host/database`; unset: SQLite's
+    file in the data folder. Journals, snapshots and secrets stay in the data folder."""
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -349,6 +362,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     budget: BudgetSettings = BudgetSettings()
     ledger: LedgerSettings = LedgerSettings()
+    store: StoreSettings = StoreSettings()
     routing: RoutingSettings = RoutingSettings()
     cascade: CascadeSettings = CascadeSettings()
     learning: LearningSettings = LearningSettings()
@@ -358,6 +372,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sandbox: SandboxSettings = SandboxSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     """Upstreams instead of OpenRouter, or in addition to it."""
+
+
+def describe_store_url(url: str) -> str:
+    """Return where a store is, for people: neither user nor password nor options.
+
+    An address is `***` where a special character makes it unclear which part is the password.
+    """
+    match = _STORE_URL.fullmatch(url)
+    return "***" if match is None else f"postgresql://{match[1]}/{match[2] or ''}"
 
 
 def are_own_models_enough(settings: Settings, environ: Mapping[str, str]) -> bool:

@@ -13,13 +13,15 @@ from terminal import Run
 from sophia import __version__
 
 COMMANDS = {
-    (): "serve chat route keys models usage decisions policy feedback config doctor",
+    (): "serve chat route keys models usage decisions policy feedback config doctor db "
+    "migrate-store",
     ("keys",): "create list update revoke",
     ("models",): "list show refresh probe health",
     ("decisions",): "show verify",
     ("policy",): "show history rollback retrain compare",
     ("feedback",): "sources",
     ("config",): "check show",
+    ("db",): "upgrade check",
 }
 
 
@@ -30,7 +32,7 @@ def test_the_help_of_a_group_lists_its_commands(
     """Exactly those, so a new command belongs in this table and in the reference."""
     ran = run(*group, "--help", COLUMNS="100")
     assert ran.code == 0, ran.err
-    listed = re.findall(r"^│ (\w+) ", ran.out.partition("Commands")[2], re.MULTILINE)
+    listed = re.findall(r"^│ ([\w-]+) ", ran.out.partition("Commands")[2], re.MULTILINE)
     assert listed == names.split()
 
 
@@ -42,7 +44,7 @@ def test_the_version_is_a_flag(run_process: Run) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("sophia ", "serve chat route keys models usage decisions policy feedback config doctor"),
+        ("sophia ", COMMANDS[()]),
         ("sophia policy ", "show history rollback retrain compare"),
         ("sophia usage --", "--days --by --json --data-dir --config --help"),
     ],

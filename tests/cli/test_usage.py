@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from terminal import Run, Served
 
+from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.report import GroupBy, UsageTotals, read_usage
 from sophia.core.rows import AttemptIntent, AttemptOutcome, KeyRow
 from sophia.tenants.budget import day_window
@@ -54,7 +55,7 @@ async def ledger(tmp_path: Path) -> Path:
 
 
 def totals(path: Path, group_by: GroupBy, since: str = TODAY) -> Sequence[UsageTotals]:
-    report = read_usage(path, group_by, since)
+    report = read_usage(StoreAddress(path), group_by, since)
     assert report is not None
     return report.rows
 
@@ -74,7 +75,7 @@ async def test_only_the_answers_that_callers_got_are_compared(tmp_path: Path) ->
     for attempt, failure in ((16, "check:schema"), (17, None), (31, None), (32, "status:500")):
         rows += [_intent(attempt, "a", 1000), _outcome(attempt, "a", 100, failure=failure)]
     write_rows(path, rows)
-    report = read_usage(path, "model", TODAY)
+    report = read_usage(StoreAddress(path), "model", TODAY)
     assert report is not None
     assert report.served_tokens == (10, 20)
     assert report.rows[0].prompt_tokens == 40

@@ -10,7 +10,6 @@ from store_rows import DAY, intent, outcome
 
 from disk import full_disk
 from sophia.adapters.leases import LeasedBudgets
-from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.store import SqlStore
 from sophia.catalogue.model import Model
 from sophia.catalogue.prices import Prices, PriceTier
@@ -28,7 +27,7 @@ from sophia.serving.attempts.reservation import (
 )
 from sophia.tenants.keys import Principal
 from sophia.testing.clock import ManualClock
-from stores import open_test_store
+from stores import locked_store, open_test_store
 
 
 class RunningClock:
@@ -89,8 +88,8 @@ async def workers(folder: Path, count: int) -> AsyncIterator[list[Worker]]:
 
 
 @pytest.fixture
-async def worker(folder: Path) -> AsyncIterator[Worker]:
-    async with workers(folder, 1) as (only,):
+async def worker(any_folder: Path) -> AsyncIterator[Worker]:
+    async with workers(any_folder, 1) as (only,):
         yield only
 
 
@@ -152,10 +151,10 @@ async def test_a_limit_that_is_raised_or_cut_holds_for_the_next_request(worker: 
         await worker.reserve(1, 100)
 
 
-async def test_what_is_left_is_used_up_to_the_last_request_that_fits(folder: Path) -> None:
+async def test_what_is_left_is_used_up_to_the_last_request_that_fits(any_folder: Path) -> None:
     """A budget for 1,000 requests over four workers serves 1,000, whoever gets them."""
     limit, each = 1000 * 100, 100
-    async with workers(folder, 4) as running:
+    async with workers(any_folder, 4) as running:
 
         async def ask(number: int) -> bool:
             worker = running[number % 4]
@@ -174,8 +173,8 @@ async def test_what_is_left_is_used_up_to_the_last_request_that_fits(folder: Pat
         assert (await running[0].standing())[:2] == (limit, 0)
 
 
-async def test_a_worker_gets_what_another_does_not_use(folder: Path) -> None:
-    async with workers(folder, 2) as (first, second):
+async def test_a_worker_gets_what_another_does_not_use(any_folder: Path) -> None:
+    async with workers(any_folder, 2) as (first, second):
         await first.spend(10, 10, 10_000)
         assert (await first.standing())[2] > 1000
         await second.reserve(9_990, 10_000)
@@ -185,8 +184,8 @@ async def test_a_worker_gets_what_another_does_not_use(folder: Path) -> None:
         await first.reserve(9_990, 10_000)
 
 
-async def test_a_refusal_waits_for_no_worker_that_has_answered(folder: Path) -> None:
-    async with workers(folder, 3) as (first, second, third):
+async def test_a_refusal_waits_for_no_worker_that_has_answered(any_folder: Path) -> None:
+    async with workers(any_folder, 3) as (first, second, third):
         for worker in (first, second, third):
             await worker.reserve(20, 60)
         began = asyncio.get_running_loop().time()
@@ -195,24 +194,21 @@ async def test_a_refusal_waits_for_no_worker_that_has_answered(folder: Path) -> 
         assert asyncio.get_running_loop().time() - began < 0.5
 
 
-async def test_leases_end_with_their_worker(folder: Path) -> None:
-    async with workers(folder, 1) as (worker,):
+async def test_leases_end_with_their_worker(any_folder: Path) -> None:
+    async with workers(any_folder, 1) as (worker,):
         await worker.spend(10, 4)
         assert (await worker.standing())[2] > 0
-    async with workers(folder, 1) as (worker,):
+    async with workers(any_folder, 1) as (worker,):
         assert await worker.standing() == (4, 0, 0)
         await worker.reserve(96)
 
 
-async def test_the_store_may_be_away_while_leases_last(folder: Path) -> None:
-    async with workers(folder, 1) as (worker,):
+async def test_the_store_may_be_away_while_leases_last(any_folder: Path) -> None:
+    async with workers(any_folder, 1) as (worker,):
         await worker.spend(10, 10, 10_000)
-        lock = load_sqlite().connect(str(folder / "sophia.db"), isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        for _ in range(20):
-            await worker.spend(10, 10, 10_000)
-        lock.execute("ROLLBACK")
-        lock.close()
+        with locked_store(any_folder):
+            for _ in range(20):
+                await worker.spend(10, 10, 10_000)
         assert (await worker.standing())[0] == 210
 
 

@@ -184,7 +184,7 @@ async def test_a_ledger_of_an_earlier_release_is_migrated(folder: Path) -> None:
     database = load_sqlite().connect(str(path), isolation_level=None)
     new = database.execute(tables).fetchall()
     database.execute("DROP INDEX held_outcomes")
-    for table in ("accounts", "leases", "changes", "generations"):
+    for table in ("accounts", "leases", "workers", "changes", "generations"):
         database.execute(f"DROP TABLE {table}")
     database.execute("ALTER TABLE outcomes DROP COLUMN held_nano")
     database.execute("ALTER TABLE intents DROP COLUMN expected_nano")
@@ -221,4 +221,4 @@ def test_a_change_of_the_tables_needs_a_migration() -> None:
         for column in table.columns
     ]
     digest = hashlib.sha256("\n".join(columns).encode()).hexdigest()
-    assert digest[:16] == "4c23904b05f428b3", "add a migration, then put the new digest here"
+    assert digest[:16] == "32cb63f3b4ae39bc", "add a migration, then put the new digest here"

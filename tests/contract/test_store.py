@@ -25,8 +25,8 @@ from stores import open_test_store
 
 
 @pytest.fixture
-async def store(folder: Path) -> AsyncIterator[Store]:
-    async with open_test_store(folder) as opened:
+async def store(any_folder: Path) -> AsyncIterator[Store]:
+    async with open_test_store(any_folder) as opened:
         yield opened
 
 

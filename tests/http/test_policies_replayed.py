@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from feedback_traffic import SOON, read_history, taught
 from gateway import KNOWN_POOL, Gateway, ServerKind, Start
+from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.report import read_request_costs
 from sophia.compose.offline import load_knowledge, open_data_folder
 from sophia.config import JudgeSettings, RoutingSettings, Settings
@@ -49,7 +50,7 @@ async def what_if_of(gateway: Gateway, *policies: str, since_ms: int = 0) -> Cou
             folder.store,
             pool,
             request,
-            partial(read_request_costs, gateway.folder / "sophia.db"),
+            partial(read_request_costs, StoreAddress(gateway.folder / "sophia.db")),
             lambda step: None,
         )
 

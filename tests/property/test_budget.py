@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from postgres_server import PostgresServer
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
-from sophia.adapters.store.database import SqliteDatabase
-from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import migrate
 from sophia.adapters.store.store import SqlStore
 from sophia.core.errors import BudgetExceeded, Unavailable
@@ -24,7 +24,7 @@ from sophia.core.ids import IdGenerator
 from sophia.core.rows import AttemptIntent, LeaseRequest
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.tenants.budget import BudgetSlice, choose_grant, day_window, seconds_to_next_day
-from stores import build_outcome
+from stores import build_outcome, locked_store, open_test_database
 
 AMOUNTS = st.integers(0, 2**53)
 DAY = "2026-11-23"
@@ -63,7 +63,7 @@ class Worker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = SqlStore(SqliteDatabase(folder / "sophia.db", wait_seconds=0.02))
+        self.store = SqlStore(open_test_database(folder, wait_seconds=0.02))
         self.recovery = AttemptRecovery(self.store, SystemClock())
         self.open: dict[int, tuple[int, bool]] = {}
 
@@ -107,13 +107,17 @@ class Budgets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        migrate(self.folder / "sophia.db")
+        self.prepare()
         self.loop = asyncio.new_event_loop()
         self.limit, self.spent, self.unknown, self.highest = 1000, 0, 0, 1000
         self.lock: Any = None
         self.workers = [Worker(self.folder), Worker(self.folder)]
         for worker in self.workers:
             self.run(worker.start())
+
+    def prepare(self) -> None:
+        """Make the store of the folder."""
+        migrate(self.folder / "sophia.db")
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -180,14 +184,12 @@ class Budgets(RuleBasedStateMachine):
     @precondition(lambda self: self.lock is None)
     @rule()
     def lose_the_store(self) -> None:
-        self.lock = load_sqlite().connect(str(self.folder / "sophia.db"), isolation_level=None)
-        self.lock.execute("PRAGMA busy_timeout = 5000")
-        self.lock.execute("BEGIN IMMEDIATE")
+        self.lock = ExitStack()
+        self.lock.enter_context(locked_store(self.folder))
 
     @precondition(lambda self: self.lock is not None)
     @rule()
     def find_the_store(self) -> None:
-        self.lock.execute("ROLLBACK")
         self.lock.close()
         self.lock = None
 
@@ -213,3 +215,25 @@ class Budgets(RuleBasedStateMachine):
 
 TestBudgets = pytest.mark.filterwarnings("default::ResourceWarning")(Budgets.TestCase)
 TestBudgets.settings = hypothesis_settings(max_examples=15, stateful_step_count=25, deadline=None)
+
+
+class ServerBudgets(Budgets):
+    """The same over a server."""
+
+    server: PostgresServer
+
+    def prepare(self) -> None:
+        (self.folder / "store.url").write_text(self.server.create_database())
+
+
+@pytest.fixture
+def _server(request: pytest.FixtureRequest, postgres: PostgresServer) -> None:
+    ServerBudgets.server = postgres
+
+
+TestServerBudgets = pytest.mark.usefixtures("_server")(
+    pytest.mark.filterwarnings("default::ResourceWarning")(ServerBudgets.TestCase)
+)
+TestServerBudgets.settings = hypothesis_settings(
+    max_examples=8, stateful_step_count=25, deadline=None
+)

@@ -18,6 +18,7 @@ from sophia.config import (
     LEDGER_FILE,
     SANDBOX_FOLDER,
     Settings,
+    StoreSettings,
     UpstreamModelSettings,
     UpstreamSettings,
     are_own_models_enough,
@@ -72,6 +73,7 @@ def load_command_settings(
     host: str | None = None,
     port: int | None = None,
     *,
+    store: str | None = None,
     serving: bool = False,
     workers: str | None = None,
 ) -> Settings:
@@ -94,6 +96,7 @@ def load_command_settings(
         ("server", "host"): host,
         ("server", "port"): port,
         ("server", "workers"): _parse_workers(workers),
+        ("store", "url"): store,
     }
     for path, value in options.items():
         if value is not None:
@@ -147,14 +150,16 @@ def _separate_sandbox(settings: Settings, *, serving: bool) -> Settings:
     is running, or the real one where there is any: the key is in the server's environment, not
     always in the operator's.
     """
+    if not is_sandbox_used(settings, os.environ):
+        return settings
     data = Path(settings.data_dir)
-    if not is_sandbox_used(settings, os.environ) or data.name == SANDBOX_FOLDER:
-        return settings
-    sandbox = data / SANDBOX_FOLDER
-    has_traffic = not settings.sandbox.enabled and (data / LEDGER_FILE).exists()
-    if has_traffic and not serving and (is_served(data) or not is_served(sandbox)):
-        return settings
-    return msgspec.structs.replace(settings, data_dir=str(sandbox))
+    sandbox = data if data.name == SANDBOX_FOLDER else data / SANDBOX_FOLDER
+    if not serving and not settings.sandbox.enabled and data != sandbox:
+        has_traffic = bool(settings.store.url) or (data / LEDGER_FILE).exists()
+        if has_traffic and (settings.store.url or is_served(data) or not is_served(sandbox)):
+            return settings
+    # A store that others share never gets what the sandbox makes up.
+    return msgspec.structs.replace(settings, data_dir=str(sandbox), store=StoreSettings())
 
 
 def _read_file(path: Path) -> Settings:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sophia.compose.offline import inspect, ledger_path, report
+from sophia.compose.offline import StoreAddress, find_store, inspect, report
 from sophia.config import Settings, is_sandbox_used
+from sophia.core.errors import ConfigError
 from sophia.sandbox.text.local_model import find_model_file
 
 Status = Literal["ok", "warning", "error"]
@@ -31,9 +32,9 @@ def check_machine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Do
     data = Path(settings.data_dir)
     yield _check_data_folder(data)
     yield _check_sqlite()
-    path = ledger_path(data)
-    if path.exists():
-        yield from _check_ledger(path)
+    address = find_store(settings)
+    if not address.is_missing():
+        yield from _check_ledger(address)
     elif data.is_dir():
         yield DoctorFinding("ok", "ledger", "none yet; `sophia serve` creates one")
     yield from _check_extras(settings, environ)
@@ -73,18 +74,23 @@ def _check_sqlite() -> DoctorFinding:
     return DoctorFinding("warning", "SQLite", detail, "pip install 'pysqlite3>=0.6'")
 
 
-def _check_ledger(path: Path) -> Iterator[DoctorFinding]:
+def _check_ledger(address: StoreAddress) -> Iterator[DoctorFinding]:
     try:
-        check = inspect.inspect_ledger(path)
+        check = inspect.inspect_ledger(address)
         problem = check.quick_check
     except report.LedgerUnreadable as error:
         problem = str(error)
+    except ConfigError as error:
+        yield DoctorFinding("error", "ledger", str(error))
+        return
     if problem != "ok":
+        path = address.path
         fix = f"stop Sophia, keep a copy, then: sqlite3 {path} .recover | sqlite3 repaired.db"
         yield DoctorFinding("error", "ledger", f"{path} is damaged: {problem}", fix)
         return
     if check.revision == check.latest_revision:
-        yield DoctorFinding("ok", "ledger", f"intact, schema {check.latest_revision}")
+        where = f"on {address}" if address.url else "intact"
+        yield DoctorFinding("ok", "ledger", f"{where}, schema {check.latest_revision}")
     else:
         detail = f"schema {check.revision or 'none'}, this release has {check.latest_revision}"
         yield DoctorFinding(

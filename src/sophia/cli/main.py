@@ -8,15 +8,20 @@ from typer.core import TyperGroup
 
 from sophia.cli.moved import MOVED_COMMANDS, build_moved_command
 from sophia.cli.terminal import exit_with_error
-from sophia.core.errors import ConfigError
+from sophia.core.errors import ConfigError, Unavailable
 from sophia.learning.snapshots import BrokenSnapshot
 
 # In the order of the help; the module of a command is of the same name, with these exceptions.
 _COMMANDS = (
     *("serve", "chat", "route", "keys", "models", "usage", "decisions", "policy", "feedback"),
-    *("config", "doctor"),
+    *("config", "doctor", "db", "migrate-store"),
 )
-_OTHER_MODULES = {"route": "chat", "config": "configuration"}
+_OTHER_MODULES = {
+    "route": "chat",
+    "config": "configuration",
+    "db": "database.db",
+    "migrate-store": "database.migrate_store",
+}
 
 
 class LazyGroup(TyperGroup):
@@ -36,7 +41,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"sophia.cli.commands.{_OTHER_MODULES.get(cmd_name, cmd_name)}")
-        target = getattr(module, cmd_name)
+        target = getattr(module, cmd_name.replace("-", "_"))
         if isinstance(target, typer.Typer):
             group = typer.main.get_group(target)
             group.name = cmd_name
@@ -51,6 +56,8 @@ class LazyGroup(TyperGroup):
             return super().invoke(ctx)
         except ConfigError as error:
             exit_with_error(str(error), 2)
+        except Unavailable as error:
+            exit_with_error(str(error))
         except BrokenSnapshot as error:
             exit_with_error(f"{error}. `sophia policy history` lists the snapshots.")
 

@@ -12,6 +12,8 @@ from sophia.core.errors import ConfigError
 from sophia.core.rows import KeyRow
 from sophia.tenants.keys import Scope, digest_key, generate_key, parse_key_id
 
+_PEPPER = "pepper"
+
 
 def ensure_data_folder(settings: Settings) -> Path:
     """Return the data folder, made if need be. Raises ConfigError when it cannot be."""
@@ -25,9 +27,14 @@ def ensure_data_folder(settings: Settings) -> Path:
     return path
 
 
+def has_pepper(data: Path) -> bool:
+    """Return whether a data folder has its secret already."""
+    return (data / _PEPPER).exists()
+
+
 def load_pepper(data: Path) -> bytes:
     """Return the secret that key digests are made with; made on first use, readable by us only."""
-    path = data / "pepper"
+    path = data / _PEPPER
     if not path.exists():
         write_secret(path, secrets.token_bytes(32))
     return path.read_bytes()

@@ -1,5 +1,6 @@
 """Parts that commands and the server share: data folder, ledger, snapshots, catalogue, runtime."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,8 @@ import msgspec
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store import inspect, report
-from sophia.adapters.store.database import SqliteDatabase
+from sophia.adapters.store.databases.address import StoreAddress
+from sophia.adapters.store.databases.database import RowFault
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.store.store import SqlStore
 from sophia.catalogue import refresh
@@ -23,10 +25,12 @@ from sophia.compose.keys import ensure_data_folder
 from sophia.compose.upstreams import Connections, open_connections
 from sophia.config import LEDGER_FILE, PoolSettings, Settings
 from sophia.core.calls import Deadlines
-from sophia.core.errors import ConfigError
+from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.jobs.recover_attempts import start_worker
+from sophia.jobs.timer import run_every
+from sophia.jobs.worker_presence import BEAT_SECONDS, WorkerPresence
 from sophia.learning.online.archive import PolicyArchive
 from sophia.learning.online.build import build_policy
 from sophia.learning.online.packaged import load_taxonomy
@@ -44,12 +48,27 @@ from sophia.serving.knowledge import Knowledge, build_knowledge
 from sophia.serving.roles import RoleFollower
 from sophia.serving.runtime import Runtime
 
-# Commands may not name adapters; they read the ledger's file through these.
-__all__ = ["inspect", "report"]
+# Commands may not name adapters; they read the ledger through these.
+__all__ = ["StoreAddress", "inspect", "report"]
 
 log = logging.getLogger("sophia")
 
 SNAPSHOT_FOLDER = "learned"
+
+
+def copy_store(
+    source: StoreAddress, target: StoreAddress, report_rows: Callable[[str, int, int], None]
+) -> None:
+    """Copy all rows to an empty store, or none. Raises ConfigError or Unavailable.
+
+    `report_rows` takes a table's name, its rows in the source, and those in the target so far.
+    """
+    from sophia.adapters.store import transfer  # a slow import
+
+    try:
+        transfer.copy_store(source, target, report_rows)
+    except RowFault as fault:
+        raise Unavailable(f"a row cannot be written to {target}: {fault}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,9 @@ async def open_offline_runtime(
         connections = await open_connections(settings, environ, stack)
         clock = SystemClock()
         await start_worker(store, clock, Path(settings.data_dir), settings.ledger.sync_ms / 1000)
+        presence = WorkerPresence(store, lambda: None)
+        beating = asyncio.create_task(run_every(BEAT_SECONDS, "showing that it lives", presence))
+        stack.callback(beating.cancel)
         runtime = build_runtime(settings, connections, store, clock)
         stack.push_async_callback(runtime.ledger.leases.close)
         stack.push_async_callback(runtime.reconciler.close)
@@ -85,26 +107,27 @@ async def open_offline_runtime(
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the ledger in the data folder. Raises ConfigError."""
-    store = SqlStore(SqliteDatabase(ledger_path(ensure_data_folder(settings))))
+    """Open the store, created or migrated first. Raises ConfigError."""
+    ensure_data_folder(settings)
+    store = SqlStore(await asyncio.to_thread(find_store(settings).open))
     try:
         yield store
     finally:
         await store.close()
 
 
-def ledger_path(data: Path) -> Path:
-    """Return the path of the ledger's file in a data folder."""
-    return data / LEDGER_FILE
+def find_store(settings: Settings) -> StoreAddress:
+    """Return the address of the store: in the data folder, or the server of `store.url`."""
+    return StoreAddress(Path(settings.data_dir) / LEDGER_FILE, settings.store.url)
 
 
 def is_ledger_current(settings: Settings) -> bool:
     """Return whether there is a ledger of this release. Raises ConfigError for a damaged one."""
-    path = ledger_path(Path(settings.data_dir))
+    address = find_store(settings)
     try:
-        return path.exists() and report.is_ledger_current(path)
+        return not address.is_missing() and report.is_ledger_current(address)
     except report.LedgerUnreadable as error:
-        raise ConfigError(f"{path} cannot be read: {error}; `sophia doctor` checks it") from None
+        raise ConfigError(f"{address} cannot be read: {error}; `sophia doctor` checks it") from None
 
 
 def build_catalogue(settings: Settings) -> Catalogue:

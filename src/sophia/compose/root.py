@@ -24,7 +24,7 @@ from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.telemetry.logs import RequestLog, configure_logging
 from sophia.adapters.telemetry.prometheus import PrometheusSink, merge_pages
 from sophia.catalogue.refresh import listing_age
-from sophia.compose.keys import ensure_data_folder, load_pepper
+from sophia.compose.keys import ensure_data_folder, has_pepper, load_pepper
 from sophia.compose.offline import (
     SNAPSHOT_FOLDER,
     build_catalogue,
@@ -47,6 +47,7 @@ from sophia.jobs.heartbeat import EventLoopMonitor
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.jobs.reload import CatalogueFollower, RulesReload, reload_catalogue
 from sophia.jobs.timer import run_every
+from sophia.jobs.worker_presence import BEAT_SECONDS, WorkerPresence
 from sophia.learning.snapshots import BrokenSnapshot
 from sophia.serving.attempts.reconcile import RECONCILE_DELAYS, Reconciler
 from sophia.serving.cascade_config import CascadeConfig
@@ -95,6 +96,8 @@ class Sophia:
     closing: AsyncExitStack
     leadership: Leadership
     siblings: Siblings | None = None
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when other machines have taken this worker for dead: it has to be started again."""
     app: App = field(init=False)
     feedback_writer: FeedbackQueue = field(init=False)
     learning: LearningRuntime | None = None
@@ -343,9 +346,15 @@ async def _list_workers(sophia: Sophia) -> list[object]:
 
 async def _build_app(sophia: Sophia) -> App:
     settings, store, clock = sophia.settings, sophia.store, sophia.runtime.ledger.clock
+    data, keys = Path(settings.data_dir), await store.keys()
+    if keys and not has_pepper(data):
+        raise ConfigError(
+            f"the store has keys, but {data} lacks the secret that they are checked with: copy the "
+            "file `pepper` from the data folder in which they were created."
+        )
     return App(
         runtime=sophia.runtime,
-        key_ring=KeyRing(load_pepper(Path(settings.data_dir)), await store.keys()),
+        key_ring=KeyRing(load_pepper(data), keys),
         ids=IdGenerator(lambda: int(clock.wall() * 1000), store.worker),
         render_metrics=partial(_render_metrics, sophia),
         list_workers=partial(_list_workers, sophia),
@@ -431,6 +440,8 @@ def _list_jobs(sophia: Sophia) -> Iterator[_Job]:
     yield _Job(1.0, "looking for dead processes", recovery, first=1.0)
     leadership = sophia.leadership
     yield _Job(1.0, "looking for the leader", leadership.try_to_lead)
+    presence = WorkerPresence(sophia.store, sophia.lost.set)
+    yield _Job(BEAT_SECONDS, "showing that this worker lives", presence)
     by_name = sophia.connections.by_name
     correction = CostCorrection(runtime.ledger, by_name, lambda: leadership.is_leader)
     yield _Job(60.0, "settling unknown costs", correction, first=5.0)

@@ -139,7 +139,8 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
     """Everything that must outlive the process, in one database and one journal for each process.
 
     `worker` is this process's number, `problem` a sentence while nothing can be written down, else
-    empty; `depth` counts the records that are in the journal only.
+    empty; `depth` counts the records that are in the journal only. `beat` shows other machines that
+    this process lives, and returns False once they have taken its number away.
     """
 
     @property
@@ -152,6 +153,7 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
         self, data: Path, close: CloseAttempt, sync_seconds: float
     ) -> Sequence[AttemptOutcome]: ...
     async def retire_left_workers(self, close: CloseAttempt) -> Sequence[AttemptOutcome]: ...
+    async def beat(self) -> bool: ...
     async def changed_topics(self) -> Sequence[str]: ...
     async def close(self) -> None: ...
 

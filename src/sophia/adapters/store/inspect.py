@@ -1,13 +1,13 @@
-"""Health of a ledger's file and of the SQLite library, for `sophia doctor`."""
+"""Health of a ledger and of the SQLite library, for `sophia doctor`."""
 
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
-from sophia.adapters.store.database import open_ledger_connection
+from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.driver import load_sqlite
-from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
+from sophia.adapters.store.migrate import HEAD_REVISION
 from sophia.adapters.store.report import LedgerUnreadable
+from sophia.core.errors import Unavailable
 
 _WAL_SAFE_SINCE = (3, 51, 3)
 """First release without the WAL-reset race that needs two connections on one database."""
@@ -25,10 +25,10 @@ class SqliteLibrary:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCheck:
-    """State of a ledger's file.
+    """State of a ledger.
 
-    `quick_check` is SQLite's result, "ok" for an intact file; `revision` is the file's schema, None
-    before the first, `latest_revision` this release's; `active_keys` counts inference keys.
+    `quick_check` is SQLite's result, "ok" for an intact file; `revision` is the ledger's schema,
+    None before the first, `latest_revision` this release's; `active_keys` counts inference keys.
     """
 
     quick_check: str
@@ -37,19 +37,22 @@ class LedgerCheck:
     active_keys: int
 
 
-def inspect_ledger(path: Path) -> LedgerCheck:
-    """Check a ledger's file, changing nothing. Raises LedgerUnreadable when it is damaged."""
+def inspect_ledger(address: StoreAddress) -> LedgerCheck:
+    """Check a ledger, changing nothing. Raises LedgerUnreadable or ConfigError."""
+    quick_check, active = "ok", 0
     try:
-        revision = current_revision(path)
-        with closing(open_ledger_connection(path, read_only=True)) as connection:
-            quick_check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            keys = revision and connection.execute(
-                "SELECT COUNT(*) FROM keys WHERE revoked_ms IS NULL AND scope = 'inference'"
-            )
-            active = int(keys.fetchone()[0]) if keys else 0
+        revision = address.revision()
+        with closing(address.open_reader()) as database:
+            if not address.url:
+                quick_check = str(database.read("PRAGMA quick_check(1)")[0][0])
+            if revision is not None:
+                keys = "keys WHERE revoked_ms IS NULL AND scope = 'inference'"
+                active = int(database.read(f"SELECT COUNT(*) FROM {keys}")[0][0])  # noqa: S608
+    except Unavailable as error:
+        raise LedgerUnreadable(str(error.__cause__ or error)) from error
     except load_sqlite().Error as error:
         raise LedgerUnreadable(str(error)) from error
-    return LedgerCheck(str(quick_check), revision, HEAD_REVISION, active)
+    return LedgerCheck(quick_check, revision, HEAD_REVISION, active)
 
 
 def describe_sqlite_library() -> SqliteLibrary:

@@ -1,14 +1,15 @@
-"""Usage and cost reports from the ledger's file, read-only and without a server."""
+"""Usage and cost reports from the ledger, read-only and without a running Sophia."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sophia.adapters.store.database import open_ledger_connection
+from sophia.adapters.store.databases.address import StoreAddress
+from sophia.adapters.store.databases.database import Connection
 from sophia.adapters.store.driver import load_sqlite
-from sophia.adapters.store.migrate import HEAD_REVISION, current_revision
+from sophia.adapters.store.migrate import HEAD_REVISION
+from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, MAX_ATTEMPTS
 from sophia.core.rows import CHECK_FAILED_PREFIX, RUBRIC_FINISH
 
@@ -34,18 +35,19 @@ WHERE i.window >= ? AND (o.attempt_id IS NULL OR o.held_nano > 0 OR o.state = 'u
 """
 # The attempt whose answer the caller got, as `find_served_outcome` finds it.
 _SERVED_SQL = """
-SELECT IFNULL(SUM(prompt_tokens), 0), IFNULL(SUM(completion_tokens), 0) FROM (
+SELECT COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0) FROM (
   SELECT prompt_tokens, completion_tokens, ROW_NUMBER() OVER (
     PARTITION BY attempt_id & ~? ORDER BY failure IS NULL DESC,
-      IFNULL(failure LIKE ?, 0) DESC, attempt_id DESC) AS place
-  FROM outcomes WHERE window >= ? AND attempt_id & ? != ? AND finish_reason IS NOT ?
-    AND (failure IS NULL OR failure = 'client_gone' OR failure LIKE ?))
+      COALESCE(failure LIKE ?, FALSE) DESC, attempt_id DESC) AS place
+  FROM outcomes WHERE outcomes.window >= ? AND attempt_id & ? != ?
+    AND finish_reason IS DISTINCT FROM ?
+    AND (failure IS NULL OR failure = 'client_gone' OR failure LIKE ?)) AS served
 WHERE place = 1
 """
 
 
 class LedgerUnreadable(Exception):
-    """The ledger's file cannot be read; the message says why."""
+    """The ledger cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,43 +83,40 @@ class UsageReport:
     served_tokens: tuple[int, int]
 
 
-def read_usage(path: Path, group_by: GroupBy, since: str) -> UsageReport | None:
-    """Return the usage since the UTC day `since`; None when the file is of another release.
+def read_usage(address: StoreAddress, group_by: GroupBy, since: str) -> UsageReport | None:
+    """Return the usage since the UTC day `since`; None when the ledger is of another release.
 
-    Raises LedgerUnreadable when the file is damaged.
+    Raises LedgerUnreadable when it cannot be read.
     """
+    if not is_ledger_current(address):
+        return None
+    # All queries see one moment of the ledger.
+    with _open_snapshot(address) as connection:
+        rows = _sum_by(connection, group_by, since)
+        daily = rows if group_by == "day" else _sum_by(connection, "day", since)
+        names = connection.execute("SELECT id, name FROM keys") if group_by == "key" else ()
+        names = {str(id): str(name) for id, name in names}
+        ids = (since, MAX_ATTEMPTS, JUDGE_ATTEMPT)
+        failed_check = f"{CHECK_FAILED_PREFIX}%"
+        values = (MAX_ATTEMPTS, failed_check, *ids, RUBRIC_FINISH, failed_check)
+        (served,) = connection.execute(_SERVED_SQL, values).fetchall()
+        return UsageReport(rows, daily, names, served)
+
+
+def is_ledger_current(address: StoreAddress) -> bool:
+    """Return whether the ledger is of this release. Raises LedgerUnreadable when it is damaged."""
     try:
-        if current_revision(path) != HEAD_REVISION:
-            return None
-        with closing(open_ledger_connection(path, read_only=True)) as connection:
-            # All queries see one moment of the ledger.
-            connection.execute("BEGIN")
-            rows = _sum_by(connection, group_by, since)
-            daily = rows if group_by == "day" else _sum_by(connection, "day", since)
-            names = connection.execute("SELECT id, name FROM keys") if group_by == "key" else ()
-            ids = (since, MAX_ATTEMPTS, JUDGE_ATTEMPT)
-            failed_check = f"{CHECK_FAILED_PREFIX}%"
-            values = (MAX_ATTEMPTS, failed_check, *ids, RUBRIC_FINISH, failed_check)
-            (served,) = connection.execute(_SERVED_SQL, values)
-            return UsageReport(rows, daily, {str(id): str(name) for id, name in names}, served)
+        return address.revision() == HEAD_REVISION
     except load_sqlite().Error as error:
         raise LedgerUnreadable(str(error)) from error
 
 
-def is_ledger_current(path: Path) -> bool:
-    """Return whether the file is of this release. Raises LedgerUnreadable when it is damaged."""
-    try:
-        return current_revision(path) == HEAD_REVISION
-    except load_sqlite().Error as error:
-        raise LedgerUnreadable(str(error)) from error
-
-
-def read_request_costs(path: Path, since: int) -> dict[int, int]:
+def read_request_costs(address: StoreAddress, since: int) -> dict[int, int]:
     """Return the cost in nano-dollars of each request whose id is at least `since`, by id.
 
     Attempts without a known bill are left out, and so is the cost of judging.
     """
-    with closing(open_ledger_connection(path, read_only=True)) as connection:
+    with _open_snapshot(address) as connection:
         rows = connection.execute(
             "SELECT attempt_id & ~?, SUM(cost_nano) FROM outcomes"
             " WHERE attempt_id >= ? AND state != 'unknown' AND attempt_id & ? != ? GROUP BY 1",
@@ -126,7 +125,18 @@ def read_request_costs(path: Path, since: int) -> dict[int, int]:
         return {int(id): int(nano) for id, nano in rows}
 
 
-def _sum_by(connection: Any, group_by: GroupBy, since: str) -> Sequence[UsageTotals]:
+@contextmanager
+def _open_snapshot(address: StoreAddress) -> Iterator[Connection]:
+    database = address.open_reader()
+    with closing(database):
+        try:
+            with database.snapshot() as connection:
+                yield connection
+        except Unavailable as error:
+            raise LedgerUnreadable(str(error.__cause__ or error)) from error
+
+
+def _sum_by(connection: Connection, group_by: GroupBy, since: str) -> Sequence[UsageTotals]:
     """Return one row per group: days in their order, anything else by falling cost."""
     column = _GROUP_COLUMNS[group_by]
     rows = connection.execute(_USAGE_SQL.format(column=column), (MAX_ATTEMPTS, since)).fetchall()

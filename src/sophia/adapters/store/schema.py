@@ -1,8 +1,9 @@
 """The tables of the store as SQLAlchemy Core metadata, with the columns of their row types.
 
 `intents`, `generations` and `outcomes` are append-only and keyed by attempt id, which grows with
-time. `accounts` and `leases` are sums of money, `changes` says which other tables have changed. A
-change of a row needs a migration.
+time. `accounts` and `leases` are sums of money, `changes` says which other tables have changed,
+`workers` has the numbers in use where several machines share the store. A change of a row needs a
+migration.
 """
 
 from functools import partial
@@ -39,6 +40,9 @@ _TYPES: dict[type, Any] = {
     bool: Boolean,
 }
 
+_ID = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite's tables are ordered by a key of type INTEGER, which has 64 bits there."""
+
 metadata = MetaData()
 
 
@@ -51,7 +55,7 @@ def _add_table(name: str, row: type, **server_defaults: str) -> Table:
         columns.append(
             Column(
                 field,
-                _TYPES[kind] if columns or kind is not int else Integer,
+                _TYPES[kind] if columns or kind is not int else _ID,
                 primary_key=not columns,
                 autoincrement=False,
                 nullable=type(None) in others,
@@ -89,6 +93,14 @@ Table(
     _nano("amount_nano"),
     # The last such call that this worker has answered.
     _nano("heard"),
+)
+Table(
+    "workers",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    # Random, in the file of the number's folder on the machine that uses it.
+    Column("token", String, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
 )
 Table("changes", metadata, Column("topic", String, primary_key=True), _nano("sequence"))
 Index("feedback_by_decision", _add_table("feedback", Feedback).c.decision_id)

@@ -30,7 +30,8 @@ COLUMNS = {
 
 def insert_sql(kind: Any) -> str:
     """Return the statement that inserts a row of `kind`."""
-    names = ", ".join(kind.__struct_fields__)
+    # Quoted, since `window` is a word of SQL.
+    names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
     marks = ", ".join("?" for _ in kind.__struct_fields__)
     # Names come from our own row types, never from a request.
     return f"INSERT INTO {TABLES[kind]} ({names}) VALUES ({marks})"  # noqa: S608

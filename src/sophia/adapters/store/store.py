@@ -6,34 +6,21 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
-from sophia.adapters.store.apply import apply_records
-from sophia.adapters.store.database import Connection, Database, RowFault, Rows
-from sophia.adapters.store.journaling.files import Ended, JournalReader, Record, list_segments
-from sophia.adapters.store.journaling.slots import WorkerSlot, claim_slot, list_left_slots
+from sophia.adapters.store.databases.database import Connection, Database, Rows, run_transaction
+from sophia.adapters.store.journaling.numbers import WorkerNumbers
+from sophia.adapters.store.journaling.retirement import WorkerRetirement
 from sophia.adapters.store.journaling.worker import WorkerJournal
-from sophia.adapters.store.lease_statements import (
-    CALLS_SQL,
-    bump,
-    change_lease,
-    end_leases,
-    return_lease,
-)
+from sophia.adapters.store.lease_statements import CALLS_SQL, bump, change_lease, return_lease
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
 from sophia.core.errors import Unavailable
-from sophia.core.ids import (
-    MAX_ATTEMPTS,
-    MAX_WORKERS,
-    WORKER_SHIFT,
-    extract_timestamp_ms,
-    find_worker,
-    first_id_at,
-)
+from sophia.core.ids import MAX_ATTEMPTS, extract_timestamp_ms, find_worker, first_id_at
 from sophia.core.ports import CloseAttempt
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -47,7 +34,6 @@ from sophia.core.rows import (
     Lease,
     LeaseRequest,
     LessonRow,
-    OpenAttempt,
     UnsettledAttempt,
 )
 
@@ -63,8 +49,10 @@ _LEASE_SECONDS = 5.0
 _SETTLE_MS = 1500
 """Age up to which a request of another worker may still be in its journal only."""
 _SETTLE_POLL_S = 0.05
-_OPEN_DAYS_MS = 8 * 86_400_000
-"""Age up to which an attempt without an outcome is looked for after a crash."""
+_TAKEN_FOR_DEAD = (
+    "This worker was out of touch with the store for so long that other machines took it for dead; "
+    "it has to be started again."
+)
 
 
 class SqlStore:
@@ -75,6 +63,8 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._numbers = WorkerNumbers(database)
+        self._retirement = WorkerRetirement(database, self._numbers)
         self._journal: WorkerJournal | None = None
         self._data: Path | None = None
         self._close_attempt: CloseAttempt | None = None
@@ -98,11 +88,10 @@ class SqlStore:
     ) -> Sequence[AttemptOutcome]:
         """Begin a journal in `data`, after what dead workers left; see `retire_left_workers`."""
         self._data, self._close_attempt = data, close
-        slot = claim_slot(data)
-        is_left = bool(list_segments(slot.folder))
-        closed = await asyncio.to_thread(self._retire, slot, close if is_left else None)
-        self._journal = WorkerJournal(slot, self._apply, sync_seconds)
-        return [*closed, *await self.retire_left_workers(close)]
+        slot, closed = await asyncio.to_thread(self._retirement.claim, data, close)
+        apply = partial(self._retirement.apply, slot)
+        self._journal = WorkerJournal(slot, apply, sync_seconds)
+        return closed
 
     async def retire_left_workers(self, close: CloseAttempt) -> Sequence[AttemptOutcome]:
         """Apply the journals of dead workers and return their leases.
@@ -110,7 +99,17 @@ class SqlStore:
         Attempts that they left open end with the outcome that `close` gives them; it is returned.
         """
         assert self._data is not None, "a worker was started"
-        return await asyncio.to_thread(self._retire_all, self._data, close)
+        return await asyncio.to_thread(self._retirement.retire_left, self._data, close)
+
+    async def beat(self) -> bool:
+        """Show that this worker lives. Raises Unavailable.
+
+        Return False once other machines have taken it for dead: then it takes no more attempts.
+        """
+        is_alive = await asyncio.to_thread(self._numbers.beat, self._own_journal.slot)
+        if not is_alive:
+            self._own_journal.stop(_TAKEN_FOR_DEAD)
+        return is_alive
 
     def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
         """Write `intent` down. Raises Unavailable when the journal cannot be written."""
@@ -126,17 +125,28 @@ class SqlStore:
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """Return a part of a budget for this worker. Raises Unavailable."""
-        worker = self.worker
+        slot = self._own_journal.slot
+
+        def change(connection: Connection) -> Lease:
+            if not self._numbers.owns(connection, slot):
+                raise Unavailable(_TAKEN_FOR_DEAD)
+            return change_lease(connection, slot.number, request)
+
         try:
             async with asyncio.timeout(_LEASE_SECONDS):
-                return await self._change(lambda to: change_lease(to, worker, request))
+                return await self._change(change)
         except TimeoutError:
             raise Unavailable("The ledger does not answer.", retry_after=1) from None
 
     async def return_lease(self, account: str, window: str, amount: int, heard: int) -> None:
         """Give back a part of this worker's lease; it has heard the call numbered `heard`."""
-        worker = self.worker
-        await self._change(lambda to: return_lease(to, worker, account, window, amount, heard))
+        slot = self._own_journal.slot
+
+        def change(connection: Connection) -> None:
+            if self._numbers.owns(connection, slot):
+                return_lease(connection, slot.number, account, window, amount, heard)
+
+        await self._change(change)
 
     async def lease_calls(self) -> Sequence[tuple[str, str, int]]:
         """Return account, window and number of the calls that this worker has not heard."""
@@ -146,12 +156,14 @@ class SqlStore:
     async def account(self, account: str, window: str) -> AccountRow:
         """Return an account, with what this worker has settled so far."""
         await self._flush()
-        rows = await self._select(AccountRow, "WHERE account = ? AND window = ?", (account, window))
+        rows = await self._select(
+            AccountRow, "WHERE account = ? AND accounts.window = ?", (account, window)
+        )
         return rows[0] if rows else AccountRow(account, window)
 
     async def accounts(self, window: str) -> Sequence[AccountRow]:
         """Return all accounts of a window."""
-        return await self._select(AccountRow, "WHERE window = ?", (window,))
+        return await self._select(AccountRow, "WHERE accounts.window = ?", (window,))
 
     async def changed_topics(self) -> Sequence[str]:
         """Return what has changed since the last call: keys, lessons, leases."""
@@ -184,7 +196,7 @@ class SqlStore:
     async def spend_since(self, key_id: str, since: str) -> int:
         """Return the spending of a key since day `since` ("" is ever), in nano-dollars."""
         await self._flush()
-        return await self._sum_cost("key_id = ? AND window >= ?", (key_id, since))
+        return await self._sum_cost("key_id = ? AND outcomes.window >= ?", (key_id, since))
 
     async def cost_by_model(self) -> Sequence[tuple[str, int]]:
         """Return the cost of each model since the ledger began, in nano-dollars."""
@@ -336,67 +348,13 @@ class SqlStore:
         if self._changing is not None:
             await self._changing
         if self._journal is not None:
-            slot, is_running = self._journal.slot, bool(self._journal.running)
+            slot, running = self._journal.slot, self._journal.running
             if await self._journal.close():
                 with suppress(Unavailable):
-                    close = self._close_attempt if is_running else None
-                    await asyncio.to_thread(self._retire, slot, close, is_applied=True)
+                    close = self._close_attempt if running else None
+                    await asyncio.to_thread(self._retirement.retire, slot, close, running)
             slot.release()
         self._database.close()
-
-    def _apply(self, records: Sequence[Record]) -> None:
-        """Write records in one transaction; an impossible one is left out. Raises Unavailable."""
-        try:
-            with self._database.transaction() as connection:
-                apply_records(connection, records)
-        except RowFault as fault:
-            if len(records) == 1:
-                log.critical("a row cannot be written to the ledger and is left out: %s", fault)
-                return
-            for record in records:
-                self._apply([record])
-
-    def _retire_all(self, data: Path, close: CloseAttempt) -> list[AttemptOutcome]:
-        closed = []
-        for slot in list_left_slots(data):
-            try:
-                closed += self._retire(slot, close)
-            finally:
-                slot.release()
-        return closed
-
-    def _retire(
-        self, slot: WorkerSlot, close: CloseAttempt | None, *, is_applied: bool = False
-    ) -> list[AttemptOutcome]:
-        """Apply the journal of a worker that writes no more, and end its leases."""
-        reader = JournalReader(slot.folder, is_left=True)
-        while not is_applied and (records := reader.read()):
-            self._apply(records)
-            reader.commit()
-        open_attempts = [] if close is None else self._find_open_attempts(slot.number)
-        outcomes = [close(attempt) for attempt in open_attempts] if close is not None else []
-        with self._database.transaction() as connection:
-            apply_records(connection, map(Ended, outcomes))
-            ended = end_leases(connection, slot.number, as_held=not slot.survived_boot)
-        if ended and not slot.survived_boot:
-            log.warning(
-                "the machine went down while worker %d ran: %d nano-dollars of its leases stay "
-                "held, since the last records of its journal may be lost", slot.number, ended,
-            )  # fmt: skip
-        reader.remove()
-        return outcomes
-
-    def _find_open_attempts(self, worker: int) -> list[OpenAttempt]:
-        rows = self._database.read(
-            f"SELECT {COLUMNS[AttemptIntent]}, generations.generation_id FROM intents"  # noqa: S608
-            " LEFT JOIN generations ON generations.attempt_id = intents.attempt_id"
-            " WHERE intents.attempt_id >= ? AND (intents.attempt_id >> ?) & ? = ?"
-            " AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.attempt_id = intents.attempt_id)"
-            " ORDER BY intents.attempt_id",
-            (first_id_at(time.time_ns() // 1_000_000 - _OPEN_DAYS_MS), WORKER_SHIFT,
-             MAX_WORKERS - 1, worker),
-        )  # fmt: skip
-        return [OpenAttempt(AttemptIntent(*row[:-1]), row[-1]) for row in rows]
 
     async def _wait_for_others(self, request_id: int) -> None:
         """Wait for this worker's journal, or until another one's has brought a recent request."""
@@ -438,13 +396,20 @@ class SqlStore:
 
     def _try_changes(self, works: Sequence[Change]) -> list[Any]:
         """Return the results of changes that are made together, or else one by one."""
-        try:
-            with self._database.transaction() as connection:
-                return [work(connection) for work in works]
-        except Exception as error:  # noqa: BLE001 - goes to whoever waits for the change
-            if len(works) == 1:
-                return [error]
-        return [result for work in works for result in self._try_changes([work])]
+        # Rows of a server are locked one by one: two batches could wait for each other.
+        if len(works) == 1 or not self._database.is_shared:
+            try:
+                return run_transaction(
+                    self._database, lambda connection: [work(connection) for work in works]
+                )
+            except Exception as error:  # noqa: BLE001 - goes to whoever waits for the change
+                if len(works) == 1:
+                    return [error]
+        results: list[Any] = []
+        for work in works:
+            is_away = self._database.is_shared and results and type(results[-1]) is Unavailable
+            results += results[-1:] if is_away else self._try_changes([work])
+        return results
 
     async def _change_keys(self, sql: str, values: Sequence[object]) -> None:
         def change(connection: Connection) -> None:

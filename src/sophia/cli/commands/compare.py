@@ -25,7 +25,7 @@ from sophia.cli.terminal import (
     is_wide_terminal,
     strip_control_characters,
 )
-from sophia.compose.offline import load_knowledge, open_data_folder, report
+from sophia.compose.offline import StoreAddress, load_knowledge, open_data_folder, report
 from sophia.config import Settings
 from sophia.learning.evaluation.compare import (
     CounterfactualReport,
@@ -78,7 +78,7 @@ def compare_on_past_traffic(
 ) -> None:
     """Estimate what the last days would have cost and scored with other policies."""
     settings = load_command_settings(config, data_dir)
-    path = require_ledger(settings)
+    address = require_ledger(settings)
     if figure is not None and figure.suffix not in {".png", ".svg"}:
         exit_with_error("--figure names a file that ends in .png or .svg.", 2)
     request = ComparisonRequest(
@@ -88,7 +88,7 @@ def compare_on_past_traffic(
         models=frozenset(name.strip() for name in (models or "").split(",") if name.strip()),
     )
     try:
-        result = asyncio.run(_compare(settings, path, request))
+        result = asyncio.run(_compare(settings, address, request))
     except UnknownPolicy as error:
         exit_with_error(strip_control_characters(str(error)), 2)
     except NothingLogged as error:
@@ -102,9 +102,9 @@ def compare_on_past_traffic(
 
 
 async def _compare(
-    settings: Settings, path: Path, request: ComparisonRequest
+    settings: Settings, address: StoreAddress, request: ComparisonRequest
 ) -> CounterfactualReport:
-    pool, read_costs = load_knowledge(settings).pool, partial(report.read_request_costs, path)
+    pool, read_costs = load_knowledge(settings).pool, partial(report.read_request_costs, address)
     with build_console(stderr=True).status("Reading the ledger …") as status:
         async with open_data_folder(settings) as folder:
             return await compare_policies(

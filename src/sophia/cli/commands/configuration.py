@@ -11,6 +11,7 @@ from sophia.cli.config_file import find_settings_file, list_setting_variables, l
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import exit_with_error, print_json
 from sophia.compose.offline import load_knowledge
+from sophia.config import describe_store_url
 from sophia.core.errors import ConfigError
 from sophia.serving.judging.judge import build_judge_config
 
@@ -51,10 +52,15 @@ def show_config(json: Json = False, data_dir: DataDir = None, config: ConfigFile
 
 
 def _mask_secrets(value: Any) -> Any:
-    """Return plain data with the values of `api_key` replaced."""
+    """Return plain data without keys and passwords."""
     if isinstance(value, dict):
-        return {
-            name: "***" if name == "api_key" and inner else _mask_secrets(inner)
-            for name, inner in value.items()
-        }
+        return {name: _mask_value(name, inner) for name, inner in value.items()}
     return [_mask_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _mask_value(name: str, value: Any) -> Any:
+    if name == "api_key" and value:
+        return "***"
+    if name == "url" and value:
+        return describe_store_url(value)
+    return _mask_secrets(value)

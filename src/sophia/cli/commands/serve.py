@@ -26,7 +26,7 @@ from sophia.cli.supervisor import (
     list_worker_command,
     take_listener,
 )
-from sophia.cli.terminal import build_console
+from sophia.cli.terminal import build_console, exit_with_error
 from sophia.compose.keys import create_key, ensure_data_folder, lock_for_serving, write_secret
 from sophia.compose.offline import open_store
 from sophia.compose.root import Sophia, compose, setup_logging, shorten_pauses
@@ -40,6 +40,8 @@ from sophia.http.server import Server, bind_listener
 _KEY_CHECK_S = 3.0
 _STOP_MARGIN_S = 15.0
 """Time beyond the drain that a worker gets to write everything."""
+_EXIT_LOST = 75
+"""The exit code of a temporary failure, after which a program is started again."""
 _LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 _SAMPLE_BODY = (
     '{"model":"sophia/auto","messages":[{"role":"user","content":"Say hello in one sentence."}]}'
@@ -49,6 +51,10 @@ _SAMPLE_BODY = (
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="PostgreSQL database instead of SQLite's file."),
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     workers: Annotated[
@@ -56,7 +62,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API until a signal comes."""
-    settings = load_command_settings(config, data_dir, host, port, serving=True, workers=workers)
+    settings = load_command_settings(
+        config, data_dir, host, port, store=store, serving=True, workers=workers
+    )
     setup_logging(settings)
     try:
         import uvloop
@@ -65,7 +73,7 @@ def serve(
     else:
         runner = uvloop.run
     listener = take_listener(os.environ)
-    count = settings.server.workers or len(os.sched_getaffinity(0))
+    count = settings.server.workers or os.cpu_count() or 1
     try:
         if listener is not None:
             runner(_serve(settings, listener))
@@ -90,11 +98,20 @@ async def _serve(settings: Settings, listener: socket.socket | None = None) -> N
         tell = _tell_supervisor(server) if is_worker else _welcome(server, settings, sophia, token)
         telling = asyncio.create_task(tell)
         _handle_signals(server.handle_exit)
+        watching = asyncio.create_task(_stop_when_lost(server, sophia.lost))
         await server.serve(sockets=[address])
         telling.cancel()
+        watching.cancel()
     finally:
         await sophia.close()
     _handle_signals(signal.SIG_IGN)
+    if sophia.lost.is_set():
+        exit_with_error("Other machines took this worker for dead: start it again.", _EXIT_LOST)
+
+
+async def _stop_when_lost(server: Server, lost: asyncio.Event) -> None:
+    await lost.wait()
+    server.handle_exit(signal.SIGTERM, None)
 
 
 async def _tell_supervisor(server: Server) -> None:

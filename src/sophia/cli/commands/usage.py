@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,13 @@ from sophia.cli.terminal import (
     print_json,
     strip_control_characters,
 )
-from sophia.compose.offline import build_catalogue, build_role_follower, ledger_path, report
+from sophia.compose.offline import (
+    StoreAddress,
+    build_catalogue,
+    build_role_follower,
+    find_store,
+    report,
+)
 from sophia.config import Settings
 from sophia.core.money import nano_to_usd
 
@@ -91,24 +96,24 @@ def _compare(settings: Settings, found: report.UsageReport) -> _Saving | None:
     return _Saving(model.id, nano_to_usd(spent), nano_to_usd(nano))
 
 
-def require_ledger(settings: Settings) -> Path:
-    """Return the path of the ledger; exits where there is none."""
-    path = ledger_path(Path(settings.data_dir))
-    if not path.exists():
+def require_ledger(settings: Settings) -> StoreAddress:
+    """Return the address of the ledger; exits where there is none."""
+    address = find_store(settings)
+    if address.is_missing():
         exit_with_error(
-            f"No ledger at {path}: `sophia serve` creates one, --data-dir names another folder."
+            f"No ledger at {address}: `sophia serve` creates one, --data-dir names another folder."
         )
-    return path
+    return address
 
 
-def _read_report(path: Path, by: report.GroupBy, since: str) -> report.UsageReport:
+def _read_report(address: StoreAddress, by: report.GroupBy, since: str) -> report.UsageReport:
     try:
-        found = report.read_usage(path, by, since)
+        found = report.read_usage(address, by, since)
     except report.LedgerUnreadable as error:
-        exit_with_error(f"{path} cannot be read: {error}. `sophia doctor` checks it.")
+        exit_with_error(f"{address} cannot be read: {error}. `sophia doctor` checks it.")
     if found is None:
         exit_with_error(
-            f"{path} is of another release; starting `sophia serve` brings it up to date."
+            f"{address} is of another release; starting `sophia serve` brings it up to date."
         )
     return found
 

@@ -43,7 +43,7 @@ class WorkerSlot:
 def claim_slot(data: Path) -> WorkerSlot:
     """Take the lowest free number. Raises ConfigError when there is none."""
     for number in range(MAX_WORKERS):
-        slot = _lock_slot(data / JOURNALS_FOLDER / str(number), number)
+        slot = lock_slot(data, number)
         if slot is not None:
             return slot
     raise ConfigError(f"more than {MAX_WORKERS} processes use {data}")
@@ -53,12 +53,14 @@ def list_left_slots(data: Path) -> Iterator[WorkerSlot]:
     """Yield the slots, locked, that a dead worker has left with a journal."""
     for folder in sorted((data / JOURNALS_FOLDER).glob("*")):
         if folder.name.isdigit() and list_segments(folder):
-            slot = _lock_slot(folder, int(folder.name))
+            slot = lock_slot(data, int(folder.name))
             if slot is not None:
                 yield slot
 
 
-def _lock_slot(folder: Path, number: int) -> WorkerSlot | None:
+def lock_slot(data: Path, number: int) -> WorkerSlot | None:
+    """Lock a number's folder; return None when another process has it."""
+    folder = data / JOURNALS_FOLDER / str(number)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = (folder / _LOCK).open("a+b")
     try:

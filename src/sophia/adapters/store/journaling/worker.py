@@ -39,14 +39,14 @@ class WorkerJournal:
         self._notes: dict[int, str] = {}
         self._notes_scheduled = False
         self._write_scheduled = False
-        self._failure = ""
+        self._failure = self._stopped = ""
         self.running = set[int]()
         slot.begin()
 
     @property
     def problem(self) -> str:
         """The reason why nothing can be written now, or ""."""
-        return self._failure
+        return self._stopped or self._failure
 
     @property
     def behind(self) -> int:
@@ -55,6 +55,8 @@ class WorkerJournal:
 
     async def reserve(self, intent: AttemptIntent) -> None:
         """Write `intent`, and all that waits. Raises Unavailable, and it is not written then."""
+        if self._stopped:
+            raise Unavailable(self._stopped, retry_after=1)
         try:
             self._journal.write_with(Reserved(intent))
         except OSError as error:
@@ -66,6 +68,10 @@ class WorkerJournal:
         self._applier.notify()
         if self._syncs_first:
             await self._applier.sync()
+
+    def stop(self, problem: str) -> None:
+        """Take no more intents, because of `problem`; outcomes are still written."""
+        self._stopped = problem
 
     def note_generation(self, attempt_id: int, generation_id: str) -> None:
         """Write an upstream's id of an attempt that still runs in 20 ms; the first one stands."""

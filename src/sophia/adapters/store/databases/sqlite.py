@@ -1,57 +1,50 @@
-"""The database of a store: SQLite, one connection that writes and one that reads."""
+"""A store in SQLite's file: one connection that writes and one that reads."""
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
+from sophia.adapters.store.databases.database import Connection, RowFault, Rows
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.folder_lock import lock_file, unlock_file
 from sophia.adapters.store.migrate import migrate
 from sophia.core.errors import Unavailable
 
-Rows = list[tuple[Any, ...]]
-
 _TURNS_FILE = ".writing"
 
 
-class Connection(Protocol):
-    """A transaction's connection; parameters are question marks."""
+class _Transaction:
+    """A connection; a transaction has the whole file, and others see that the file has changed."""
 
-    def execute(self, sql: str, values: Sequence[object] = (), /) -> Any: ...
-    def executemany(self, sql: str, rows: Sequence[Sequence[object]], /) -> Any: ...
+    row_lock = ""
 
+    def __init__(self, connection: Any) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
 
-class Database(Protocol):
-    """A database as the store needs it, from any thread.
-
-    `read` and `transaction` raise Unavailable when the database cannot be used, and RowFault for a
-    row that no database of this schema takes.
-    """
-
-    def read(self, sql: str, values: Sequence[object] = ()) -> Rows: ...
-    def transaction(self) -> Any: ...
-    def has_changed(self) -> bool: ...
-    def close(self) -> None: ...
-
-
-class RowFault(Exception):
-    """A row cannot be written, in whatever state the database is."""
+    def notify(self) -> None:
+        """Do nothing."""
 
 
 class SqliteDatabase:
-    """The file `path`, which is created or migrated when it is opened.
+    """The file `path`, which is created or migrated when it is opened, unless it is `read_only`.
 
     A transaction waits `wait_seconds` for those of other processes.
     """
 
-    def __init__(self, path: Path, wait_seconds: float = 5.0) -> None:
-        migrate(path)
+    is_shared = False
+    now_ms = "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+
+    def __init__(self, path: Path, wait_seconds: float = 5.0, *, read_only: bool = False) -> None:
+        if not read_only:
+            migrate(path)
         self._path = path
+        self._read_only = read_only
         self._wait_seconds = wait_seconds
-        self._writer: Any = self._open_writer()
-        self._reader: Any = self._open_reader()
+        self._writer: Any = None if read_only else self._open_writer()
+        self._reader: Any = None if read_only else self._open_reader()
         self._watcher: Any = None
         self._version = -1
         self._turns: IO[bytes] | None = None
@@ -60,12 +53,12 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection whose changes are durable at the end, or undone by an exception."""
+        """Yield a connection; its changes are durable at the end, or undone by an exception."""
         with self._write_lock, self._wait_for_turn():
             try:
                 connection = self._writer = self._writer or self._open_writer()
                 connection.execute("BEGIN IMMEDIATE")
-                yield connection
+                yield _Transaction(connection)
                 connection.execute("COMMIT")
             except BaseException as error:
                 raise self._roll_back(error) from error
@@ -101,17 +94,32 @@ class SqliteDatabase:
 
     def read(self, sql: str, values: Sequence[object] = ()) -> Rows:
         """Return the rows of a query. Raises Unavailable."""
+        with self._reading() as reader:
+            rows: Rows = reader.execute(sql, values).fetchall()
+            return rows
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection for queries that all see one moment. Raises Unavailable."""
+        with self._reading() as reader:
+            reader.execute("BEGIN")
+            try:
+                yield _Transaction(reader)
+            finally:
+                reader.execute("ROLLBACK")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
         driver = load_sqlite()
         with self._read_lock:
             try:
                 reader = self._reader = self._reader or self._open_reader()
-                rows: Rows = reader.execute(sql, values).fetchall()
+                yield reader
             except driver.Error as error:
                 connection, self._reader = self._reader, None
                 if connection is not None:
                     connection.close()
                 raise Unavailable(f"The ledger cannot be read: {error}", retry_after=1) from error
-            return rows
 
     def has_changed(self) -> bool:
         """Return whether another connection has changed the file since the last call."""
@@ -139,7 +147,7 @@ class SqliteDatabase:
         return connection
 
     def _open_reader(self) -> Any:
-        connection = open_ledger_connection(self._path)
+        connection = open_ledger_connection(self._path, read_only=self._read_only)
         connection.execute("PRAGMA query_only=ON")
         return connection
 

@@ -1,0 +1,1 @@
+"""The databases that can hold a store: SQLite's file in the data folder, or a PostgreSQL server."""
