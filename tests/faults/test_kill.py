@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import Installation, Served
 
 from gateway import MINI, NEMO
+from processes import Installation, Served
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 from stores import left_open
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import Installation, Served
 from stage import SSE_HEAD, sse
 
 from gateway import MINI, NEMO, Answer, chat
+from processes import Installation, Served
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 
 TERM, INT = signal.SIGTERM, signal.SIGINT

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from failures_page import PAGE, render_page
 from msgspec import structs
-from processes import Installation
 from stage import HTML, SSE_HEAD, asked, check_books, check_clean
 
 from disk import full_disk
 from gateway import FLASH, MINI, NEMO, SHORT, Answer, Gateway, Start, chat, prepare, running
+from processes import Installation
 from sophia.adapters.clock import SystemClock
 from sophia.config import (
     BudgetSettings,

@@ -325,6 +325,7 @@ async def test_the_openapi_document_names_every_route(sophia: Gateway) -> None:
         "/v1/feedback",
         "/health/live",
         "/health/ready",
+        "/health",
         "/metrics",
         "/openapi.json",
         "/",

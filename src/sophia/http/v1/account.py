@@ -24,12 +24,16 @@ async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) 
     ledger = app.runtime.ledger
     scope = ledger.budget_scope(principal, app.runtime.limits)
     limit = scope.daily_limit
-    account = await ledger.store.account(principal.key_id, scope.window)
-    held = account.held_nano + ledger.leases.in_flight(principal.key_id, scope.window)
-    left = None if limit is None else max(limit - account.spent_nano - held, 0)
     today = datetime.fromtimestamp(ledger.clock.wall(), UTC).date()
     monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
     since = {"": "", "_daily": scope.window, "_weekly": str(monday), "_monthly": str(first)}
+    usage = {
+        name: await ledger.store.spend_since(principal.key_id, day) for name, day in since.items()
+    }
+    # What is held is read last: a call that ends meanwhile must not count twice.
+    account = await ledger.store.account(principal.key_id, scope.window)
+    held = account.held_nano + ledger.leases.in_flight(principal.key_id, scope.window)
+    left = None if limit is None else max(limit - account.spent_nano - held, 0)
     data: dict[str, object] = {
         "label": f"sk-sph-{principal.key_id}...",
         "name": principal.name,
@@ -48,8 +52,8 @@ async def get_key_usage(app: App, incoming: HttpRequest, reply: ResponseWriter) 
         "free_model_daily_requests": {"limit": 0, "used": 0, "remaining": 0},
         "rate_limit": {"requests": -1, "interval": "1h", "note": "Sophia limits money, not calls."},
     }
-    for name, day in since.items():
-        data[f"usage{name}"] = nano_to_usd(await ledger.store.spend_since(principal.key_id, day))
+    for name, nano in usage.items():
+        data[f"usage{name}"] = nano_to_usd(nano)
         data[f"byok_usage{name}"] = 0
     await send_json(reply, {"data": data})
 
