@@ -5,7 +5,7 @@ import logging
 from collections import defaultdict
 
 from sophia.core.background import BackgroundTasks
-from sophia.core.errors import BudgetExceeded, Unavailable
+from sophia.core.errors import BudgetExceeded, CommitUnknown, Unavailable
 from sophia.core.money import format_usd
 from sophia.core.ports import Clock, LeaseStore
 from sophia.core.rows import Lease, LeaseRequest
@@ -16,6 +16,8 @@ log = logging.getLogger("sophia.ledger")
 _CALL_SECONDS = 1.0
 """Longest wait for other workers to give back what they do not use."""
 _ASK_AGAIN_SECONDS = 0.02
+_ANSWER_SECONDS = 5.0
+"""Longest wait for the store."""
 _IDLE_SECONDS = 10.0
 """Time without use after which a lease is given back where other workers spend too."""
 _FORGET_SECONDS = 600.0
@@ -29,7 +31,7 @@ class LeasedBudgets:
         self._store = store
         self._clock = clock
         self._slices: defaultdict[tuple[str, str], BudgetSlice] = defaultdict(BudgetSlice)
-        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asking: dict[tuple[str, str], asyncio.Task[Lease]] = {}
         self._renewing: set[tuple[str, str]] = set()
         self._tasks = BackgroundTasks()
 
@@ -79,9 +81,8 @@ class LeasedBudgets:
 
     async def refresh(self, account: str, window: str, limit: int) -> None:
         """Ask the store and the other workers what is left. Raises Unavailable."""
-        part = self._slices[account, window]
-        async with self._locks[account, window]:
-            await self._gather(account, window, limit, part.wanted(limit))
+        wanted = self._slices[account, window].wanted(limit)
+        await self._gather(account, window, limit, wanted)
 
     def in_flight(self, account: str, window: str) -> int:
         """Return the nano-dollars that are held for attempts that run here."""
@@ -90,8 +91,8 @@ class LeasedBudgets:
 
     async def answer_calls(self) -> None:
         """Give back what is not used where another worker needs it. Raises Unavailable."""
-        for account, window, call in await self._store.lease_calls():
-            await self._give_back(account, window, call)
+        calls = await self._store.lease_calls()
+        await asyncio.gather(*(self._give_back(*call) for call in calls))
 
     async def give_back_idle(self) -> None:
         """Give back leases that were not used for a while. Raises Unavailable."""
@@ -101,8 +102,8 @@ class LeasedBudgets:
                 continue
             if part.idle > 0:
                 await self._give_back(*key, 0)
-            if part.is_empty and not self._locks[key].locked():
-                del self._slices[key], self._locks[key]
+            if part.is_empty:
+                del self._slices[key]
 
     async def close(self) -> None:
         """Wait for the questions under way."""
@@ -111,65 +112,110 @@ class LeasedBudgets:
     async def _lease_more(self, account: str, window: str, limit: int, amount: int) -> None:
         """Lease what is missing of `amount`. Raises BudgetExceeded or Unavailable."""
         part = self._slices[account, window]
-        async with self._locks[account, window]:
-            await self._gather(account, window, limit, amount)
-            if part.idle < amount:
-                raise BudgetExceeded(
-                    f"This key's budget of {format_usd(limit)} for {window} has "
-                    f"{format_usd(part.remaining(limit))} left "
-                    f"({format_usd(part.reserved)} is held); "
-                    f"this request may cost {format_usd(amount)}. Raise the key's daily "
-                    "budget, lower max_tokens, or wait for the next day (UTC)."
-                )
+        if not await self._gather(account, window, limit, amount):
+            raise BudgetExceeded(
+                f"This key's budget of {format_usd(limit)} for {window} has "
+                f"{format_usd(part.remaining(limit))} left "
+                f"({format_usd(part.reserved)} is held); "
+                f"this request may cost {format_usd(amount)}. Raise the key's daily "
+                "budget, lower max_tokens, or wait for the next day (UTC)."
+            )
 
-    async def _gather(self, account: str, window: str, limit: int, amount: int) -> None:
-        """Lease until the slice covers `amount`, or nothing more is to be had."""
+    async def _gather(self, account: str, window: str, limit: int, amount: int) -> bool:
+        """Lease until the slice covers `amount`; return False when nothing more is to be had.
+
+        Raises Unavailable when the store, or a worker that has something idle, does not answer.
+        """
         part = self._slices[account, window]
+        part.waiting += 1
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await self._gather_slowly(part, (account, window), limit, amount)
+        except TimeoutError:
+            raise Unavailable("The ledger does not answer.", retry_after=1) from None
+        finally:
+            part.waiting -= 1
+
+    async def _gather_slowly(
+        self, part: BudgetSlice, key: tuple[str, str], limit: int, amount: int
+    ) -> bool:
         call, end = 0, self._clock.monotonic() + _CALL_SECONDS
         while limit != part.limit or part.idle < amount:
-            lease = await self._ask(account, window, limit, amount, call)
+            if (asking := self._asking.get(key)) is not None:
+                # Another request asks; what it gets may be enough for both.
+                await asyncio.shield(asking)
+                continue
+            lease = await self._ask(key, limit, amount, call)
             call = lease.call
-            if part.idle >= amount or not lease.unheard_nano or self._clock.monotonic() > end:
-                return
+            if part.idle >= amount:
+                return True
+            if not lease.unheard_nano:
+                return False
+            if self._clock.monotonic() > end:
+                raise Unavailable("A worker does not give back what it has leased.", retry_after=1)
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return True
 
-    async def _ask(
-        self, account: str, window: str, limit: int, amount: int, call: int = 0
-    ) -> Lease:
-        """Ask the store once for what is missing of `amount`, and give back what is too much."""
-        part = self._slices[account, window]
+    async def _ask(self, key: tuple[str, str], limit: int, amount: int, call: int = 0) -> Lease:
+        """Ask the store once for what is missing of `amount`, and give back what is too much.
+
+        The slice gets what was granted even if nobody waits for it any more.
+        """
+        asking = self._asking[key] = self._tasks.start(self._ask_store(key, limit, amount, call))
+        asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    async def _ask_store(self, key: tuple[str, str], limit: int, amount: int, call: int) -> Lease:
+        part = self._slices[key]
         need = max(amount - part.idle, 0)
         # What may have to be given back must not be reserved meanwhile.
         withheld = max(part.idle, 0) if limit != part.limit else 0
         part.granted -= withheld
+        part.waiting += 1
         request = LeaseRequest(
-            account=account, window=window, limit=limit, need=need, idle=withheld,
+            account=key[0], window=key[1], limit=limit, need=need, idle=withheld,
             unit=max(part.unit, amount), call=call,
         )  # fmt: skip
         try:
             lease = await self._store.lease(request)
-        finally:
+        except CommitUnknown:
+            # It may have been taken: rather too little than too much.
+            raise
+        except BaseException:
             part.granted += withheld
-        part.granted += lease.granted_nano
+            raise
+        finally:
+            part.waiting -= 1
+        part.granted += withheld + lease.granted_nano
         part.free, part.limit, part.others = lease.free_nano, limit, lease.holders - 1
         return lease
 
     async def _renew(self, account: str, window: str) -> None:
         part = self._slices[account, window]
         try:
-            async with self._locks[account, window]:
-                if part.limit is not None and part.should_renew:
-                    await self._ask(account, window, part.limit, 0)
+            if part.limit is not None and part.should_renew:
+                await self._ask((account, window), part.limit, 0)
         except Unavailable as error:
             log.warning("a lease cannot be renewed now: %s", error)
         finally:
             self._renewing.discard((account, window))
 
     async def _give_back(self, account: str, window: str, call: int) -> None:
-        async with self._locks[account, window]:
-            part = self._slices[account, window]
-            amount = max(part.idle, 0)
-            # First here: what is given back cannot be reserved any more.
-            part.granted -= amount
+        await asyncio.shield(self._tasks.start(self._return_idle(account, window, call)))
+
+    async def _return_idle(self, account: str, window: str, call: int) -> None:
+        part = self._slices[account, window]
+        amount = max(part.idle, 0)
+        # First here: what is given back cannot be reserved any more.
+        part.granted -= amount
+        part.waiting += 1
+        try:
             await self._store.return_lease(account, window, amount, call)
-            part.free += amount
+        except CommitUnknown:
+            raise
+        except BaseException:
+            part.granted += amount
+            raise
+        finally:
+            part.waiting -= 1
+        part.free += amount

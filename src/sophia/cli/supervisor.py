@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -35,7 +34,6 @@ class _Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.is_ready = asyncio.Event()
-        self.is_leaving = False
         self.started_at = asyncio.get_running_loop().time()
 
     async def watch(self) -> int:
@@ -87,6 +85,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._workers: dict[int, _Worker] = {}
         self._leaving: set[_Worker] = set()
+        self._starting: set[_Worker] = set()
         self._delays: dict[int, float] = {}
         self._tasks = BackgroundTasks()
         self._ended = asyncio.Event()
@@ -98,10 +97,12 @@ class Supervisor:
         """Start all workers; return False when the first one ends before it is ready."""
         # The first one makes what the others find: the first snapshot, for example.
         for index in range(self._count):
+            if self._is_stopping:
+                return False
             worker = await self._start_worker(index)
             if index == 0 and not await self._wait_until_ready(worker):
                 return False
-        for worker in self._workers.values():
+        for worker in tuple(self._workers.values()):
             await self._wait_until_ready(worker)
         return True
 
@@ -133,18 +134,29 @@ class Supervisor:
         log.info("replacing %d workers one by one", self._count)
         try:
             for index in range(self._count):
-                old = self._workers.get(index)
-                new = await self._start_worker(index, replaces=True)
+                if self._is_stopping:
+                    return
+                new = await self._spawn(index)
                 if not await self._wait_until_ready(new):
                     log.error("the new worker did not become ready; the others stay")
                     return
+                old = self._workers.get(index)
+                self._workers[index] = new
                 if old is not None:
+                    self._leaving.add(old)
                     old.send(LEAVE)
             log.info("all workers are replaced")
         finally:
             self._is_rolling = False
 
-    async def _start_worker(self, index: int, *, replaces: bool = False) -> _Worker:
+    async def _start_worker(self, index: int) -> _Worker:
+        """Start the worker that is number `index` from now on."""
+        worker = await self._spawn(index)
+        self._workers[index] = worker
+        return worker
+
+    async def _spawn(self, index: int) -> _Worker:
+        """Start a process on the listener number `index`, and watch it."""
         if index not in self._listeners:
             self._listeners[index] = self._bind()
             self._listeners[index].listen(_BACKLOG)
@@ -158,18 +170,18 @@ class Supervisor:
             # Ctrl-C is for the supervisor, which passes it on.
             start_new_session=True,
         )
-        worker, old = _Worker(process), self._workers.get(index)
-        if replaces and old is not None:
-            old.is_leaving = True
-            self._leaving.add(old)
-        self._workers[index] = worker
+        worker = _Worker(process)
+        self._starting.add(worker)
         self._tasks.start(self._watch(index, worker))
+        if self._is_stopping:
+            worker.send(signal.SIGTERM)
         return worker
 
     async def _watch(self, index: int, worker: _Worker) -> None:
         """Start another worker when this one ends by itself."""
         code = await worker.watch()
         self._leaving.discard(worker)
+        self._starting.discard(worker)
         if self._workers.get(index) is worker and not self._is_stopping:
             lived = asyncio.get_running_loop().time() - worker.started_at
             if lived > _STABLE_SECONDS:
@@ -185,7 +197,8 @@ class Supervisor:
         if self._is_stopping:
             if self._workers.get(index) is worker:
                 del self._workers[index]
-            self._code = self._code or max(code, 0)
+            # As a shell reports a process that a signal has ended.
+            self._code = self._code or (code if code >= 0 else 128 - code)
             self._end_if_last()
 
     async def _wait_until_ready(self, worker: _Worker) -> bool:
@@ -193,14 +206,17 @@ class Supervisor:
             await asyncio.wait_for(worker.is_ready.wait(), _READY_SECONDS)
         except TimeoutError:
             worker.send(signal.SIGKILL)
+            return False
+        finally:
+            self._starting.discard(worker)
         return worker.process.returncode is None
 
     def _send_to_all(self, number: int) -> None:
-        for worker in (*self._workers.values(), *self._leaving):
+        for worker in {*self._workers.values(), *self._leaving, *self._starting}:
             worker.send(number)
 
     def _end_if_last(self) -> None:
-        running = (*self._workers.values(), *self._leaving)
+        running = {*self._workers.values(), *self._leaving, *self._starting}
         if all(worker.process.returncode is not None for worker in running):
             self._ended.set()
 
@@ -215,4 +231,4 @@ def take_listener(environment: Mapping[str, str]) -> socket.socket | None:
     descriptor = environment.get(WORKER_VARIABLE)
     if descriptor is None:
         return None
-    return socket.socket(fileno=os.dup(int(descriptor)))
+    return socket.socket(fileno=int(descriptor))

@@ -131,6 +131,10 @@ class Unavailable(SophiaError, status=503, error_type="overloaded"):
     """Sophia cannot take the request now; try again shortly."""
 
 
+class CommitUnknown(Unavailable):
+    """The store went away while it made a change durable: it may have been made or not."""
+
+
 class InternalError(SophiaError):
     """Internal error; report it with the request id."""
 

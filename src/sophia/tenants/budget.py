@@ -33,7 +33,8 @@ class BudgetSlice(Struct, kw_only=True):
 
     `free` is what the store had left for all when it was last asked, `limit` the one it was asked
     with, `unit` the largest reservation, and `others` the number of other workers that have leases.
-    `unlimited` is reserved for requests without a limit, for which nothing is leased.
+    `unlimited` is reserved for requests without a limit, for which nothing is leased; `waiting`
+    requests wait for the store.
     """
 
     limit: int | None = None
@@ -45,6 +46,7 @@ class BudgetSlice(Struct, kw_only=True):
     others: int = 0
     unlimited: int = 0
     last_use: float = 0.0
+    waiting: int = 0
 
     @property
     def idle(self) -> int:
@@ -61,7 +63,8 @@ class BudgetSlice(Struct, kw_only=True):
     @property
     def is_empty(self) -> bool:
         """Whether nothing is leased or reserved."""
-        return self.granted == self.used and not (self.reserved or self.unlimited)
+        is_used = self.reserved or self.unlimited or self.waiting
+        return self.granted == self.used and not is_used
 
     def is_vague(self, limit: int) -> bool:
         """Return whether what other workers do decides how much is left."""

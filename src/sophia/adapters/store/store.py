@@ -45,7 +45,6 @@ _Result = TypeVar("_Result")
 _GENERATION_ID = re.compile(r"gen-(\d{10})-")
 _GENERATION_SLACK_S = 900
 """Seconds by which an upstream's clock and the length of an answer may move its id."""
-_LEASE_SECONDS = 5.0
 _SETTLE_MS = 1500
 """Age up to which a request of another worker may still be in its journal only."""
 _SETTLE_POLL_S = 0.05
@@ -69,6 +68,7 @@ class SqlStore:
         self._data: Path | None = None
         self._close_attempt: CloseAttempt | None = None
         self._heard: dict[str, int] = {}
+        self._may_have_changed = True
         self._changes: list[tuple[Change, asyncio.Future[Any]]] = []
         self._changing: asyncio.Task[None] | None = None
 
@@ -132,11 +132,7 @@ class SqlStore:
                 raise Unavailable(_TAKEN_FOR_DEAD)
             return change_lease(connection, slot.number, request)
 
-        try:
-            async with asyncio.timeout(_LEASE_SECONDS):
-                return await self._change(change)
-        except TimeoutError:
-            raise Unavailable("The ledger does not answer.", retry_after=1) from None
+        return await self._change(change)
 
     async def return_lease(self, account: str, window: str, amount: int, heard: int) -> None:
         """Give back a part of this worker's lease; it has heard the call numbered `heard`."""
@@ -167,9 +163,11 @@ class SqlStore:
 
     async def changed_topics(self) -> Sequence[str]:
         """Return what has changed since the last call: keys, lessons, leases."""
-        if not self._database.has_changed():
+        self._may_have_changed |= self._database.has_changed()
+        if not self._may_have_changed:
             return ()
         rows = await self._read("SELECT topic, sequence FROM changes")
+        self._may_have_changed = False
         before, self._heard = self._heard, {str(topic): int(number) for topic, number in rows}
         return [topic for topic, number in self._heard.items() if before.get(topic) != number]
 

@@ -88,8 +88,11 @@ def serve(
 async def _serve(settings: Settings, listener: socket.socket | None = None) -> None:
     """Serve in this process; as one of several on the `listener` of their supervisor."""
     is_worker = listener is not None
-    sophia = await compose(settings, os.environ, is_worker=is_worker)
-    try:
+    async with AsyncExitStack() as stack:
+        if is_worker:
+            stack.callback(asyncio.create_task(_show_life()).cancel)
+        sophia = await compose(settings, os.environ, is_worker=is_worker)
+        stack.push_async_callback(sophia.close)
         server = Server(sophia.app, settings.server)
         address = listener or _bind(settings)
         token = None if is_worker else await _create_first_keys(sophia.store, settings)
@@ -102,8 +105,6 @@ async def _serve(settings: Settings, listener: socket.socket | None = None) -> N
         await server.serve(sockets=[address])
         telling.cancel()
         watching.cancel()
-    finally:
-        await sophia.close()
     _handle_signals(signal.SIG_IGN)
     if sophia.lost.is_set():
         exit_with_error("Other machines took this worker for dead: start it again.", _EXIT_LOST)
@@ -115,7 +116,7 @@ async def _stop_when_lost(server: Server, lost: asyncio.Event) -> None:
 
 
 async def _tell_supervisor(server: Server) -> None:
-    """Say that this worker is ready, then that it lives; stop when the supervisor is gone."""
+    """Say that this worker is ready; stop when the supervisor is gone."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(LEAVE, server.leave)
 
@@ -126,12 +127,16 @@ async def _tell_supervisor(server: Server) -> None:
 
     loop.add_reader(0, read)
     await server.wait_until_listening()
-    line = READY
+    with suppress(BrokenPipeError):
+        os.write(1, READY)
+
+
+async def _show_life() -> None:
+    """Tell the supervisor that this process does not hang, from its start to its end."""
     # Nobody reads any more once the supervisor is gone.
     with suppress(BrokenPipeError):
         while True:
-            os.write(1, line)
-            line = ALIVE
+            os.write(1, ALIVE)
             await asyncio.sleep(ALIVE_SECONDS)
 
 

@@ -17,7 +17,7 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 
 from sophia.adapters.store.databases.database import ConcurrentChange, Connection, RowFault, Rows
-from sophia.core.errors import Unavailable
+from sophia.core.errors import CommitUnknown, Unavailable
 
 log = logging.getLogger("sophia.ledger")
 
@@ -107,6 +107,7 @@ class PostgresDatabase:
         self._polled = 0.0
         self._is_notified = True
         self._is_away = False
+        self._is_committing = False
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -115,9 +116,15 @@ class PostgresDatabase:
             try:
                 writer = self._begin()
                 yield _Transaction(writer)
+                self._is_committing = True
                 writer.execute("COMMIT")
             except BaseException as error:
-                raise self._roll_back(error) from error
+                reason = self._roll_back(error)
+                if self._is_committing and isinstance(reason, Unavailable):
+                    reason = CommitUnknown(reason.message, retry_after=1)
+                raise reason from error
+            finally:
+                self._is_committing = False
 
     def _begin(self) -> psycopg.Connection[Any]:
         if self._writer is not None:
@@ -245,6 +252,7 @@ class PostgresDatabase:
             self._is_away = True
             raise
         self._is_away = False
+        self._is_committing = False
         seconds = _REPORT_SECONDS if self._read_only else _STATEMENT_SECONDS
         connection.execute(_LIMITS.format(int(self._wait_seconds * 1000), seconds))
         if self._read_only:

@@ -1,6 +1,7 @@
 """A store in SQLite's file: one connection that writes and one that reads."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from sophia.adapters.store.migrate import migrate
 from sophia.core.errors import Unavailable
 
 _TURNS_FILE = ".writing"
+_TURN_SECONDS = 0.001
+_BUSY = "The ledger cannot be written: database is locked by another process"
 
 
 class _Transaction:
@@ -65,13 +68,21 @@ class SqliteDatabase:
 
     @contextmanager
     def _wait_for_turn(self) -> Iterator[None]:
-        """Wait for the transactions of other processes in their order.
+        """Wait for the transactions of other processes, all as often. Raises Unavailable.
 
-        SQLite itself lets them try again now and then, by which some wait for seconds.
+        SQLite itself lets each wait longer and longer, by which some wait for seconds.
         """
         if self._turns is None:
             self._turns = self._path.with_name(_TURNS_FILE).open("ab")
-        lock_file(self._turns, wait=True)
+        end = time.monotonic() + self._wait_seconds
+        while True:
+            try:
+                lock_file(self._turns, wait=False)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise Unavailable(_BUSY, retry_after=1) from None
+                time.sleep(_TURN_SECONDS)
         try:
             yield
         finally:

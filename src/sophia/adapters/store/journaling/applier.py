@@ -1,6 +1,7 @@
 """The thread that syncs a worker's journal and brings its records into the store."""
 
 import asyncio
+import errno
 import logging
 import os
 import threading
@@ -62,20 +63,22 @@ class JournalApplier:
             self._begin.set()
 
     async def flush(self) -> None:
-        """Wait until all records so far are in the store. Raises Unavailable."""
-        await self._wait_in(self._waiting, self._applied)
+        """Wait until all records that are written are in the store. Raises Unavailable."""
+        await self._wait_in(self._waiting)
 
     async def sync(self) -> None:
-        """Wait until all records so far are on the disk. Raises Unavailable."""
-        await self._wait_in(self._syncing, self._synced)
+        """Wait until all records that are written are on the disk. Raises Unavailable."""
+        await self._wait_in(self._syncing)
 
-    async def _wait_in(self, line: list[tuple[int, asyncio.Future[None]]], done: int) -> None:
-        if done < self._journal.appended:
-            future = self._loop.create_future()
-            line.append((self._journal.appended, future))
-            self._hurry.set()
-            self._begin.set()
-            await future
+    async def _wait_in(self, line: list[tuple[int, asyncio.Future[None]]]) -> None:
+        """Wait in a line; the thread looks at it after whatever it does now."""
+        if not self._thread.is_alive():
+            return
+        future = self._loop.create_future()
+        line.append((self._journal.written, future))
+        self._hurry.set()
+        self._begin.set()
+        await future
 
     async def close(self) -> None:
         """Apply what is left, and end the thread."""
@@ -92,7 +95,7 @@ class JournalApplier:
         while True:
             self._begin.wait()
             self._begin.clear()
-            while self._applied < self._journal.appended and time.monotonic() < self._closes_at:
+            while self._has_work() and time.monotonic() < self._closes_at:
                 is_urgent = self._hurry.wait(self._sync_seconds or APPLY_SECONDS)
                 self._hurry.clear()
                 self._sync()
@@ -104,13 +107,23 @@ class JournalApplier:
             if self._closes_at < float("inf"):
                 return
 
+    def _has_work(self) -> bool:
+        written = self._journal.written
+        is_behind = self._applied < written or self._synced < written
+        return is_behind or bool(self._waiting or self._syncing)
+
     def _sync(self) -> None:
-        appended = self._journal.appended
-        if self._synced < appended:
-            # A file that was full and closed meanwhile was synced then.
-            with suppress(OSError):
+        written = self._journal.written
+        if self._synced < written:
+            try:
                 os.fdatasync(self._journal.descriptor)
-            self._synced = appended
+            except OSError as error:
+                # A file that was full and closed meanwhile was synced then.
+                if error.errno not in (errno.EBADF, errno.EINVAL):
+                    problem = f"The journal cannot be synced: {error.strerror}"
+                    self._resolve(self._syncing, written, problem)
+                    return
+            self._synced = written
         self._resolve(self._syncing, self._synced, "")
 
     def _apply_written(self) -> None:
@@ -140,7 +153,8 @@ class JournalApplier:
 
         def resolve() -> None:
             for entry in ready:
-                line.remove(entry)
+                if entry in line:
+                    line.remove(entry)
                 if entry[1].done():
                     continue
                 if problem:

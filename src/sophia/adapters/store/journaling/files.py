@@ -65,13 +65,20 @@ class Journal:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._waiting = bytearray()
+        self._waiting_count = 0
         self.appended = 0
         self.descriptor = -1
         self._open_segment()
 
+    @property
+    def written(self) -> int:
+        """The number of records that are in the files."""
+        return self.appended - self._waiting_count
+
     def append(self, record: Record) -> None:
         """Take a record that `write` writes later."""
         self._waiting += encode_record(record)
+        self._waiting_count += 1
         self.appended += 1
 
     def write_with(self, record: Record) -> None:
@@ -101,6 +108,7 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
         self._waiting.clear()
+        self._waiting_count = 0
 
     def _open_segment(self) -> None:
         number = max(list_segments(self._folder), default=0) + 1
@@ -136,14 +144,18 @@ class JournalReader:
         records: list[Record] = []
         self._next_offset = self._offset
         while not records:
+            # Looked at first: what was read then is all that the segment will ever hold.
+            is_finished = self._is_left or self._has_next_segment()
             data = self._read_bytes()
             decoded = list(decode_records(data))
             records += [record for record, _ in decoded]
             end = decoded[-1][1] if decoded else 0
             self._next_offset += end
-            if records or (end < len(data) and not self._can_skip_rest(len(data) - end)):
+            if records or not is_finished:
                 break
-            if end == len(data) and not self._has_next_segment():
+            if end < len(data):
+                self._warn_of_rest(len(data) - end)
+            if not self._has_next_segment():
                 break
             self._finished.append(self._segment)
             self._segment += 1
@@ -181,13 +193,9 @@ class JournalReader:
     def _has_next_segment(self) -> bool:
         return any(number > self._segment for number in list_segments(self._folder))
 
-    def _can_skip_rest(self, size: int) -> bool:
-        """Return whether what cannot be read is no record that is being written."""
-        if not (self._is_left or self._has_next_segment()):
-            return False
+    def _warn_of_rest(self, size: int) -> None:
         path = _segment_path(self._folder, self._segment)
         log.warning("%s: %d bytes after the last whole record are left out", path, size)
-        return True
 
 
 def decode_records(data: bytes) -> Iterator[tuple[Record, int]]:
@@ -199,12 +207,12 @@ def decode_records(data: bytes) -> Iterator[tuple[Record, int]]:
         payload = data[start : start + size]
         if size > _MAX_RECORD_BYTES or len(payload) < size or zlib.crc32(payload) != checksum:
             return
+        end = start + size
         try:
             record = _DECODER.decode(payload)
         except msgspec.DecodeError as error:
             log.critical("a record of the journal is of another release, and left out: %s", error)
-            return
-        end = start + size
+            continue
         yield record, end
 
 

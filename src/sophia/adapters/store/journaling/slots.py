@@ -1,5 +1,6 @@
 """Numbers of the processes that serve from a data folder, each with a journal of its own."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class WorkerSlot:
         self._lock.truncate(0)
         self._lock.write(_read_boot_id())
         self._lock.flush()
+        os.fsync(self._lock.fileno())
         self.survived_boot = True
 
     def release(self) -> None:
@@ -69,7 +71,7 @@ def lock_slot(data: Path, number: int) -> WorkerSlot | None:
         lock.close()
         return None
     lock.seek(0)
-    return WorkerSlot(number, folder, lock.read() in (b"", _read_boot_id()), lock)
+    return WorkerSlot(number, folder, lock.read() == _read_boot_id(), lock)
 
 
 def _read_boot_id() -> bytes:

@@ -31,6 +31,7 @@ class WorkerJournal:
 
     def __init__(self, slot: WorkerSlot, apply: Apply, sync_seconds: float) -> None:
         self.slot = slot
+        slot.begin()
         self._journal = Journal(slot.folder)
         reader = JournalReader(slot.folder, is_left=False)
         self._applier = JournalApplier(self._journal, reader, apply, sync_seconds)
@@ -41,7 +42,6 @@ class WorkerJournal:
         self._write_scheduled = False
         self._failure = self._stopped = ""
         self.running = set[int]()
-        slot.begin()
 
     @property
     def problem(self) -> str:
@@ -92,6 +92,8 @@ class WorkerJournal:
         """Wait until everything so far is in the store. Raises Unavailable."""
         self._write_notes()
         self._write()
+        if self._failure:
+            raise Unavailable(self._failure, retry_after=1)
         await self._applier.flush()
 
     async def close(self) -> bool:
