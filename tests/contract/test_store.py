@@ -1,13 +1,18 @@
 """One battery for every store."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from store_rows import DAY, NOW, feedback, intent, outcome
 
+from sophia.adapters.store.lease_statements import bump
+from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
 from sophia.core.ports import Store
 from sophia.core.rows import (
@@ -21,7 +26,7 @@ from sophia.core.rows import (
     KeyRow,
     LessonRow,
 )
-from stores import open_test_store
+from stores import open_test_database, open_test_store
 
 
 @pytest.fixture
@@ -378,3 +383,35 @@ async def test_open_guesses_are_found_newest_first(store: Store) -> None:
     rows = await store.unsettled_attempts(NOW // first_id_at(1))
     assert [(row.outcome, row.upstream) for row in rows] == [(guesses[n], "up") for n in (3, 2, 0)]
     assert await store.unsettled_attempts(NOW // first_id_at(1) + 60_000) == []
+
+
+def test_closing_waits_for_what_other_threads_do(any_folder: Path) -> None:
+    """A cancelled task leaves its thread behind, which still uses the connection."""
+    database = open_test_database(any_folder, wait_seconds=1.0)
+    running, finished = threading.Barrier(3), list[str]()
+
+    def write() -> None:
+        with database.transaction() as connection:
+            running.wait(5)
+            time.sleep(0.2)
+            bump(connection, "a")
+            finished.append("written")
+
+    def read() -> None:
+        with database.snapshot() as connection:
+            running.wait(5)
+            time.sleep(0.2)
+            connection.execute("SELECT topic FROM changes").fetchall()
+            finished.append("read")
+
+    with ThreadPoolExecutor(2) as pool:
+        works = [pool.submit(write), pool.submit(read)]
+        running.wait(5)
+        database.close()
+        assert sorted(finished) == ["read", "written"]
+        for work in works:
+            work.result()
+    with pytest.raises(Unavailable, match="closed"):
+        database.read("SELECT 1")
+    with pytest.raises(Unavailable, match="closed"), database.transaction():
+        pass

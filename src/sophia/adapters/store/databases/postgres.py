@@ -106,8 +106,7 @@ class PostgresDatabase:
         self._read_lock = threading.Lock()
         self._polled = 0.0
         self._is_notified = True
-        self._is_away = False
-        self._is_committing = False
+        self._is_away = self._is_closed = self._is_committing = False
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -231,9 +230,12 @@ class PostgresDatabase:
             self._close_reader()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._close_reader()
-        self._close_writer()
+        """Close the connections, once no thread uses them: libpq would crash."""
+        self._is_closed = True
+        with self._read_lock:
+            self._close_reader()
+        with self._write_lock:
+            self._close_writer()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -244,6 +246,8 @@ class PostgresDatabase:
         _close(reader)
 
     def _connect(self) -> psycopg.Connection[Any]:
+        if self._is_closed:
+            raise psycopg.InterfaceError("the store is closed")
         try:
             connection = connect(self._url)
         except psycopg.Error as error:

@@ -46,6 +46,7 @@ class SqliteDatabase:
         self._path = path
         self._read_only = read_only
         self._wait_seconds = wait_seconds
+        self._is_closed = False
         self._writer: Any = None if read_only else self._open_writer()
         self._reader: Any = None if read_only else self._open_reader()
         self._watcher: Any = None
@@ -92,7 +93,8 @@ class SqliteDatabase:
         """Undo a transaction; return the error to raise."""
         driver = load_sqlite()
         with suppress(driver.Error):
-            self._writer.execute("ROLLBACK")
+            if self._writer is not None:
+                self._writer.execute("ROLLBACK")
         if is_row_fault(error):
             return RowFault(str(error))
         if not isinstance(error, driver.Error):
@@ -100,7 +102,8 @@ class SqliteDatabase:
         # The next one opens the file again, which may have been repaired meanwhile.
         connection, self._writer = self._writer, None
         with suppress(driver.Error):
-            connection.close()
+            if connection is not None:
+                connection.close()
         return Unavailable(f"The ledger cannot be written: {error}", retry_after=1)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> Rows:
@@ -144,8 +147,12 @@ class SqliteDatabase:
         return bool(before != version)
 
     def close(self) -> None:
-        """Close the connections."""
-        for connection in (self._watcher, self._reader, self._writer):
+        """Close the connections, once no thread uses them: SQLite would crash."""
+        self._is_closed = True
+        with self._read_lock, self._write_lock:
+            connections = self._watcher, self._reader, self._writer
+            self._watcher = self._reader = self._writer = None
+        for connection in connections:
             if connection is not None:
                 with suppress(load_sqlite().Error):
                     connection.close()
@@ -153,14 +160,19 @@ class SqliteDatabase:
             self._turns.close()
 
     def _open_writer(self) -> Any:
-        connection = open_ledger_connection(self._path)
+        connection = self._open()
         connection.execute(f"PRAGMA busy_timeout = {int(self._wait_seconds * 1000)}")
         return connection
 
     def _open_reader(self) -> Any:
-        connection = open_ledger_connection(self._path, read_only=self._read_only)
+        connection = self._open()
         connection.execute("PRAGMA query_only=ON")
         return connection
+
+    def _open(self) -> Any:
+        if self._is_closed:
+            raise load_sqlite().OperationalError("the store is closed")
+        return open_ledger_connection(self._path, read_only=self._read_only)
 
 
 def is_row_fault(error: BaseException) -> bool:
