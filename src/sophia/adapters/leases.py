@@ -25,7 +25,7 @@ _FORGET_SECONDS = 600.0
 
 
 class LeasedBudgets:
-    """Reserves in memory what the store has leased; asks it ahead, or when that is not enough."""
+    """Reserves in memory inside leases of the store; asks it ahead, or for a missing part."""
 
     def __init__(self, store: LeaseStore, clock: Clock) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class LeasedBudgets:
 
         Raises:
             BudgetExceeded: the budget does not cover it; nothing is held.
-            Unavailable: the store does not answer, and what is leased does not cover it.
+            Unavailable: the store does not answer, and the lease does not cover it.
         """
         part = self._slices[account, window]
         if limit is None:
@@ -57,7 +57,7 @@ class LeasedBudgets:
         return True
 
     def settle(self, account: str, window: str, held: int, used: int, *, leased: bool) -> None:
-        """Replace what is held for an attempt by what it used up."""
+        """Replace the amount held for an attempt by the amount used up."""
         part = self._slices[account, window]
         if leased:
             part.reserved -= held
@@ -80,7 +80,7 @@ class LeasedBudgets:
         return self._slices[account, window].is_vague(limit)
 
     async def refresh(self, account: str, window: str, limit: int) -> None:
-        """Ask the store and the other workers what is left. Raises Unavailable."""
+        """Ask the store and the other workers for the rest of the budget. Raises Unavailable."""
         wanted = self._slices[account, window].wanted(limit)
         await self._gather(account, window, limit, wanted)
 
@@ -90,7 +90,7 @@ class LeasedBudgets:
         return part.reserved + part.unlimited
 
     async def answer_calls(self) -> None:
-        """Give back what is not used where another worker needs it. Raises Unavailable."""
+        """Give back idle parts of leases that another worker needs. Raises Unavailable."""
         calls = await self._store.lease_calls()
         await asyncio.gather(*(self._give_back(*call) for call in calls))
 
@@ -110,7 +110,7 @@ class LeasedBudgets:
         await self._tasks.close()
 
     async def _lease_more(self, account: str, window: str, limit: int, amount: int) -> None:
-        """Lease what is missing of `amount`. Raises BudgetExceeded or Unavailable."""
+        """Lease the missing part of `amount`. Raises BudgetExceeded or Unavailable."""
         part = self._slices[account, window]
         if not await self._gather(account, window, limit, amount):
             raise BudgetExceeded(
@@ -141,7 +141,8 @@ class LeasedBudgets:
     ) -> bool:
         call, end = 0, self._clock.monotonic() + _CALL_SECONDS
         while limit != part.limit or part.idle < amount:
-            if (asking := self._asking.get(key)) is not None:
+            asking = self._asking.get(key)
+            if asking is not None and not asking.done():
                 # Another request asks; what it gets may be enough for both.
                 await asyncio.shield(asking)
                 continue
@@ -157,9 +158,9 @@ class LeasedBudgets:
         return True
 
     async def _ask(self, key: tuple[str, str], limit: int, amount: int, call: int = 0) -> Lease:
-        """Ask the store once for what is missing of `amount`, and give back what is too much.
+        """Ask the store once for the missing part of `amount`, or give back a surplus.
 
-        The slice gets what was granted even if nobody waits for it any more.
+        The slice gets the grant even if no request waits for it any more.
         """
         asking = self._asking[key] = self._tasks.start(self._ask_store(key, limit, amount, call))
         asking.add_done_callback(lambda _: self._asking.pop(key, None))

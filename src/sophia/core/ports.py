@@ -81,7 +81,7 @@ class Sink(Protocol):
 
 
 class LedgerStore(Protocol):
-    """Attempts: what was reserved for them, and their outcomes.
+    """Attempts: their reservations, and their outcomes.
 
     `reserve` has written the intent down when it returns. `settle` and `note_generation` hand a row
     over: it is written soon after and never dropped. `settle` names the accounts that paid from a
@@ -174,7 +174,7 @@ class Leases(Protocol):
     """Budgets of this worker: `used + reserved <= granted` at every moment, in memory.
 
     `reserve` returns whether the amount is of a lease, and raises BudgetExceeded and holds nothing
-    where the budget does not cover it. `settle` replaces what was held by what is used up.
+    where the budget does not cover it. `settle` replaces the amount held by the amount used up.
     """
 
     async def reserve(self, account: str, window: str, limit: int | None, amount: int) -> bool: ...

@@ -96,7 +96,7 @@ class AttemptOutcome(Struct, frozen=True, array_like=True, order=True, gc=False)
     def gives_way_to(self, other: "AttemptOutcome") -> bool:
         """Return whether `other` replaces this one: the first stands unless it is a guess.
 
-        A bill replaces a guess, and an assumption what is held.
+        A bill replaces a guess, and an assumption ends a hold.
         """
         if other.cost_source == "upstream":
             return self.cost_source in ("estimated", "assumed")
@@ -142,7 +142,7 @@ class KeyRow(Struct, frozen=True, array_like=True, order=True, gc=False):
 class AccountRow(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Money of an account in a window, in nano-dollars: `spent + held + leased <= limit`.
 
-    `held` is for attempts whose cost is not known, `leased` is what workers may spend.
+    `held` is for attempts whose cost is not known, `leased` may be spent by workers.
     """
 
     account: str

@@ -1,4 +1,4 @@
-"""Timer that replaces unknown and estimated costs by what the upstream billed."""
+"""Timer that replaces unknown and estimated costs by the upstream's bill."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ class ChangeFollower:
         self._changed = set[str]()
 
     async def __call__(self) -> None:
-        """Look once. Raises Unavailable; what was not taken over is taken over the next time."""
+        """Look once. Raises Unavailable; missed changes are taken over the next time."""
         self._changed.update(await self._store.changed_topics())
         for topic in tuple(self._changed):
             if topic in self._handlers:

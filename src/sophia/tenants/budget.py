@@ -1,4 +1,4 @@
-"""Budget arithmetic in whole nano-dollars: what a worker leases of a budget, and spends of that.
+"""Budget arithmetic in whole nano-dollars: leases of workers, and reservations inside them.
 
 `spent + held + leased <= limit` holds in the store, `used + reserved <= granted` in each worker.
 """
@@ -16,9 +16,9 @@ _FEWEST = 4
 
 
 def choose_grant(request: LeaseRequest, free: int, holders: int) -> int:
-    """Return what a worker gets of `free`, which is negative where it has to give back.
+    """Return the part of `free` for a worker; it is negative where the worker has to give back.
 
-    That is a share, so that it need not ask each time, and near the limit just what it needs.
+    That is a share, so that it need not ask each time, and near the limit just its need.
     """
     if free < 0:
         return -min(max(request.idle, 0), -free)
@@ -31,7 +31,7 @@ def choose_grant(request: LeaseRequest, free: int, holders: int) -> int:
 class BudgetSlice(Struct, kw_only=True):
     """A worker's part of a budget: `granted` by the store, `used` for good, `reserved` for now.
 
-    `free` is what the store had left for all when it was last asked, `limit` the one it was asked
+    `free` was left in the store for all when it was last asked, `limit` is the one it was asked
     with, `unit` the largest reservation, and `others` the number of other workers that have leases.
     `unlimited` is reserved for requests without a limit, for which nothing is leased; `waiting`
     requests wait for the store.
@@ -73,11 +73,11 @@ class BudgetSlice(Struct, kw_only=True):
         return self.idle < self.wanted(limit)
 
     def wanted(self, limit: int) -> int:
-        """Return what the slice should cover before a request is planned."""
+        """Return the amount that the slice should cover before a request is planned."""
         return _FEWEST * self.unit or limit // 64
 
     def charge(self, amount: int) -> None:
-        """Take what the account has to pay beside the lease from what is free."""
+        """Take a cost that the account pays beside the lease from the free amount."""
         self.free -= amount
         if self.free < 0:
             # A part of the lease has to be given back: the next request asks.

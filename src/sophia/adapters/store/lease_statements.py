@@ -28,7 +28,7 @@ CALLS_SQL = (
 
 
 def change_lease(connection: Connection, worker: int, request: LeaseRequest) -> Lease:
-    """Grant what can be granted, and call on the other workers for the rest of what is needed."""
+    """Grant as much as is free, and call on the other workers for the rest of the need."""
     key = request.account, request.window
     spent, held, leased, called = _lock_account(connection, key)
     leases = connection.execute(_READ_LEASES, key).fetchall()
@@ -92,7 +92,7 @@ def end_leases(connection: Connection, worker: int, *, as_held: bool) -> int:
 
 
 def bump(connection: Connection, topic: str) -> None:
-    """Let all workers hear that something of `topic` has changed."""
+    """Let all workers notice that something of `topic` has changed."""
     connection.execute(
         "INSERT INTO changes (topic, sequence) VALUES (?, 1) ON CONFLICT (topic)"
         " DO UPDATE SET sequence = changes.sequence + 1",

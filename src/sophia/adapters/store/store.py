@@ -1,4 +1,4 @@
-"""The store: what outlives the process, in a database, with a journal before what is urgent."""
+"""The store: all durable rows, in a database, with a journal before the urgent ones."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ _TAKEN_FOR_DEAD = (
 
 
 class SqlStore:
-    """Keeps everything in `database`; what a worker does about attempts comes by its journal.
+    """Keeps everything in `database`; records of attempts come by the journal of their worker.
 
     `start_worker` begins a journal, which `reserve` and `settle` need.
     """
@@ -135,7 +135,7 @@ class SqlStore:
         return await self._change(change)
 
     async def return_lease(self, account: str, window: str, amount: int, heard: int) -> None:
-        """Give back a part of this worker's lease; it has heard the call numbered `heard`."""
+        """Give back a part of this worker's lease; it has answered the call numbered `heard`."""
         slot = self._own_journal.slot
 
         def change(connection: Connection) -> None:
@@ -145,7 +145,7 @@ class SqlStore:
         await self._change(change)
 
     async def lease_calls(self) -> Sequence[tuple[str, str, int]]:
-        """Return account, window and number of the calls that this worker has not heard."""
+        """Return account, window and number of the calls that this worker has not answered."""
         rows = await self._read(CALLS_SQL, (self.worker,))
         return [(str(account), str(window), int(call)) for account, window, call in rows]
 

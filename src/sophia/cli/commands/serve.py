@@ -132,7 +132,7 @@ async def _tell_supervisor(server: Server) -> None:
 
 
 async def _show_life() -> None:
-    """Tell the supervisor that this process does not hang, from its start to its end."""
+    """Show the supervisor that this process does not hang, from its start to its end."""
     # Nobody reads any more once the supervisor is gone.
     with suppress(BrokenPipeError):
         while True:

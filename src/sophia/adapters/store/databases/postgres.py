@@ -119,7 +119,8 @@ class PostgresDatabase:
                 writer.execute("COMMIT")
             except BaseException as error:
                 reason = self._roll_back(error)
-                if self._is_committing and isinstance(reason, Unavailable):
+                is_undone = isinstance(reason, ConcurrentChange)
+                if self._is_committing and isinstance(reason, Unavailable) and not is_undone:
                     reason = CommitUnknown(reason.message, retry_after=1)
                 raise reason from error
             finally:

@@ -15,6 +15,7 @@ from sophia.core.errors import Unavailable
 
 _TURNS_FILE = ".writing"
 _TURN_SECONDS = 0.001
+_CLOSED = "the store is closed"
 _BUSY = "The ledger cannot be written: database is locked by another process"
 
 
@@ -73,6 +74,8 @@ class SqliteDatabase:
 
         SQLite itself lets each wait longer and longer, by which some wait for seconds.
         """
+        if self._is_closed:
+            raise Unavailable(_CLOSED)
         if self._turns is None:
             self._turns = self._path.with_name(_TURNS_FILE).open("ab")
         end = time.monotonic() + self._wait_seconds
@@ -152,12 +155,13 @@ class SqliteDatabase:
         with self._read_lock, self._write_lock:
             connections = self._watcher, self._reader, self._writer
             self._watcher = self._reader = self._writer = None
+            turns, self._turns = self._turns, None
         for connection in connections:
             if connection is not None:
                 with suppress(load_sqlite().Error):
                     connection.close()
-        if self._turns is not None:
-            self._turns.close()
+        if turns is not None:
+            turns.close()
 
     def _open_writer(self) -> Any:
         connection = self._open()
@@ -171,7 +175,7 @@ class SqliteDatabase:
 
     def _open(self) -> Any:
         if self._is_closed:
-            raise load_sqlite().OperationalError("the store is closed")
+            raise load_sqlite().OperationalError(_CLOSED)
         return open_ledger_connection(self._path, read_only=self._read_only)
 
 

@@ -81,7 +81,7 @@ class JournalApplier:
         await future
 
     async def close(self) -> None:
-        """Apply what is left, and end the thread."""
+        """Apply the rest, and end the thread."""
         self._closes_at = time.monotonic() + _CLOSING_SECONDS
         self._hurry.set()
         self._begin.set()

@@ -1,6 +1,6 @@
-"""A worker's journal: what it does, appended to files of its own before it acts on it.
+"""A worker's journal: its actions, appended to files of its own before they happen.
 
-A record is its length and CRC-32, four bytes each, and msgpack. What was written survives the end
+A record is its length and CRC-32, four bytes each, and msgpack. Written records survive the end
 of the process at once, and that of the machine once it is synced.
 """
 
@@ -163,7 +163,7 @@ class JournalReader:
         return records
 
     def commit(self) -> None:
-        """Go on behind what was read last, and remove the files that are read to their end."""
+        """Go on behind the last records, and remove the files that are read to their end."""
         self._offset = self._next_offset
         for number in self._finished:
             _segment_path(self._folder, number).unlink(missing_ok=True)

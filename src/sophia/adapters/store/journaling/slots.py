@@ -21,7 +21,7 @@ class WorkerSlot:
     """A worker's number, the folder of its journal, and the lock by which others know it lives.
 
     `survived_boot` is whether the machine has not been started again since the slot was taken
-    before: what a killed process had written is still there then.
+    before: the records of a killed process are still there then.
     """
 
     number: int

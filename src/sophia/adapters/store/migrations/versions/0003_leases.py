@@ -1,4 +1,4 @@
-"""Expand: what is held for each outcome, accounts with their sums, leases, workers, changes."""
+"""Expand: amounts held for outcomes, accounts with their sums, leases, workers, changes."""
 
 from alembic import op
 from sqlalchemy import BigInteger, Column, Integer, String, text
@@ -30,7 +30,7 @@ SELECT {account}, "window", SUM(CASE WHEN state = 'unknown' THEN 0 ELSE cost_nan
 
 
 def upgrade() -> None:
-    """Add the tables, and their sums of what the ledger has; attempts left open are closed."""
+    """Add the tables, and the sums of the ledger's rows; attempts left open are closed."""
     op.add_column("outcomes", _nano("held_nano"))
     op.create_table(
         "accounts",
