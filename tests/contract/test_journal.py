@@ -1,8 +1,15 @@
 """The journal: what was written is read again, whatever stands behind it."""
 
+import asyncio
 import os
+import random
+import struct
+import threading
+import time
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +27,9 @@ from sophia.adapters.store.journaling.files import (
     encode_record,
     list_segments,
 )
+from sophia.adapters.store.journaling.slots import claim_slot
+from sophia.adapters.store.journaling.worker import WorkerJournal
+from sophia.core.errors import Unavailable
 
 RECORDS: list[Record] = [
     record
@@ -124,3 +134,74 @@ def test_a_disk_that_fills_in_mid_record_leaves_no_half_of_it(tmp_path: Path) ->
     journal.write_with(RECORDS[2])
     assert read_all(reader) == [RECORDS[0], RECORDS[2]]
     journal.close()
+
+
+def test_files_that_fill_up_while_they_are_read_lose_nothing(tmp_path: Path) -> None:
+    journal, reader = Journal(tmp_path, segment_bytes=400), JournalReader(tmp_path, is_left=False)
+    written = [Reserved(intent(NOW + 16 * number)) for number in range(3000)]
+    found: list[Record] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            found.extend(read_all(reader))
+        found.extend(read_all(reader))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for record in written:
+        journal.write_with(record)
+    done.set()
+    thread.join()
+    journal.close()
+    assert found == written
+
+
+def test_a_record_of_another_release_costs_only_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    journal.write_with(RECORDS[0])
+    foreign = msgspec.msgpack.encode([9, "of another release"])
+    frame = struct.pack("<II", len(foreign), zlib.crc32(foreign))
+    with (tmp_path / "00000001.journal").open("ab") as file:
+        file.write(frame + foreign + encode_record(RECORDS[1]))
+    journal.close()
+    assert read_all(JournalReader(tmp_path, is_left=True)) == RECORDS[:2]
+    assert "of another release" in caplog.text
+
+
+async def test_reservations_that_come_while_others_are_synced_do_not_wait_for_more(
+    tmp_path: Path,
+) -> None:
+    """With `sync_ms: 0`, whatever the thread does at the moment."""
+    slot = claim_slot(tmp_path)
+    journal = WorkerJournal(slot, lambda _: time.sleep(0.003), 0.0)
+    chance = random.Random(3)
+
+    async def reserve(number: int, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await journal.reserve(intent(NOW + 16 * number))
+
+    async with asyncio.timeout(20):
+        for number in range(0, 200, 2):
+            late = chance.uniform(0.0, 0.006)
+            await asyncio.gather(reserve(number, 0.0), reserve(number + 1, late))
+    await journal.close()
+    slot.release()
+
+
+async def test_a_flush_fails_at_once_while_the_disk_is_full(tmp_path: Path) -> None:
+    slot = claim_slot(tmp_path)
+    journal = WorkerJournal(slot, lambda _: None, 0.05)
+    with full_disk():
+        journal.settle(outcome(NOW), ())
+        async with asyncio.timeout(2):
+            with pytest.raises(Unavailable, match="journal"):
+                await journal.flush()
+    async with asyncio.timeout(5):
+        while journal.problem:
+            await asyncio.sleep(0.05)
+        await journal.flush()
+    assert await journal.close()
+    slot.release()

@@ -1,9 +1,10 @@
 """What a worker leases of a budget: exact over any number of workers, and over their ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_rows import DAY, intent, outcome
@@ -210,6 +211,88 @@ async def test_the_store_may_be_away_while_leases_last(any_folder: Path) -> None
             for _ in range(20):
                 await worker.spend(10, 10, 10_000)
         assert (await worker.standing())[0] == 210
+
+
+async def cancel_while_locked(folder: Path, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel what waits for the ledger; its transaction is made all the same."""
+    with locked_store(folder):
+        waiting = asyncio.create_task(work)
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0.2)
+
+
+async def test_a_lease_whose_request_has_gone_is_used_by_the_next(any_folder: Path) -> None:
+    async with workers(any_folder, 1) as (worker,):
+        for limit in (1000, 1001, 1002):
+            await cancel_while_locked(any_folder, worker.reserve(10, limit))
+        for _ in range(100):
+            await worker.spend(10, 10, 1000)
+        assert await worker.standing() == (1000, 0, 0)
+
+
+async def test_what_a_cut_limit_takes_is_gone_even_if_the_request_is(any_folder: Path) -> None:
+    async with workers(any_folder, 2) as (first, second):
+        await first.spend(10, 0, 10_000)
+        await cancel_while_locked(any_folder, first.reserve(10, 100))
+        assert (await first.standing())[2] <= 100
+        spent = 0
+        for worker in (second, first):
+            with pytest.raises(BudgetExceeded):
+                while True:
+                    await worker.spend(10, 10, 10_000)
+                    spent += 10
+        assert spent == 10_000
+
+
+async def test_what_cannot_be_given_back_is_kept(any_folder: Path) -> None:
+    async with workers(any_folder, 1) as (worker,):
+        await worker.spend(10, 10, 1000)
+        leased = (await worker.standing())[2]
+        with locked_store(any_folder), pytest.raises(Unavailable):
+            await worker.budgets._give_back("k", DAY, 0)
+        assert worker.budgets._slices["k", DAY].idle == leased > 0
+
+
+async def test_two_workers_that_call_on_each_other_get_what_is_there(any_folder: Path) -> None:
+    """Each has 30 idle and needs 40: one of them gets it, and is not waited for."""
+    async with workers(any_folder, 2) as (first, second):
+        for worker in (first, second):
+            await worker.reserve(50)
+        for worker in (first, second):
+            worker.budgets.settle("k", DAY, 50, 20, leased=True)
+        began = asyncio.get_running_loop().time()
+        results = await asyncio.gather(
+            first.reserve(40), second.reserve(40), return_exceptions=True
+        )
+        assert sorted(type(each).__name__ for each in results) == ["BudgetExceeded", "bool"]
+        assert asyncio.get_running_loop().time() - began < 0.9
+
+
+async def test_a_request_that_comes_while_an_idle_lease_is_given_back_is_served(
+    any_folder: Path,
+) -> None:
+    async with workers(any_folder, 1) as (worker,):
+        await worker.spend(10, 10, 10_000)
+        worker.budgets._slices["k", DAY].last_use = -1e9
+        giving = asyncio.create_task(worker.budgets.give_back_idle())
+        await asyncio.sleep(0)
+        assert await worker.reserve(10, 10_000)
+        await giving
+        assert worker.budgets.in_flight("k", DAY) == 10
+
+
+async def test_requests_that_wait_for_a_lost_store_wait_together(any_folder: Path) -> None:
+    async with workers(any_folder, 1) as (worker,):
+        began = asyncio.get_running_loop().time()
+        with locked_store(any_folder):
+            results = await asyncio.gather(
+                *(worker.reserve(10, 1000) for _ in range(8)), return_exceptions=True
+            )
+        assert {type(each) for each in results} == {Unavailable}
+        assert asyncio.get_running_loop().time() - began < 6.0
+        await worker.reserve(10, 1000)
 
 
 LIMITS = RuntimeLimits(
