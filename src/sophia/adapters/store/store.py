@@ -159,7 +159,9 @@ class SqlStore:
 
     async def accounts(self, window: str) -> Sequence[AccountRow]:
         """Return all accounts of a window."""
-        return await self._select(AccountRow, "WHERE accounts.window = ?", (window,))
+        return await self._select(
+            AccountRow, "WHERE accounts.window = ? ORDER BY account", (window,)
+        )
 
     async def changed_topics(self) -> Sequence[str]:
         """Return what has changed since the last call: keys, lessons, leases."""
