@@ -31,7 +31,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.gateway.machine import describe_machine, list_versions
-from bench.gateway.process import read_resident_mb
+from bench.gateway.process import pin_command, read_resident_mb, select_cores
 from bench.gateway.targets import FOREIGN_SETTINGS, MODEL
 
 STREAMED = "mistralai/mistral-nemo"
@@ -333,6 +333,8 @@ async def serving(options: argparse.Namespace) -> AsyncIterator[Server]:
             config = Path(folder) / "sophia.yaml"
             config.write_text(yaml.safe_dump(build_settings(options, folder, found[1])))
             command = (sys.executable, "-m", "sophia", "serve", "--config", str(config))
+            # On a core of its own, so that the load does not take its time.
+            command = tuple(pin_command(options.core, command))
             found = await start(
                 command, inherited, rb"(?s)localhost:(\d+).*?(sk-sph-\w+-\w+-\w+)", processes
             )
@@ -452,6 +454,9 @@ def main(arguments: list[str]) -> int:
     needed = 4 * options.connections + 500
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+    cores = select_cores()
+    options.core = cores.gateway
+    os.sched_setaffinity(0, {cores.load})
     results = uvloop.run(measure(options, console))
     print_results(results, console)
     if options.output:
