@@ -22,11 +22,11 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sophia.adapters.store.database import SqliteDatabase
 
 from bench.gateway.machine import describe_machine, list_versions
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
+from sophia.adapters.store.databases.sqlite import SqliteDatabase
 from sophia.adapters.store.store import SqlStore
 from sophia.core.errors import BudgetExceeded, Unavailable
 from sophia.core.ids import IdGenerator
