@@ -6,7 +6,6 @@ sent. The limit of the hot account is raised and cut meanwhile.
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import random
 import sys
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.gateway.machine import describe_machine, list_versions
+from bench.gateway.machine import write_figures
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store.databases.sqlite import SqliteDatabase
@@ -335,13 +334,8 @@ def main(arguments: list[str]) -> int:
         results = [measure(options, accounts, progress) for accounts in (1, 10_000)]
     print_results(results, console)
     if options.output:
-        figures = {
-            "machine": describe_machine(),
-            "versions": list_versions({"sophia"}),
-            "command": f"python -m bench.money {' '.join(arguments)}".strip(),
-            "results": [asdict(result) for result in results],
-        }
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        rows = [asdict(result) for result in results]
+        write_figures(options.output, "bench.money", arguments, rows)
     is_wrong = [each for each in results if each.overspent_nano or each.left_unused_nano]
     return 1 if is_wrong else 0
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.gateway.machine import describe_machine, list_versions
+from bench.gateway.machine import write_figures
 from bench.gateway.process import pin_command, read_resident_mb, select_cores
 from bench.gateway.targets import FOREIGN_SETTINGS, MODEL
 
@@ -460,13 +460,8 @@ def main(arguments: list[str]) -> int:
     results = uvloop.run(measure(options, console))
     print_results(results, console)
     if options.output:
-        figures = {
-            "machine": describe_machine(),
-            "versions": list_versions({"sophia"}),
-            "command": f"python -m bench.slow_clients {' '.join(arguments)}".strip(),
-            "results": [asdict(result) for result in results],
-        }
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        rows = [asdict(result) for result in results]
+        write_figures(options.output, "bench.slow_clients", arguments, rows)
     late = [each for each in results if each.never_cut or each.errors]
     late += [
         each for each in results if (each.last_cut_s or 0) > each.limit_s + ALLOWED_LATE_SECONDS

@@ -79,32 +79,6 @@ def write_rows_to(database: Database, rows: Iterable[Any]) -> None:
     database.close()
 
 
-def build_outcome(id: int, cost: int, window: str, *, is_known: bool) -> AttemptOutcome:
-    """Return the outcome of an attempt of key `k`; one of unknown cost is held."""
-    return AttemptOutcome(
-        attempt_id=id,
-        key_id="k",
-        window=window,
-        model="m",
-        state="settled" if is_known else "unknown",
-        cost_nano=cost,
-        cost_source="upstream" if is_known else "estimated",
-        estimate_nano=cost,
-        prompt_tokens=1,
-        completion_tokens=1,
-        cached_tokens=0,
-        reasoning_tokens=0,
-        finish_reason=None,
-        failure=None,
-        generation_id=None,
-        provider=None,
-        first_content_ms=None,
-        total_ms=1.0,
-        at_ms=1,
-        held_nano=0 if is_known else cost,
-    )
-
-
 def left_open(folder: Path) -> list[AttemptIntent]:
     """Return the attempts without an outcome, of the ledger in `folder` and its journals."""
     with closing(load_sqlite().connect(str(folder / "sophia.db"))) as database:

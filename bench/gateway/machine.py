@@ -1,9 +1,11 @@
 """Describe the machine and the software versions of a result, without host name or paths."""
 
+import json
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gateway.paths import ENVIRONMENTS, NODE, REPOSITORY
@@ -43,6 +45,17 @@ def list_versions(needs: set[str]) -> dict[str, str]:
             found[name] = requirement.rsplit("@", 1)[1]
     reported = needs | {"sophia"} | ({"node"} if needs & NODE_PEERS.keys() else set())
     return {name: version for name, version in found.items() if version and name in reported}
+
+
+def write_figures(path: Path, module: str, arguments: Sequence[str], results: object) -> None:
+    """Write the results of a benchmark as JSON, with its command and the machine."""
+    figures = {
+        "machine": describe_machine(),
+        "versions": list_versions({"sophia"}),
+        "command": " ".join(["python -m", module, *arguments]),
+        "results": results,
+    }
+    path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _processor() -> str:

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from store_rows import NOW, intent, outcome
 
 from disk import full_disk
 from sophia.adapters.store.journaling.files import (
@@ -30,6 +29,7 @@ from sophia.adapters.store.journaling.files import (
 from sophia.adapters.store.journaling.slots import claim_slot
 from sophia.adapters.store.journaling.worker import WorkerJournal
 from sophia.core.errors import Unavailable
+from store_rows import NOW, intent, outcome
 
 RECORDS: list[Record] = [
     record

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_rows import DAY, intent, outcome
 
 from disk import full_disk
 from sophia.adapters.leases import LeasedBudgets
@@ -28,6 +27,7 @@ from sophia.serving.attempts.reservation import (
 )
 from sophia.tenants.keys import Principal
 from sophia.testing.clock import ManualClock
+from store_rows import DAY, intent, outcome
 from stores import locked_store, open_test_store
 
 

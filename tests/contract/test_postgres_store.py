@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from store_rows import DAY, NOW, intent, outcome
 
 from postgres_server import PASSWORD, PostgresServer
 from sophia.adapters.store.apply import apply_records
@@ -26,6 +25,7 @@ from sophia.core.ids import IdGenerator, find_worker
 from sophia.core.rows import AccountRow, KeyRow, LeaseRequest
 from sophia.jobs.recover_attempts import AttemptRecovery
 from sophia.testing.clock import ManualClock
+from store_rows import DAY, NOW, intent, outcome
 from stores import open_test_store
 
 NOW_MS = int(time.time() * 1000)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from store_rows import DAY, NOW, intent, outcome
 
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.journaling.files import list_segments
@@ -18,6 +17,7 @@ from sophia.adapters.store.schema import metadata
 from sophia.core.errors import Unavailable
 from sophia.core.ids import find_worker
 from sophia.core.rows import AccountRow
+from store_rows import DAY, NOW, intent, outcome
 from stores import left_open, open_test_store
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from store_rows import DAY, NOW, feedback, intent, outcome
 
 from sophia.adapters.store.lease_statements import bump
 from sophia.core.errors import Unavailable
@@ -26,6 +25,7 @@ from sophia.core.rows import (
     KeyRow,
     LessonRow,
 )
+from store_rows import DAY, NOW, feedback, intent, outcome
 from stores import open_test_database, open_test_store
 
 

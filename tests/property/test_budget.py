@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from postgres_server import PostgresServer
 from sophia.adapters.clock import SystemClock
@@ -24,7 +25,8 @@ from sophia.core.ids import IdGenerator
 from sophia.core.rows import AttemptIntent, LeaseRequest
 from sophia.jobs.recover_attempts import AttemptRecovery, start_worker
 from sophia.tenants.budget import BudgetSlice, choose_grant, day_window, seconds_to_next_day
-from stores import build_outcome, locked_store, open_test_database
+from store_rows import outcome
+from stores import locked_store, open_test_database
 
 AMOUNTS = st.integers(0, 2**53)
 DAY = "2026-11-23"
@@ -151,7 +153,9 @@ class Budgets(RuleBasedStateMachine):
             return
         id, (amount, leased) = worker.open.popitem()
         cost = int(amount * share)
-        row = build_outcome(id, cost, DAY, is_known=is_known)
+        row = outcome(id, cost=cost)
+        if not is_known:
+            row = replace(row, state="unknown", cost_source="estimated", held_nano=cost)
         worker.budgets.settle("k", DAY, amount, cost, leased=leased)
         worker.store.settle(row, ("k",) if leased else ())
         self.spent += cost if is_known else 0

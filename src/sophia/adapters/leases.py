@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
+from functools import partial
 
 from sophia.core.background import BackgroundTasks
 from sophia.core.errors import BudgetExceeded, CommitUnknown, Unavailable
@@ -163,8 +164,15 @@ class LeasedBudgets:
         The slice gets the grant even if no request waits for it any more.
         """
         asking = self._asking[key] = self._tasks.start(self._ask_store(key, limit, amount, call))
-        asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        asking.add_done_callback(partial(self._end_asking, key))
         return await asyncio.shield(asking)
+
+    def _end_asking(self, key: tuple[str, str], asked: asyncio.Task[Lease]) -> None:
+        if self._asking.get(key) is asked:
+            del self._asking[key]
+        if not asked.cancelled():
+            # Taken note of here, since all who waited may have gone.
+            asked.exception()
 
     async def _ask_store(self, key: tuple[str, str], limit: int, amount: int, call: int) -> Lease:
         part = self._slices[key]
@@ -179,11 +187,10 @@ class LeasedBudgets:
         )  # fmt: skip
         try:
             lease = await self._store.lease(request)
-        except CommitUnknown:
-            # It may have been taken: rather too little than too much.
-            raise
-        except BaseException:
-            part.granted += withheld
+        except Unavailable as error:
+            # Unless it may have been taken: rather too little than too much.
+            if not isinstance(error, CommitUnknown):
+                part.granted += withheld
             raise
         finally:
             part.waiting -= 1
@@ -212,10 +219,9 @@ class LeasedBudgets:
         part.waiting += 1
         try:
             await self._store.return_lease(account, window, amount, call)
-        except CommitUnknown:
-            raise
-        except BaseException:
-            part.granted += amount
+        except Unavailable as error:
+            if not isinstance(error, CommitUnknown):
+                part.granted += amount
             raise
         finally:
             part.waiting -= 1

@@ -155,20 +155,23 @@ class Ledger:
 
     async def _reserve_in_accounts(self, scope: BudgetScope, amount: int) -> tuple[str, ...]:
         """Hold an amount in all accounts of a scope; return those where it is of a lease."""
-        leases, window, leased = self.leases, scope.window, []
-        done: list[str] = []
+        leases, key_id, window = self.leases, scope.key_id, scope.window
         try:
-            for account, limit in scope.accounts:
-                if await leases.reserve(account, window, limit, amount):
-                    leased.append(account)
-                done.append(account)
-        except BaseException as error:
-            for account in done:
-                leases.settle(account, window, amount, 0, leased=account in leased)
-            if isinstance(error, BudgetExceeded):
-                self.explain_refusal(error, scope)
+            is_leased = await leases.reserve(key_id, window, scope.daily_limit, amount)
+        except BudgetExceeded as error:
+            self.explain_refusal(error, scope)
             raise
-        return tuple(leased)
+        leased = (key_id,) if is_leased else ()
+        if scope.also is None:
+            return leased
+        account, limit = scope.also
+        try:
+            await leases.reserve(account, window, limit, amount)
+        except BaseException:
+            # A cancelled request included: nothing stays held in the first account.
+            leases.settle(key_id, window, amount, 0, leased=is_leased)
+            raise
+        return (*leased, account)
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True):

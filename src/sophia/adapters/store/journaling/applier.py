@@ -15,7 +15,7 @@ from sophia.core.errors import Unavailable
 log = logging.getLogger("sophia.ledger")
 
 APPLY_SECONDS = 0.2
-"""Time between two transactions, unless somebody waits for one."""
+"""Time between two transactions, unless a request waits for one."""
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
 _CLOSING_SECONDS = 5.0
@@ -28,7 +28,7 @@ class JournalApplier:
     """Applies a journal behind its worker, in order; create it in the worker's event loop.
 
     Args:
-        journal: the growing journal, of which only `appended` and `descriptor` are read.
+        journal: the growing journal, of which only counts and `descriptor` are read.
         reader: the same journal's reader.
         apply: writes records durably. Raises Unavailable.
         sync_seconds: time after which written records are synced to the disk.
