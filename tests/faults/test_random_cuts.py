@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from cut_upstream import CUTS, Cut, CuttingUpstream, Script, serving
 
 from gateway import SHORT, Answer, Gateway, Start
-from sophia.config import BudgetSettings, UpstreamModelSettings, UpstreamSettings
+from sophia.config import BudgetSettings, DeadlineSettings, UpstreamModelSettings, UpstreamSettings
 
 ONE, TWO = "own/one", "own/two"
+PATIENT = msgspec.structs.replace(SHORT, content_s=1.5, stall_s=1.5, total_s=20.0, request_s=20.0)
+"""A machine that is busy for a moment does not make a stream look stalled before it began."""
 STREAMS, PER_GATEWAY, AT_A_TIME = 500, 50, 10
 """One process does not repeat more than a hundred calls at once, so that there are several."""
 
@@ -69,18 +72,20 @@ def write_cuts(source: Random) -> list[Cut]:
 
 
 @asynccontextmanager
-async def playing(start: Start, scripts: Mapping[str, Script]) -> AsyncIterator[Gateway]:
+async def playing(
+    start: Start, scripts: Mapping[str, Script], deadlines: DeadlineSettings
+) -> AsyncIterator[Gateway]:
     """Run a Sophia over an upstream that plays scripts by prompt."""
     async with serving(CuttingUpstream(dict(scripts))) as url:
         models = [UpstreamModelSettings(id=id, completion_usd_per_mtok=1.0) for id in (ONE, TWO)]
         place = UpstreamSettings(name="own", base_url=url, models=tuple(models))
         budget = BudgetSettings(daily_usd=1000.0)
-        async with start(upstreams=(place,), deadlines=SHORT, budget=budget) as gateway:
+        async with start(upstreams=(place,), deadlines=deadlines, budget=budget) as gateway:
             yield gateway
 
 
 async def ask_all(
-    start: Start, scripts: Mapping[str, Script], **more: Any
+    start: Start, scripts: Mapping[str, Script], deadlines: DeadlineSettings = SHORT, **more: Any
 ) -> list[tuple[Script, Answer]]:
     """Return every script with the answer to its prompt."""
     found: list[tuple[Script, Answer]] = []
@@ -96,7 +101,7 @@ async def ask_all(
 
     prompts = list(scripts)
     for at in range(0, len(prompts), PER_GATEWAY):
-        async with playing(start, scripts) as gateway:
+        async with playing(start, scripts, deadlines) as gateway:
             await asyncio.gather(*(ask(gateway, each) for each in prompts[at : at + PER_GATEWAY]))
     return found
 
@@ -170,7 +175,7 @@ async def test_nothing_goes_on_after_a_delta_of_a_tool_call(start: Start, declar
         for number in range(200)
     }
     tools = [{"type": "function", "function": {"name": "weather"}}]
-    found = await ask_all(start, scripts, **({"tools": tools} if declared else {}))
+    found = await ask_all(start, scripts, PATIENT, **({"tools": tools} if declared else {}))
     # Where the caller had nothing before the cut, another call gives the whole answer.
     assert sum(script.dispatches == 1 for script, _ in found) >= 190
     for script, answer in found:
