@@ -61,6 +61,8 @@ class Knowledge:
 
     def resolve_alias(self, name: str) -> str:
         """Return the name that an alias stands for; any other name stands for itself."""
+        if not self.aliases:
+            return name
         exact = self.aliases.get(name)
         if exact is not None:
             return exact

@@ -89,7 +89,9 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
         principal=principal,
         arrived_at=arrived_at,
         model=model,
-        fallback_models=_list_fallback_models(body.models, model, resolve_alias),
+        fallback_models=_list_fallback_models(body.models, model, resolve_alias)
+        if body.models
+        else (),
         stream=bool(body.stream),
         fields=fields,
         prompt=prompt,
@@ -101,9 +103,9 @@ def parse_request(  # noqa: PLR0913 - the facts of a request, each by name
 
 
 def _list_fallback_models(
-    names: Sequence[str] | None, model: str, resolve_alias: Callable[[str], str]
+    names: Sequence[str], model: str, resolve_alias: Callable[[str], str]
 ) -> tuple[str, ...]:
-    return tuple([each for each in map(resolve_alias, names or ()) if each != model])
+    return tuple([each for each in map(resolve_alias, names) if each != model])
 
 
 def decode_body(decoder: "msgspec.json.Decoder[_T]", body: bytes) -> _T:
@@ -215,15 +217,22 @@ class _PartCounter:
         return "\n".join([part.text for part in parts if part.text])
 
 
+_NO_PARTS = _PartCounter()
+
+
 def _build_chat_prompt(body: ChatBody, fields: _RawFields) -> Prompt:
     body_bytes = _prompt_bytes(fields)
     # What is not in a message: tools, documents, a schema.
     chars, size = 0, body_bytes - _raw_size(fields.get("messages"))
     last_user_text = system = ""
-    parts = _PartCounter()
+    parts = _NO_PARTS
     for message in body.messages:
         content, role = message.content, message.role
-        text = content if isinstance(content, str) else parts.add(content or [])
+        if isinstance(content, str):
+            text = content
+        else:
+            parts = _PartCounter() if parts is _NO_PARTS else parts
+            text = parts.add(content or [])
         if role == "user":
             last_user_text = text
         elif not system and (role == "system" or role == "developer"):

@@ -51,4 +51,4 @@ def strip_effort(arm: str) -> str:
 
 def is_arm_variant(arm: str) -> bool:
     """Return whether an arm's name holds an effort or a choice of providers."""
-    return next(list_less_specific_arms(arm), None) is not None
+    return _MODE_SEPARATOR in arm and next(list_less_specific_arms(arm), None) is not None

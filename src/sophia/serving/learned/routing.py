@@ -124,8 +124,9 @@ class LearnedRouting:
         # Sampled by the first attempt, whatever its result: else failures would count too often.
         first_arm = format_arm(event.attempts[0].model, event.mode)
         performance = self.policy.performance
-        timed = performance.count_timed(first_arm) < ALWAYS_TIMED_ANSWERS
-        timed = timed or is_one_in_32(event.request_id)
+        timed = is_one_in_32(event.request_id) or performance.needs_answers(
+            first_arm, ALWAYS_TIMED_ANSWERS
+        )
         if pending is None and not timed:
             return
         digest, tasks = pending or (None, None)

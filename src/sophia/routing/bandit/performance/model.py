@@ -89,6 +89,16 @@ class PerformanceModel:
         row = self._rows.get(arm)
         return 0 if row is None else self._latencies[row].total_count
 
+    def needs_answers(self, arm: str, enough: int) -> bool:
+        """Return whether fewer than `enough` whole answers of an arm were timed.
+
+        Those of an arm that is not known are never needed.
+        """
+        row = self._rows.get(arm)
+        if row is None:
+            return is_arm_variant(arm) and self._find_row(arm) != _DEFAULT_ROW
+        return self._latencies[row].total_count < enough
+
     def set_speed_priors(self, priors: Mapping[str, SpeedPrior]) -> None:
         """Add arms, and replace the priors of arms without answers."""
         for arm, speed in priors.items():
