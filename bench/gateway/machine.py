@@ -5,6 +5,8 @@ import os
 import platform
 import re
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +27,18 @@ def describe_machine() -> dict[str, str | int]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": "Linux " + (re.match(r"[\d.]+", platform.release()) or [platform.release()])[0],
         "distribution": _distribution(),
-        "python": platform.python_version(),
+        "python": describe_python(),
     }
+
+
+def describe_python() -> str:
+    """Return the version of this Python, and whether its build was optimised by a profile (PGO).
+
+    Distributions build so, and do not all say it.
+    """
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    is_optimised = "--enable-optimizations" in arguments or sys.base_prefix == "/usr"
+    return f"{platform.python_version()} ({'with' if is_optimised else 'without'} PGO)"
 
 
 def list_versions(needs: set[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ RUN = WORK / "run"
 CERTIFICATES = WORK / "certificates"
 ENVIRONMENTS = WORK / "venvs"
 NODE = WORK / "npm"
+SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 UPSTREAM_PORT = 19000
 TLS_PORT = 19443

@@ -33,7 +33,10 @@ class Cores:
     gateway: int
 
 
-BLOCK_METRIC = "sophia_event_loop_block_seconds"
+BLOCK_METRIC, ROUND_TRIPS_METRIC = (
+    "sophia_event_loop_block_seconds",
+    "sophia_store_round_trips_total",
+)
 
 
 def select_cores() -> Cores:
@@ -134,21 +137,22 @@ def post(
         connection.close()
 
 
-def read_loop_block_ms(target: Target) -> float | None:
-    """Return the longest event-loop block since the last call in ms, None if not reported."""
+def read_metrics(target: Target) -> dict[str, list[float]]:
+    """Return the samples of each of a gateway's metrics, empty where it reports none."""
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=5)
     try:
         connection.request("GET", "/metrics")
         page = connection.getresponse().read().decode(errors="replace")
     except (OSError, http.client.HTTPException):
-        return None
+        return {}
     finally:
         connection.close()
+    found: dict[str, list[float]] = {}
     for line in page.splitlines():
-        name, _, value = line.partition(" ")
-        if name == BLOCK_METRIC:
-            return float(value) * 1e3
-    return None
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found.setdefault(name.partition("{")[0], []).append(float(value))
+    return found
 
 
 @dataclass(slots=True)

@@ -59,6 +59,10 @@ LATENCY = (
     Column("500/s: CPU × nginx", ("r500.cpu_us_x_nginx",), "r500"),
     Column("500/s: longest loop block ms", ("r500.loop_block_ms",), "r500"),
 )
+STORE = (
+    Column("questions to the store per request", ("r500.round_trips",)),
+    Column("CPU × one process", ("sat.cpu_us_x_one",)),
+)
 STREAMS = (
     Column("64 streams: events/s", ("sse.events_per_s",)),
     Column("CPU µs per event", ("sse.cpu_us_event",)),
@@ -153,6 +157,9 @@ def render_section(result: Result, picture: str) -> str:
     parts += _section("64 kB requests, memory after load, start to first answer", FOOTPRINT, result)
     parts += _section("Latency above the upstream's own 50 ms", LATENCY, result)
     parts += _section("Streams of 50 events", STREAMS, result)
+    parts += _section(
+        "Several processes, and the store: at 500 requests/s, and saturated", STORE, result
+    )
     if any(target.tls for target in result.targets):
         parts += [
             "TLS to the upstream (ratios to nginx with TLS):",
@@ -181,6 +188,7 @@ def print_report(result: Result, console: Console) -> None:
         ("64 kB requests, memory, start", build_rows(FOOTPRINT, result)),
         ("Constant rate: latency above the upstream's own 50 ms", build_rows(LATENCY, result)),
         ("Streams", build_rows(STREAMS, result)),
+        ("Processes and store", build_rows(STORE, result)),
         ("TLS to the upstream", build_rows(MAIN, result, tls=True)),
         ("Goals", build_goal_rows(result)),
     ]

@@ -1,25 +1,29 @@
 """Rounds of the gateway benchmark: every target, one at a time, in rotating order."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.gateway import paths
 from bench.gateway.phases import PHASES, Phase
 from bench.gateway.process import (
+    BLOCK_METRIC,
+    ROUND_TRIPS_METRIC,
     BenchmarkError,
     Cores,
     Running,
     is_listening,
     launch,
     post,
-    read_loop_block_ms,
+    read_metrics,
     read_resident_mb,
     start,
 )
-from bench.gateway.targets import Target, build_direct, find_nginx
+from bench.gateway.targets import SOPHIA_SEED, Target, build_direct, find_nginx, find_sophia
 from bench.gateway.window import Stage, Window, run_window
+from bench.postgres import run_postgres_database
 
 WARM_UP = Phase("warm", "warm-up", "small", 32)
 TLS_PHASES = ("sat",)
@@ -58,9 +62,9 @@ def run(
     """Run all rounds and call `on_record` with each record; a failed target is not retried."""
     records: list[Record] = []
     failed: set[str] = set()
-    with run_upstream(targets, settings.cores) as stage:
+    with run_upstream(targets, settings.cores) as stage, with_store(targets) as ready:
         for number in range(settings.rounds):
-            for target in _order(targets, number):
+            for target in _order(ready, number):
                 if target.name in failed or (
                     target.kind == "peer" and number >= settings.peer_rounds
                 ):
@@ -71,6 +75,24 @@ def run(
                 records.append(record)
                 on_record(record)
     return records
+
+
+@contextmanager
+def with_store(targets: list[Target]) -> Iterator[list[Target]]:
+    """Yield the targets; those on PostgreSQL with the address of a server that runs meanwhile."""
+    if not any(target.needs == "PostgreSQL" for target in targets):
+        yield targets
+        return
+    with run_postgres_database(empty=True) as url:
+        command = (str(find_sophia()), "migrate-store", "--from", str(SOPHIA_SEED), "--to", url)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        address = {"SOPHIA_STORE_URL": url}
+        yield [
+            replace(each, environment=each.environment | address)
+            if each.needs == "PostgreSQL"
+            else each
+            for each in targets
+        ]
 
 
 def _order(targets: list[Target], number: int) -> list[Target]:
@@ -135,10 +157,11 @@ def measure(stage: Stage, target: Target, number: int, settings: Settings) -> Re
             if _exceeds_capacity(phase, record):
                 record.over.append(phase.name)
                 continue
-            reports_block = target.kind == "ours" and read_loop_block_ms(target) is not None
-            record.windows[phase.name] = run_window(stage, target, phase, settings.seconds, running)
-            if reports_block and (block := read_loop_block_ms(target)) is not None:
-                record.windows[phase.name]["loop_block_ms"] = block
+            before = read_metrics(target) if target.kind == "ours" else {}
+            window = run_window(stage, target, phase, settings.seconds, running)
+            record.windows[phase.name] = window
+            if before:
+                window |= compare_metrics(before, read_metrics(target), window["finished"])
         if running:
             running.refresh()
             record.resident_mb = read_resident_mb(running.pids)
@@ -148,6 +171,17 @@ def measure(stage: Stage, target: Target, number: int, settings: Settings) -> Re
         if running:
             running.stop()
     return record
+
+
+def compare_metrics(
+    before: dict[str, list[float]], after: dict[str, list[float]], requests: float
+) -> Window:
+    """Return the longest event-loop block, and the questions to the store for each request."""
+    trips = sum(after[ROUND_TRIPS_METRIC]) - sum(before[ROUND_TRIPS_METRIC])
+    return {
+        "loop_block_ms": max(after[BLOCK_METRIC]) * 1e3,
+        "round_trips": trips / max(requests, 1.0),
+    }
 
 
 def _phases(target: Target, settings: Settings) -> Iterator[Phase]:

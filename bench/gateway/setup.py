@@ -21,6 +21,7 @@ PYTHON_PEERS = {
     "ferrogw": ("ferrogw==1.5.10",),
 }
 NODE_PEERS = {"portkey": "@portkey-ai/gateway@1.15.2"}
+OUR_NEEDS = ("sophia", "system Python", "PostgreSQL")
 INSTALL_SECONDS = 900
 LOW_PRIORITY = ("nice", "-n", "10")
 
@@ -135,6 +136,19 @@ def install_node_peer(name: str) -> None:
     stamp.write_text(NODE_PEERS[name])
 
 
+def install_system_python() -> None:
+    """Install Sophia in an environment of the distribution's Python, which is built with PGO."""
+    if not paths.SYSTEM_PYTHON.exists():
+        raise SetupError(f"there is no {paths.SYSTEM_PYTHON}")
+    directory = paths.ENVIRONMENTS / "system"
+    python = str(directory / "bin" / "python")
+    if not (directory / "bin" / "python").exists():
+        run((str(paths.SYSTEM_PYTHON), "-m", "venv", "--without-pip", str(directory)))
+    install = (*LOW_PRIORITY, sys.executable, "-m", "pip", "--python", python, "install", "-q")
+    run((*install, "--no-deps", "-r", str(paths.REPOSITORY / "requirements.lock")))
+    run((*install, "--no-deps", "--force-reinstall", str(paths.REPOSITORY)))
+
+
 def prepare_sophia() -> None:
     """Create a data folder with one inference key of practically unlimited budget."""
     binary = find_sophia()
@@ -173,6 +187,8 @@ def plan_installation(needs: set[str]) -> dict[str, Callable[[], None]]:
         "load generator": build_load,
         "certificates": make_certificates,
     }
+    if any(name in OUR_NEEDS for name in needs):
+        steps["sophia"] = prepare_sophia
     for name in sorted(needs):
         if name in PYTHON_PEERS:
             steps[name] = lambda name=name: install_python_peer(name)  # type: ignore[misc]
@@ -180,6 +196,6 @@ def plan_installation(needs: set[str]) -> dict[str, Callable[[], None]]:
             steps[name] = lambda name=name: install_node_peer(name)  # type: ignore[misc]
         elif name == "nginx":
             steps[name] = install_nginx
-        elif name == "sophia":
-            steps[name] = prepare_sophia
+        elif name == "system Python":
+            steps[name] = install_system_python
     return steps

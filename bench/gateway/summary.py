@@ -27,7 +27,8 @@ def summarise(targets: list[Target], records: list[Record]) -> dict[str, Figures
     """Return the figures of each target, by target and by name.
 
     Names are `phase.metric` as in `sat.rps`; `phase.cpu_x_nginx` and `phase.rps_x_PEER` are ratios,
-    `phase.added_p50_ms` is the latency above the upstream's. Units are in the names.
+    `phase.added_p50_ms` is the latency above the upstream's, `phase.cpu_us_x_one` a ratio to one
+    process of Sophia, and `phase.round_trips` are questions to the store per request. Units are in the names.
     """
     rounds = {(record.target, record.round): record for record in records}
     return {target.name: _figures(target, records, rounds) for target in targets}
@@ -41,7 +42,9 @@ def _figures(
         if record.target != target.name:
             continue
         suffix = "+tls" if target.tls else ""
-        others = {name: rounds.get((name + suffix, record.round)) for name in ("nginx", *PEERS)}
+        others = {
+            name: rounds.get((name + suffix, record.round)) for name in ("nginx", "sophia", *PEERS)
+        }
         direct = rounds.get(("direct", record.round))
         named = [
             ("cold_seconds", record.cold_seconds or None),
@@ -69,6 +72,7 @@ def _window_figures(record: Record, phase: str) -> Iterator[tuple[str, float | N
         "foreign_cores",
         "load_core",
         "loop_block_ms",
+        "round_trips",
     ):
         yield metric, _value(record, phase, metric)
     if _value(record, phase, "events_seen"):
@@ -86,6 +90,8 @@ def _relative_figures(
         yield f"added_{metric}_ms", _difference(record, direct, phase, metric)
     for metric in ("rps", "cpu_us", "cpu_us_event"):
         yield f"{metric}_x_nginx", _ratio(record, others["nginx"], phase, metric)
+        yield f"{metric}_x_one", _ratio(record, others["sophia"], phase, metric)
+    yield "p99_over_nginx_ms", _difference(record, others["nginx"], phase, "p99")
     for peer in PEERS:
         yield f"rps_x_{peer}", _ratio(record, others[peer], phase, "rps")
 

@@ -159,14 +159,23 @@ def _build_envoy(name: str, port: int, tls: bool) -> Target:
     return Target(name, "Envoy, proxy", "limit", "envoy", port, command, tls=tls)
 
 
-def build_sophia(
-    name: str, port: int, tls: bool, *, model: str = MODEL, title: str = "Sophia, named model"
+def build_sophia(  # noqa: PLR0913 - what differs between the ways to run it, each by name
+    name: str,
+    port: int,
+    tls: bool,
+    *,
+    model: str = MODEL,
+    title: str = "Sophia, named model",
+    needs: str = "sophia",
+    command: Path | None = None,
+    phases: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Target:
     """Return Sophia with a fresh copy of its prepared data folder."""
     data = RUN / f"{name}-data"
     key = SOPHIA_KEY.read_text().strip() if SOPHIA_KEY.exists() else ""
-    command = (
-        str(find_sophia()),
+    started = (
+        str(command or find_sophia()),
         "serve",
         "--host",
         "127.0.0.1",
@@ -179,24 +188,63 @@ def build_sophia(
         name,
         title,
         "ours",
-        "sophia",
+        needs,
         port,
-        command,
+        started,
         environment={
             "OPENROUTER_API_KEY": "sk-or-mock",
             "OPENROUTER_BASE_URL": _upstream_url(tls),
             "SOPHIA_SERVER_LINGER_S": "0",
-        },
+        }
+        | (environment or {}),
         model=model,
         headers=(f"Authorization: Bearer {key}",),
         seed=SOPHIA_SEED,
         data=data,
+        phases=phases,
         tls=tls,
     )
 
 
 def _build_sophia_auto(name: str, port: int, tls: bool) -> Target:
     return build_sophia(name, port, tls, model="sophia/auto", title="Sophia, sophia/auto")
+
+
+def _build_workers(name: str, port: int, tls: bool) -> Target:
+    count = name.removeprefix("sophia-")
+    return build_sophia(
+        name,
+        port,
+        tls,
+        title=f"Sophia, named model, {count} processes on the core",
+        phases=("sat", "r500"),
+        environment={"SOPHIA_SERVER_WORKERS": count},
+    )
+
+
+def _build_on_postgres(name: str, port: int, tls: bool) -> Target:
+    return build_sophia(
+        name,
+        port,
+        tls,
+        title="Sophia, named model, store on PostgreSQL",
+        needs="PostgreSQL",
+        phases=("sat", "r500"),
+    )
+
+
+def _build_with_pgo(name: str, port: int, tls: bool) -> Target:
+    is_auto = name == "sophia-auto-pgo"
+    return build_sophia(
+        name,
+        port,
+        tls,
+        model="sophia/auto" if is_auto else MODEL,
+        title=f"Sophia, {'sophia/auto' if is_auto else 'named model'}, Python with PGO",
+        needs="system Python",
+        command=ENVIRONMENTS / "system" / "bin" / "sophia",
+        phases=("sat", "large", "r500", "sse"),
+    )
 
 
 def build_litellm(
@@ -292,6 +340,11 @@ BUILDERS: dict[str, Callable[[str, int, bool], Target]] = {
     "envoy": _build_envoy,
     "sophia": build_sophia,
     "sophia-auto": _build_sophia_auto,
+    "sophia-2": _build_workers,
+    "sophia-4": _build_workers,
+    "sophia-postgres": _build_on_postgres,
+    "sophia-pgo": _build_with_pgo,
+    "sophia-auto-pgo": _build_with_pgo,
     "litellm": build_litellm,
     "portkey": build_portkey,
     "smg": _build_smg,

@@ -137,6 +137,7 @@ async def compose(
         stack.push_async_callback(runtime.ledger.leases.close)
         runtime.reconciler = Reconciler(reconcile_delays)
         metrics.list_targets = runtime.health.list_figures
+        metrics.count_round_trips = lambda: store.round_trips
         sophia = Sophia(
             settings=settings,
             store=store,

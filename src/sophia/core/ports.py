@@ -139,7 +139,8 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
     """Everything that must outlive the process, in one database and one journal for each process.
 
     `worker` is this process's number, `problem` a sentence while nothing can be written down, else
-    empty; `depth` counts the records that are in the journal only. `beat` shows other machines that
+    empty; `depth` counts the records that are in the journal only, `round_trips` the questions to
+    the database. `beat` shows other machines that
     this process lives, and returns False once they have taken its number away.
     """
 
@@ -149,6 +150,8 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
     def problem(self) -> str: ...
     @property
     def depth(self) -> int: ...
+    @property
+    def round_trips(self) -> int: ...
     async def start_worker(
         self, data: Path, close: CloseAttempt, sync_seconds: float
     ) -> Sequence[AttemptOutcome]: ...

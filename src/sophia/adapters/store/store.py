@@ -343,6 +343,11 @@ class SqlStore:
         """The number of records that are in the journal only."""
         return 0 if self._journal is None else self._journal.behind
 
+    @property
+    def round_trips(self) -> int:
+        """The number of questions to the database since it was opened."""
+        return self._database.round_trips
+
     async def close(self) -> None:
         """Apply the journal, return the leases and close the database."""
         if self._changing is not None:

@@ -41,6 +41,9 @@ _HELP = {
         "Share of answers among the last attempts, by upstream and model; only of those asked."
     ),
     "sophia_target_ejected": "1 while a model is ejected at an upstream after failures, else 0.",
+    "sophia_store_round_trips": (
+        "Questions to the database: statements over the network, or transactions in SQLite."
+    ),
     "sophia_judgements": (
         "Answers sampled for a judge, by result: judged, unparsable (the reply is no score), "
         "unpaid, dropped (too many waited), no_judge, empty or failed."
@@ -95,6 +98,7 @@ class PrometheusSink(Collector):
         self._failures: Counter[tuple[str, str]] = Counter()
         self._judgements: Counter[str] = Counter()
         self.list_targets: Callable[[], Iterable[TargetFigures]] = tuple
+        self.count_round_trips: Callable[[], int] = int
         self.replace_scores(scores)
         self.registry.register(self)
 
@@ -170,6 +174,8 @@ class PrometheusSink(Collector):
         yield _build_metric(GaugeMetricFamily, "sophia_target_success", labels, rows)
         rows = [((upstream, model), float(not healthy)) for upstream, model, _, healthy in targets]
         yield _build_metric(GaugeMetricFamily, "sophia_target_ejected", labels, rows)
+        rows = [((), self.count_round_trips())]
+        yield _build_metric(CounterMetricFamily, "sophia_store_round_trips", [], rows)
         rows = [((result,), count) for result, count in list(self._judgements.items())]
         yield _build_metric(CounterMetricFamily, "sophia_judgements", ["result"], rows)
 

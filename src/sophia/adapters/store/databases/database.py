@@ -30,10 +30,12 @@ class Database(Protocol):
     `read`, `snapshot` and `transaction` raise Unavailable when the database cannot be used, and
     RowFault for a row that no database of this schema takes. All reads of a `snapshot` see one
     moment. `has_changed` never waits. `is_shared` is whether processes of several machines use it,
-    and `now_ms` an expression for its own clock, in milliseconds since 1970.
+    and `now_ms` an expression for its own clock, in milliseconds since 1970. `round_trips` counts
+    the questions to it: statements over a network, else transactions and queries outside of one.
     """
 
     is_shared: bool
+    round_trips: int
     now_ms: str
 
     def read(self, sql: str, values: Sequence[object] = ()) -> Rows: ...

@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -57,10 +57,12 @@ class _Transaction:
 
     row_lock = " FOR UPDATE"
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], count: Callable[[], None]) -> None:
         self._connection = connection
+        self._count = count
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> psycopg.Cursor[Any]:
+        self._count()
         return self._connection.execute(translate(sql), _clean(values))
 
     def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> RowCount:
@@ -70,6 +72,7 @@ class _Transaction:
         """
         head, marks, tail = _split_insert(sql)
         if not marks:
+            self._count()
             cursor = self._connection.cursor()
             cursor.executemany(translate(sql), map(_clean, rows))
             return RowCount(cursor.rowcount)
@@ -78,12 +81,12 @@ class _Transaction:
             some = rows[start : start + _ROWS_PER_INSERT]
             values = [value for row in some for value in row]
             insert = head + ", ".join([marks] * len(some)) + tail
-            count += self._connection.execute(translate(insert), _clean(values)).rowcount
+            count += self.execute(insert, values).rowcount
         return RowCount(count)
 
     def notify(self) -> None:
         """Wake the processes that listen, once this transaction is committed."""
-        self._connection.execute(f"NOTIFY {_CHANNEL}")
+        self.execute(f"NOTIFY {_CHANNEL}")
 
 
 class PostgresDatabase:
@@ -105,6 +108,7 @@ class PostgresDatabase:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._polled = 0.0
+        self.round_trips = 0
         self._is_notified = True
         self._is_away = self._is_closed = self._is_committing = False
 
@@ -114,7 +118,8 @@ class PostgresDatabase:
         with self._write_lock:
             try:
                 writer = self._begin()
-                yield _Transaction(writer)
+                self.round_trips += 2  # BEGIN and COMMIT
+                yield _Transaction(writer, self._count)
                 self._is_committing = True
                 writer.execute("COMMIT")
             except BaseException as error:
@@ -167,7 +172,11 @@ class PostgresDatabase:
 
     def _query(self, sql: str, values: Sequence[object]) -> Rows:
         with self._reading() as reader:
+            self._count()
             return reader.execute(translate(sql), _clean(values)).fetchall()
+
+    def _count(self) -> None:
+        self.round_trips += 1
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -175,7 +184,7 @@ class PostgresDatabase:
         with self._reading() as reader:
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
-                yield _Transaction(reader)
+                yield _Transaction(reader, self._count)
             finally:
                 with suppress(psycopg.Error):
                     reader.execute("ROLLBACK")

@@ -48,6 +48,7 @@ class SqliteDatabase:
         self._read_only = read_only
         self._wait_seconds = wait_seconds
         self._is_closed = False
+        self.round_trips = 0
         self._writer: Any = None if read_only else self._open_writer()
         self._reader: Any = None if read_only else self._open_reader()
         self._watcher: Any = None
@@ -60,6 +61,7 @@ class SqliteDatabase:
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection; its changes are durable at the end, or undone by an exception."""
         with self._write_lock, self._wait_for_turn():
+            self.round_trips += 1
             try:
                 connection = self._writer = self._writer or self._open_writer()
                 connection.execute("BEGIN IMMEDIATE")
@@ -129,6 +131,7 @@ class SqliteDatabase:
     def _reading(self) -> Iterator[Any]:
         driver = load_sqlite()
         with self._read_lock:
+            self.round_trips += 1
             try:
                 reader = self._reader = self._reader or self._open_reader()
                 yield reader
@@ -140,6 +143,7 @@ class SqliteDatabase:
 
     def has_changed(self) -> bool:
         """Return whether another connection has changed the file since the last call."""
+        self.round_trips += 1
         try:
             self._watcher = self._watcher or self._open_reader()
             (version,) = self._watcher.execute("PRAGMA data_version").fetchone()

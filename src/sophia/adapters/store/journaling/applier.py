@@ -14,7 +14,7 @@ from sophia.core.errors import Unavailable
 
 log = logging.getLogger("sophia.ledger")
 
-APPLY_SECONDS = 0.2
+APPLY_SECONDS = 0.4
 """Time between two transactions, unless a request waits for one."""
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
@@ -127,8 +127,10 @@ class JournalApplier:
         self._resolve(self._syncing, self._synced, "")
 
     def _apply_written(self) -> None:
+        # What comes meanwhile waits for the next time: a transaction costs as much as many records.
+        written = self._journal.written
         try:
-            while records := self._reader.read():
+            while self._applied < written and (records := self._reader.read()):
                 self._apply(records)
                 self._reader.commit()
                 self._applied += len(records)
