@@ -31,11 +31,14 @@ CloseAttempt = Callable[[OpenAttempt], AttemptOutcome]
 class DispatchedCall(Protocol):
     """One dispatched call. `close` frees its connection at once and cancels what is unfinished.
 
-    `left_out_events` counts malformed events of a stream that were left out.
+    `left_out_events` counts malformed events of a stream that were left out; `is_received` says
+    that nothing more is awaited from the upstream.
     """
 
     generation_id: str | None
 
+    @property
+    def is_received(self) -> bool: ...
     @property
     def left_out_events(self) -> int: ...
 

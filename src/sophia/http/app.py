@@ -80,8 +80,15 @@ class App:
         Raises Unauthenticated without a valid key, BadRequest for two different valid ones, and
         Forbidden for an admin key, which never pays for inference.
         """
-        tokens = _parse_keys(incoming)
-        principal = self._find_principal(tokens)
+        fields = incoming.fields
+        value = fields.get(b"authorization", b"")
+        is_usual = value[:7] == b"Bearer " and b"x-api-key" not in fields
+        if is_usual and len(fields) == len(incoming.headers) and (token := value[7:].strip()):
+            tokens = [token]
+            principal = self.key_ring.authenticate(token)
+        else:
+            tokens = _parse_keys(incoming)
+            principal = self._find_principal(tokens)
         if principal is None:
             if any(map(parse_key_id, tokens)):
                 return False
@@ -99,8 +106,6 @@ class App:
 
     def _find_principal(self, tokens: Sequence[bytes]) -> Principal | None:
         """Return the owner of the one valid key. Raises BadRequest for two of different owners."""
-        if len(tokens) == 1:
-            return self.key_ring.authenticate(tokens[0])
         found = {one.key_id: one for one in map(self.key_ring.authenticate, tokens) if one}
         if len(found) > 1:
             raise BadRequest("The request has two keys; send one, as Authorization or x-api-key.")
@@ -131,10 +136,6 @@ def _build_key_error() -> Unauthenticated:
 
 def _parse_keys(incoming: HttpRequest) -> list[bytes]:
     """Return the keys that a request carries, each once. Raises Unauthenticated without any."""
-    fields, value = incoming.fields, incoming.fields.get(b"authorization", b"")
-    is_usual = value[:7] == b"Bearer " and b"x-api-key" not in fields
-    if is_usual and len(fields) == len(incoming.headers) and (token := value[7:].strip()):
-        return [token]
     found = [_parse_key(name, value) for name, value in incoming.headers]
     tokens = [token for token in dict.fromkeys(found) if token]
     if tokens:

@@ -61,6 +61,11 @@ class _HttpExchange:
         self.generation_id = generation_id.decode("latin-1") if generation_id else None
 
     @property
+    def is_received(self) -> bool:
+        """Whether the whole response has arrived."""
+        return self._response.is_complete
+
+    @property
     def left_out_events(self) -> int:
         """The number of malformed events that were left out."""
         return 0

@@ -293,7 +293,7 @@ class _AttemptRun:
             # The upstream may have been asked twice.
             last = last or not (self._record.may_dispatch or self._record.is_raced)
             result.generation_id = exchange.generation_id
-            if result.generation_id and upstream.can_fetch_usage:
+            if result.generation_id and upstream.can_fetch_usage and not exchange.is_received:
                 reservation.note_generation(result.generation_id)
             while not has_content and (batch := await exchange.next()) is not None:
                 update_attempt_result(result, batch)

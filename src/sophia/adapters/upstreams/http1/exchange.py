@@ -54,6 +54,11 @@ class HttpResponse:
         self._failure: UpstreamFailure | None = None
         self._complete = False
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether its end has arrived."""
+        return self._complete
+
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of the header `name`, a name in lower case."""
         for key, value in self.headers:
@@ -102,13 +107,12 @@ class HttpResponse:
         """Stop reading; an unfinished response closes its connection. Idempotent."""
         if self._connection is not None:
             self._connection.fail(FailureKind.CUT, "The answer was given up before its end.")
-        self._take_parts()
+        if self._parts:
+            self._take_parts()
 
     def _take_parts(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return data
+        parts, self._parts, self._size = self._parts, [], 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _wait(self) -> None:
         self._waiter = waiter = self.loop.create_future()
