@@ -86,5 +86,5 @@ def is_served(data: Path) -> bool:
 
 
 def find_server(data: Path) -> int | None:
-    """Return the process that serves from a data folder, or None where the system does not show it."""
+    """Return the process that serves from a data folder, if the system shows it."""
     return folder_lock.find_server(data)

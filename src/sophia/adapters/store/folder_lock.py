@@ -34,7 +34,7 @@ def is_served(data: Path) -> bool:
 
 
 def find_server(data: Path) -> int | None:
-    """Return the process that serves from a data folder, or None where the system does not show it."""
+    """Return the process that serves from a data folder, if the system shows it."""
     path, locks = data / _SERVING_LOCK, Path("/proc/locks")
     if not (path.exists() and locks.exists()):
         return None
