@@ -5,18 +5,15 @@ upstream, so that only their CPU time per request is comparable, not the request
 """
 
 import argparse
-import shutil
 import signal
 import sqlite3
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from bench.gateway.machine import describe_machine, write_figures
 from bench.gateway.phases import Phase
@@ -30,6 +27,11 @@ from sophia.adapters.store.journaling.files import SEGMENT_BYTES, list_segments
 WARM_UP = Phase("warm", "warm-up", "small", 64)
 SATURATED = Phase("sat", "1.5 kB requests, 64 connections, as fast as possible", "small", 64)
 STOP_SECONDS = 60
+TABLE_HEAD = (
+    "| | workers | requests/s measured | CPU time of a request | requests/s of a whole core "
+    "| memory of a worker | journal | ledger |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Capacity:
     rps: float
     cpu_us: float
     failed: float
+    foreign_cores: float
     worker_rss_mb: float
     worker_pss_mb: float
     supervisor_rss_mb: float
@@ -70,7 +73,7 @@ def main() -> None:
             for target in targets:
                 for count in counts:
                     found.append(measure(stage, target, count, options.seconds))
-                    print(found[-1], flush=True)
+                    print(found[-1], file=sys.stderr, flush=True)
     rows = list(summarise(found))
     print_table(rows)
     if options.output:
@@ -108,7 +111,8 @@ def measure(stage: Stage, target: Target, workers: int, seconds: float) -> Capac
         workers=workers,
         rps=round(window["rps"]),
         cpu_us=window["cpu_us"],
-        failed=window.get("errors", 0.0),
+        failed=window["errors"],
+        foreign_cores=window["foreign_cores"],
         worker_rss_mb=round(memory["Rss"], 1),
         worker_pss_mb=round(memory["Pss"], 1),
         supervisor_rss_mb=round(supervisor, 1),
@@ -166,11 +170,20 @@ def summarise(found: Sequence[Capacity]) -> Iterator[Capacity]:
 
 
 def print_table(rows: Sequence[Capacity]) -> None:
-    """Print the rows of the table in docs/how-to/workers.md."""
-    table = Table(*Capacity.__dataclass_fields__, "rps_per_core", title=str(describe_machine()))
+    """Print the table of docs/how-to/workers.md, in Markdown."""
+    print(" · ".join(f"{name} {value}" for name, value in describe_machine().items()))
+    print(*TABLE_HEAD, sep="\n")
     for row in rows:
-        table.add_row(*map(str, asdict(row).values()), f"{row.rps_per_core:,.0f}")
-    Console(width=200 if shutil.get_terminal_size().columns < 200 else None).print(table)
+        name = "named model" if row.target == "sophia" else "`sophia/auto`"
+        figures = (
+            f"{row.rps:,.0f}",
+            f"{row.cpu_us:,.0f} µs",
+            f"{row.rps_per_core:,.0f}",
+            f"{row.worker_rss_mb:.0f} MB",
+            f"{row.journal_bytes:,.0f} B",
+            f"{row.ledger_bytes:,.0f} B",
+        )
+        print(f"| {name} | {row.workers} | " + " | ".join(figures) + " |")
 
 
 if __name__ == "__main__":
