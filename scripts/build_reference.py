@@ -334,12 +334,22 @@ def parameter(param: Any) -> tuple[str, ...]:
     """Return the row of one argument or option."""
     flags = [*param.opts, *param.secondary_opts]
     names = param.name.upper() if param.param_type_name == "argument" else ", ".join(flags)
-    kind = shown(param.type_descriptor.annotation) if not getattr(param, "is_flag", False) else ""
-    kind = {"Path": "file", "list of Path": "paths", "list of text": "texts"}.get(kind, kind)
+    kind = "" if getattr(param, "is_flag", False) else value(param)
     default = "" if param.default is None else f"`{plain(param.default)}`"
     default = "required" if param.required else default
     about = (param.help or "") + (f" Or the variable `{param.envvar}`." if param.envvar else "")
     return f"`{names}`", kind, "" if kind == "" else default, about
+
+
+def value(param: Any) -> str:
+    """Return the value of an argument or option as words."""
+    if choices := getattr(param.type, "choices", None):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    words = {"str": "text", "int": "whole number", "float": "number", "path": "file"}
+    name = param.type.name.removesuffix(" range")
+    is_list = param.nargs == -1 or getattr(param, "multiple", False)
+    word = words.get(name, name)
+    return f"{word}s" if is_list else word
 
 
 def metrics() -> str:

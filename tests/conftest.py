@@ -22,6 +22,7 @@ from gateway import (
 from postgres_server import PostgresServer, run_postgres
 from sophia.adapters.store.migrate import migrate
 from sophia.config import RoutingSettings, Settings
+from sophia.core.ports import Clock
 from sophia.sandbox import ScriptedUpstream
 
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -77,7 +78,10 @@ def start(tmp_path: Path, migrated: Path, server: ServerKind, up: ScriptedUpstre
     folder = tmp_path / "data"
 
     def begin(
-        *, reconcile_delays: Sequence[float] = RECONCILE_DELAYS, **settings: Any
+        *,
+        reconcile_delays: Sequence[float] = RECONCILE_DELAYS,
+        clock: Clock | None = None,
+        **settings: Any,
     ) -> AbstractAsyncContextManager[Gateway]:
         if not folder.exists():
             prepare(folder, migrated)
@@ -87,7 +91,7 @@ def start(tmp_path: Path, migrated: Path, server: ServerKind, up: ScriptedUpstre
             ),
             **settings,
         )
-        return running(folder, server, changed, up, reconcile_delays=reconcile_delays)
+        return running(folder, server, changed, up, clock, reconcile_delays)
 
     return begin
 

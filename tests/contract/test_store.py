@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sophia.adapters.store.lease_statements import bump
 from sophia.core.errors import Unavailable
-from sophia.core.ids import JUDGE_ATTEMPT, first_id_at
+from sophia.core.ids import JUDGE_ATTEMPT, WORKER_SHIFT, extract_timestamp_ms, first_id_at
 from sophia.core.ports import Store
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -39,6 +39,17 @@ async def test_an_intent_can_be_read_back(store: Store) -> None:
     await store.reserve(intent(NOW))
     assert await store.decision(NOW) == intent(NOW)
     assert await store.decision(NOW + 16) is None
+
+
+async def test_a_worker_finds_the_newest_attempt_of_its_number(store: Store) -> None:
+    """Not those of others, nor those before the time that is asked for."""
+    first = NOW + (store.worker << WORKER_SHIFT)
+    for id in (first, first + 32, NOW + 1024 + (store.worker + 1 << WORKER_SHIFT)):
+        await store.reserve(intent(id))
+    assert await store.decision(first) is not None
+    at_ms = extract_timestamp_ms(NOW)
+    assert await store.newest_attempt(at_ms) == first + 32
+    assert await store.newest_attempt(at_ms + 1) == 0
 
 
 async def test_outcomes_come_in_the_order_of_their_attempts(store: Store) -> None:

@@ -1,7 +1,9 @@
-"""Checks of this machine for `sophia doctor`: folder, SQLite, ledger, keys, extras."""
+"""Checks of this machine for `sophia doctor`: folder, disk, SQLite, extras."""
 
+import errno
 import importlib.util
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,10 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sophia.compose.offline import StoreAddress, find_store, inspect, report
+from sophia.compose.offline import inspect
 from sophia.config import Settings, is_sandbox_used
-from sophia.core.errors import ConfigError
 from sophia.sandbox.text.local_model import find_model_file
+
+_WRITTEN_BYTES = 64 * 1024
+_FREE_BYTES = 256_000_000
+"""Free space that a journal, a checkpoint of the ledger and its next hours need."""
+_FULL_FIX = "free some space: Sophia refuses paid calls until then"
+_WRITE_FIXES = {
+    errno.EROFS: "mount the disk writable, or choose another folder with --data-dir",
+    errno.ENOSPC: _FULL_FIX,
+    errno.EDQUOT: _FULL_FIX,
+    errno.EFBIG: _FULL_FIX,
+}
 
 Status = Literal["ok", "warning", "error"]
 
@@ -29,14 +41,8 @@ class DoctorFinding:
 
 def check_machine(settings: Settings, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Yield the findings; changes nothing."""
-    data = Path(settings.data_dir)
-    yield _check_data_folder(data)
+    yield _check_data_folder(Path(settings.data_dir))
     yield _check_sqlite()
-    address = find_store(settings)
-    if not address.is_missing():
-        yield from _check_ledger(address)
-    elif data.is_dir():
-        yield DoctorFinding("ok", "ledger", "none yet; `sophia serve` creates one")
     yield from _check_extras(settings, environ)
 
 
@@ -52,16 +58,29 @@ def _check_data_folder(data: Path) -> DoctorFinding:
         detail = f"{shown} does not exist and cannot be created in {parent}"
         return DoctorFinding("error", "data folder", detail, fix)
     try:
-        with tempfile.TemporaryFile(dir=data):
-            pass
+        _write_some(data)
     except OSError as error:
         detail = f"{shown} cannot be written: {(error.strerror or '').lower()}"
+        fix = _WRITE_FIXES.get(error.errno or 0, fix)
         return DoctorFinding("error", "data folder", detail, fix)
+    free = shutil.disk_usage(data).free
+    if free < _FREE_BYTES:
+        detail = f"{shown} has {free // 1_000_000:,} MB left on its disk"
+        fix = "free some space: a full disk makes Sophia refuse paid calls"
+        return DoctorFinding("warning", "data folder", detail, fix)
     mode = stat.S_IMODE(data.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         detail = f"{shown} is open to other users (mode {mode:o}); it holds keys"
         return DoctorFinding("warning", "data folder", detail, f"chmod 700 {shown}")
     return DoctorFinding("ok", "data folder", f"{shown}, for its owner only")
+
+
+def _write_some(data: Path) -> None:
+    """Write a file and remove it. Raises OSError."""
+    with tempfile.TemporaryFile(dir=data) as file:
+        file.write(bytes(_WRITTEN_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _check_sqlite() -> DoctorFinding:
@@ -72,34 +91,6 @@ def _check_sqlite() -> DoctorFinding:
     safe_since = ".".join(map(str, library.safe_since))
     detail += f"; before {safe_since} two connections can corrupt a database"
     return DoctorFinding("warning", "SQLite", detail, "pip install 'pysqlite3>=0.6'")
-
-
-def _check_ledger(address: StoreAddress) -> Iterator[DoctorFinding]:
-    try:
-        check = inspect.inspect_ledger(address)
-        problem = check.quick_check
-    except report.LedgerUnreadable as error:
-        problem = str(error)
-    except ConfigError as error:
-        yield DoctorFinding("error", "ledger", str(error))
-        return
-    if problem != "ok":
-        path = address.path
-        fix = f"stop Sophia, keep a copy, then: sqlite3 {path} .recover | sqlite3 repaired.db"
-        yield DoctorFinding("error", "ledger", f"{path} is damaged: {problem}", fix)
-        return
-    if check.revision == check.latest_revision:
-        where = f"on {address}" if address.url else "intact"
-        yield DoctorFinding("ok", "ledger", f"{where}, schema {check.latest_revision}")
-    else:
-        detail = f"schema {check.revision or 'none'}, this release has {check.latest_revision}"
-        yield DoctorFinding(
-            "warning", "ledger", detail, "`sophia serve` brings an older one up to date"
-        )
-    if check.active_keys:
-        yield DoctorFinding("ok", "keys", f"{check.active_keys} active")
-    else:
-        yield DoctorFinding("warning", "keys", "none active", "sophia keys create --name me")
 
 
 def _check_extras(settings: Settings, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:

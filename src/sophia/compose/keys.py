@@ -83,3 +83,8 @@ def lock_for_serving(data: Path) -> IO[bytes]:
 def is_served(data: Path) -> bool:
     """Return whether a running Sophia serves from a data folder."""
     return folder_lock.is_served(data)
+
+
+def find_server(data: Path) -> int | None:
+    """Return the process that serves from a data folder, if the system shows it."""
+    return folder_lock.find_server(data)

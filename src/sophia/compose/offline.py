@@ -15,6 +15,7 @@ from sophia.adapters.leases import LeasedBudgets
 from sophia.adapters.store import inspect, report
 from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.databases.database import RowFault
+from sophia.adapters.store.journaling import leftovers
 from sophia.adapters.store.snapshots import SnapshotFolder
 from sophia.adapters.store.store import SqlStore
 from sophia.catalogue import refresh
@@ -26,6 +27,7 @@ from sophia.compose.upstreams import Connections, open_connections
 from sophia.config import LEDGER_FILE, PoolSettings, Settings
 from sophia.core.calls import Deadlines
 from sophia.core.errors import ConfigError, Unavailable
+from sophia.core.ids import IdGenerator, extract_timestamp_ms
 from sophia.core.money import nano_from_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.jobs.recover_attempts import start_worker
@@ -49,7 +51,7 @@ from sophia.serving.roles import RoleFollower
 from sophia.serving.runtime import Runtime
 
 # Commands may not name adapters; they read the ledger through these.
-__all__ = ["StoreAddress", "inspect", "report"]
+__all__ = ["StoreAddress", "inspect", "leftovers", "report"]
 
 log = logging.getLogger("sophia")
 
@@ -186,6 +188,17 @@ def build_policy_archive(
         retention=SnapshotRetention(learning.keep_days, learning.keep_snapshots),
         shared=learning.share_keys,
     )
+
+
+async def build_ids(store: Store, clock: Clock) -> IdGenerator:
+    """Return the source of request ids, which go on behind the worker's newest attempt."""
+    now_ms = int(clock.wall() * 1000)
+    newest = await store.newest_attempt(now_ms)
+    if newest:
+        seconds = (extract_timestamp_ms(newest) - now_ms) / 1000
+        log.warning("the clock is %.1f s behind the newest attempt: was it set back?", seconds)
+    # Ids that come again would be taken for attempts that have ended already.
+    return IdGenerator(lambda: int(clock.wall() * 1000), store.worker, newest)
 
 
 def build_runtime(

@@ -28,6 +28,7 @@ from sophia.compose.keys import ensure_data_folder, has_pepper, load_pepper
 from sophia.compose.offline import (
     SNAPSHOT_FOLDER,
     build_catalogue,
+    build_ids,
     build_policy_archive,
     build_runtime,
     open_store,
@@ -35,7 +36,6 @@ from sophia.compose.offline import (
 from sophia.compose.upstreams import Connections, build_webhooks, open_connections
 from sophia.config import Settings
 from sophia.core.errors import ConfigError, Unavailable
-from sophia.core.ids import IdGenerator
 from sophia.core.money import nano_from_usd, nano_to_usd
 from sophia.core.ports import Clock, Sink, Store
 from sophia.http.app import App
@@ -356,7 +356,7 @@ async def _build_app(sophia: Sophia) -> App:
     return App(
         runtime=sophia.runtime,
         key_ring=KeyRing(load_pepper(data), keys),
-        ids=IdGenerator(lambda: int(clock.wall() * 1000), store.worker),
+        ids=await build_ids(store, clock),
         render_metrics=partial(_render_metrics, sophia),
         list_workers=partial(_list_workers, sophia),
         ledger_problem=lambda: store.problem,

@@ -22,12 +22,14 @@ class IdGenerator:
     """Source of strictly increasing request ids; `now_ms` is the wall clock, in ms since 1970.
 
     `worker` numbers the process, from 0 to `MAX_WORKERS` - 1: no two that run have the same.
+    All ids are greater than `after`, an earlier one of the same number.
     """
 
-    def __init__(self, now_ms: Callable[[], int], worker: int = 0) -> None:
+    def __init__(self, now_ms: Callable[[], int], worker: int = 0, after: int = 0) -> None:
         self._now_ms = now_ms
         self._worker = worker << WORKER_SHIFT
-        self._last = 0
+        count = (after >> _ATTEMPT_BITS) & ((1 << _COUNTER_BITS) - 1)
+        self._last = (after >> _TIME_SHIFT) << _COUNTER_BITS | count
         """Milliseconds and counter, side by side."""
 
     def next(self) -> int:

@@ -143,8 +143,9 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
 
     `worker` is this process's number, `problem` a sentence while nothing can be written down, else
     empty; `depth` counts the records that are in the journal only, `round_trips` the questions to
-    the database. `beat` shows other machines that
-    this process lives, and returns False once they have taken its number away.
+    the database. `beat` shows other machines that this process lives, and returns False once they
+    have taken its number away. `newest_attempt` returns the greatest id that the number has made
+    since a time, or 0.
     """
 
     @property
@@ -160,6 +161,7 @@ class Store(LedgerStore, LeaseStore, KeyStore, FeedbackStore, Protocol):
     ) -> Sequence[AttemptOutcome]: ...
     async def retire_left_workers(self, close: CloseAttempt) -> Sequence[AttemptOutcome]: ...
     async def beat(self) -> bool: ...
+    async def newest_attempt(self, since_ms: int) -> int: ...
     async def changed_topics(self) -> Sequence[str]: ...
     async def close(self) -> None: ...
 

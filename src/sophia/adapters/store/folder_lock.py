@@ -30,13 +30,18 @@ def lock_for_serving(data: Path) -> IO[bytes]:
 
 def is_served(data: Path) -> bool:
     """Return whether a running Sophia serves from a data folder."""
-    if not (data / _SERVING_LOCK).exists():
-        return False
-    try:
-        lock_for_serving(data).close()
-    except FolderInUse:
-        return True
-    return False
+    return is_locked(data / _SERVING_LOCK)
+
+
+def find_server(data: Path) -> int | None:
+    """Return the process that serves from a data folder, if the system shows it."""
+    path, locks = data / _SERVING_LOCK, Path("/proc/locks")
+    if not (path.exists() and locks.exists()):
+        return None
+    # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+    rows = (line.split() for line in locks.read_text().splitlines())
+    inode = f":{path.stat().st_ino}"
+    return next((int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].endswith(inode)), None)
 
 
 class Leadership:
@@ -57,6 +62,20 @@ class Leadership:
         """Lead no more."""
         self.is_leader = False
         self._lock.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether another process has locked a file."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            lock_file(file, wait=False)
+        except OSError:
+            return True
+    return False
 
 
 def lock_file(file: IO[bytes], *, wait: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.driver import load_sqlite
 from sophia.adapters.store.migrate import HEAD_REVISION
-from sophia.adapters.store.report import LedgerUnreadable
+from sophia.adapters.store.report import LedgerDamaged, LedgerUnreadable
 from sophia.core.errors import Unavailable
 
 _WAL_SAFE_SINCE = (3, 51, 3)
@@ -45,14 +45,20 @@ def inspect_ledger(address: StoreAddress) -> LedgerCheck:
         with closing(address.open_reader()) as database:
             if not address.url:
                 quick_check = str(database.read("PRAGMA quick_check(1)")[0][0])
-            if revision is not None:
+            if revision is not None and revision <= HEAD_REVISION:
                 keys = "keys WHERE revoked_ms IS NULL AND scope = 'inference'"
                 active = int(database.read(f"SELECT COUNT(*) FROM {keys}")[0][0])  # noqa: S608
-    except Unavailable as error:
-        raise LedgerUnreadable(str(error.__cause__ or error)) from error
-    except load_sqlite().Error as error:
-        raise LedgerUnreadable(str(error)) from error
+    except (Unavailable, load_sqlite().Error) as error:
+        raise _explain(error) from error
     return LedgerCheck(quick_check, revision, HEAD_REVISION, active)
+
+
+def _explain(error: Exception) -> LedgerUnreadable:
+    """Return the error to raise: damage is what SQLite finds in a file that it can open."""
+    cause, driver = error.__cause__ or error, load_sqlite()
+    is_damage = isinstance(cause, driver.DatabaseError)
+    is_damage = is_damage and not isinstance(cause, driver.OperationalError)
+    return (LedgerDamaged if is_damage else LedgerUnreadable)(str(cause))
 
 
 def describe_sqlite_library() -> SqliteLibrary:

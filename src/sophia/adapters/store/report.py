@@ -50,6 +50,10 @@ class LedgerUnreadable(Exception):
     """The ledger cannot be read; the message says why."""
 
 
+class LedgerDamaged(LedgerUnreadable):
+    """The ledger's file is damaged."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageTotals:
     """Usage of one model, key or day; money in nano-dollars.

@@ -20,7 +20,14 @@ from sophia.adapters.store.journaling.worker import WorkerJournal
 from sophia.adapters.store.lease_statements import CALLS_SQL, bump, change_lease, return_lease
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
 from sophia.core.errors import Unavailable
-from sophia.core.ids import MAX_ATTEMPTS, extract_timestamp_ms, find_worker, first_id_at
+from sophia.core.ids import (
+    MAX_ATTEMPTS,
+    MAX_WORKERS,
+    WORKER_SHIFT,
+    extract_timestamp_ms,
+    find_worker,
+    first_id_at,
+)
 from sophia.core.ports import CloseAttempt
 from sophia.core.rows import (
     INTERNAL_KEY_PREFIX,
@@ -110,6 +117,15 @@ class SqlStore:
         if not is_alive:
             self._own_journal.stop(_TAKEN_FOR_DEAD)
         return is_alive
+
+    async def newest_attempt(self, since_ms: int) -> int:
+        """Return the greatest id since `since_ms` of an attempt with this worker's number, or 0."""
+        rows = await self._read(
+            "SELECT COALESCE(MAX(attempt_id), 0) FROM intents"
+            " WHERE attempt_id >= ? AND (attempt_id >> ?) & ? = ?",
+            (first_id_at(since_ms), WORKER_SHIFT, MAX_WORKERS - 1, self.worker),
+        )
+        return int(rows[0][0])
 
     def reserve(self, intent: AttemptIntent) -> Awaitable[None]:
         """Write `intent` down. Raises Unavailable when the journal cannot be written."""
@@ -366,7 +382,9 @@ class SqlStore:
         await self._flush()
         if self._journal is None or find_worker(request_id) == self.worker:
             return
-        until_ms = extract_timestamp_ms(request_id) + _SETTLE_MS
+        # A clock that was set back must not make this wait longer.
+        made_ms = min(extract_timestamp_ms(request_id), time.time_ns() // 1_000_000)
+        until_ms = made_ms + _SETTLE_MS
         sql = "SELECT 1 FROM outcomes WHERE attempt_id = ?"
         while time.time_ns() // 1_000_000 < until_ms and not await self._read(sql, (request_id,)):
             await asyncio.sleep(_SETTLE_POLL_S)

@@ -13,6 +13,7 @@ from rich.text import Text
 from sophia.cli.config_file import find_settings_file, load_command_settings
 from sophia.cli.doctor_machine import DoctorFinding, check_machine
 from sophia.cli.doctor_network import check_network
+from sophia.cli.doctor_store import check_store
 from sophia.cli.options import ConfigFile, DataDir, Json
 from sophia.cli.terminal import build_console, print_json, strip_control_characters
 from sophia.core.errors import ConfigError
@@ -21,7 +22,7 @@ _SYMBOLS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗",
 
 
 def doctor(json: Json = False, data_dir: DataDir = None, config: ConfigFile = None) -> None:
-    """Check key, upstream, clock, SQLite, ports and data folder, and say how to fix them.
+    """Check key, upstream, clock, store, port and data folder, and say how to fix them.
 
     Exits with 1 when something does not work.
     """
@@ -50,6 +51,7 @@ def _run_checks(config: Path | None, data_dir: str | None) -> Iterator[DoctorFin
     source = f"{file} is valid" if file else "no file; defaults and the environment"
     yield DoctorFinding("ok", "settings", source)
     yield from check_machine(settings, os.environ)
+    yield from check_store(settings)
     with build_console(stderr=True).status("Asking the upstream …"):
         findings = asyncio.run(check_network(settings, os.environ))
     yield from findings

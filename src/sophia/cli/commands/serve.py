@@ -168,8 +168,6 @@ async def _supervise(settings: Settings, count: int) -> int:
         loop.add_signal_handler(signal.SIGHUP, supervisor.roll)
         if await supervisor.start():
             await _print_welcome(port, settings, connections, token)
-        else:
-            supervisor.stop(signal.SIGTERM)
         return await supervisor.wait()
 
 

@@ -90,6 +90,10 @@ class StoreAddress:
                 "`store.url` cannot be read; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE,"
                 " with special characters of the password as %XX"
             ) from None
+        except driver.OldServer as error:
+            raise ConfigError(
+                f"`store.url`: the database {self} cannot be used: {error}. Update the server."
+            ) from None
         except driver.ServerError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(

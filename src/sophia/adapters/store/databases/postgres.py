@@ -276,6 +276,10 @@ class PostgresDatabase:
         return connection
 
 
+class OldServer(psycopg.NotSupportedError):
+    """The server is older than Sophia needs."""
+
+
 class BadUrl(Exception):
     """An address that the driver cannot read."""
 
@@ -319,8 +323,9 @@ def connect(url: str) -> psycopg.Connection[Any]:
         tcp_user_timeout=CONNECT_SECONDS * 1000,
     )
     if connection.info.server_version < OLDEST_VERSION * 10_000:
+        version = connection.info.server_version // 10_000
         connection.close()
-        raise psycopg.NotSupportedError(f"Sophia needs PostgreSQL {OLDEST_VERSION} or newer")
+        raise OldServer(f"it is PostgreSQL {version}, and Sophia needs {OLDEST_VERSION} or newer")
     return connection
 
 

@@ -113,7 +113,7 @@ class Journal:
     def _open_segment(self) -> None:
         number = max(list_segments(self._folder), default=0) + 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        descriptor = os.open(_segment_path(self._folder, number), flags, 0o600)
+        descriptor = os.open(segment_path(self._folder, number), flags, 0o600)
         # The folder's entry too, or a power cut could lose a file that was synced.
         folder = os.open(self._folder, os.O_RDONLY)
         try:
@@ -166,18 +166,18 @@ class JournalReader:
         """Go on behind the last records, and remove the files that are read to their end."""
         self._offset = self._next_offset
         for number in self._finished:
-            _segment_path(self._folder, number).unlink(missing_ok=True)
+            segment_path(self._folder, number).unlink(missing_ok=True)
         self._finished = []
 
     def remove(self) -> None:
         """Remove all files of the journal."""
         for number in list_segments(self._folder):
-            _segment_path(self._folder, number).unlink(missing_ok=True)
+            segment_path(self._folder, number).unlink(missing_ok=True)
 
     def _read_bytes(self) -> bytes:
         with (
             suppress(FileNotFoundError),
-            _segment_path(self._folder, self._segment).open("rb") as file,
+            segment_path(self._folder, self._segment).open("rb") as file,
         ):
             size, wanted = os.fstat(file.fileno()).st_size, _READ_BYTES
             file.seek(self._next_offset)
@@ -194,7 +194,7 @@ class JournalReader:
         return any(number > self._segment for number in list_segments(self._folder))
 
     def _warn_of_rest(self, size: int) -> None:
-        path = _segment_path(self._folder, self._segment)
+        path = segment_path(self._folder, self._segment)
         log.warning("%s: %d bytes after the last whole record are left out", path, size)
 
 
@@ -221,7 +221,8 @@ def list_segments(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.journal") if path.stem.isdigit())
 
 
-def _segment_path(folder: Path, number: int) -> Path:
+def segment_path(folder: Path, number: int) -> Path:
+    """Return the path of a file of a journal."""
     return folder / f"{number:08d}.journal"
 
 

@@ -67,7 +67,7 @@ class WorkerNumbers:
         if not self._is_shared:
             return True
         sql = "SELECT number FROM workers WHERE number = ? AND token = ?"
-        values = slot.number, _read_token(slot.folder)
+        values = slot.number, read_token(slot.folder)
         return bool(connection.execute(sql + connection.row_lock, values).fetchall())
 
     def give_up(self, connection: Connection, slot: WorkerSlot) -> bool:
@@ -75,7 +75,7 @@ class WorkerNumbers:
         if not self._is_shared:
             return True
         sql = "DELETE FROM workers WHERE number = ? AND token = ?"
-        return bool(connection.execute(sql, (slot.number, _read_token(slot.folder))).rowcount)
+        return bool(connection.execute(sql, (slot.number, read_token(slot.folder))).rowcount)
 
     def beat(self, slot: WorkerSlot) -> bool:
         """Show that this worker lives; return whether the number is still its own."""
@@ -87,7 +87,7 @@ class WorkerNumbers:
             self._in_touch_since = now
         sql = f"UPDATE workers SET seen_ms = {self._database.now_ms} WHERE number = ? AND token = ?"  # noqa: S608
         with self._database.transaction() as connection:
-            done = connection.execute(sql, (slot.number, _read_token(slot.folder)))
+            done = connection.execute(sql, (slot.number, read_token(slot.folder)))
         self._beaten = now
         return bool(done.rowcount)
 
@@ -110,7 +110,7 @@ class WorkerNumbers:
         return f"token != '' AND seen_ms < {self._database.now_ms} - {int(LOST_SECONDS * 1000)}"
 
 
-def _read_token(folder: Path) -> str:
+def read_token(folder: Path) -> str:
     """Return the token of a number's folder, which no row has where there is none."""
     path = folder / _TOKEN
     return (path.read_text() if path.exists() else "") or "none"

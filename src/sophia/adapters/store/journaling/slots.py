@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sophia.adapters.store.folder_lock import lock_file
+from sophia.adapters.store.folder_lock import is_locked, lock_file
 from sophia.adapters.store.journaling.files import list_segments
 from sophia.core.errors import ConfigError
 from sophia.core.ids import MAX_WORKERS
@@ -72,6 +72,11 @@ def lock_slot(data: Path, number: int) -> WorkerSlot | None:
         return None
     lock.seek(0)
     return WorkerSlot(number, folder, lock.read() == _read_boot_id(), lock)
+
+
+def is_slot_used(folder: Path) -> bool:
+    """Return whether a running process has the number of a folder; nothing is created."""
+    return is_locked(folder / _LOCK)
 
 
 def _read_boot_id() -> bytes:
