@@ -3,7 +3,9 @@
 import importlib.util
 import itertools
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -24,10 +26,11 @@ PASSWORD = "s3cret"
 
 
 class PostgresServer:
-    """A server in `folder` on a free port of loopback; its files are not synced."""
+    """A server in `folder` on a free port of loopback; its files are synced if it `is_durable`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self._folder = folder
+        self._is_durable = is_durable
         self._numbers = itertools.count()
         self._binaries = BINARIES
         self._user: dict[str, Any] = {}
@@ -61,13 +64,29 @@ class PostgresServer:
         return f"postgresql://sophia:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -F -c max_connections=200"
+        options = f"-h 127.0.0.1 -p {self.port} -k '' -c max_connections=200"
+        options += "" if self._is_durable else " -F"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", log, "start")
 
     def stop(self) -> None:
         """Stop at once: connections break."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "fast", "stop")
+
+    def kill(self) -> None:
+        """End all its processes without notice; what is on the disk stays."""
+        lock = Path(self._data, "postmaster.pid")
+        first = int(lock.read_text().split()[0])
+        # Stopped first, so that it starts no others meanwhile.
+        os.kill(first, signal.SIGSTOP)
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        ends = [os.pidfd_open(pid) for pid in (first, *map(int, children))]
+        for end in ends:
+            signal.pidfd_send_signal(end, signal.SIGKILL)
+        for end in ends:
+            select.select([end], [], [], 10)
+            os.close(end)
+        lock.unlink()
 
     def create_database(self, *, empty: bool = False) -> str:
         """Create a database with the current tables, or without any; return its address."""
@@ -98,12 +117,12 @@ class PostgresServer:
 
 
 @contextmanager
-def run_postgres() -> Iterator[PostgresServer]:
+def run_postgres(*, is_durable: bool = False) -> Iterator[PostgresServer]:
     """Run a server."""
     # Not in the folders of the tests, which other users cannot reach.
     folder = Path(tempfile.mkdtemp(prefix="sophia-postgres-"))
     try:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, is_durable=is_durable)
         server.start()
         try:
             server.execute("CREATE DATABASE sophia_template")

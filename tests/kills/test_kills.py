@@ -5,21 +5,21 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from gateway import MINI, NEMO, Client
-from processes import Installation, Served
+from postgres_server import PostgresServer, run_postgres
+from processes import Installation, Machine, Served
 from sophia.core.ids import decode_id
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(1500)]
 KILLS, WORKERS, CLIENTS = 300, 4, 24
-SUPERVISORS = 20
-"""Kills of the supervisor among them, with which all its workers end."""
+"""Kills of workers, of their supervisor, with which all its workers end, and of PostgreSQL."""
 STEPS = (
     ScriptStep(chunk_delay=0.01),
     ScriptStep(),
@@ -84,6 +84,31 @@ async def kill_some(served: Served, chance: random.Random, count: int) -> int:
     return killed
 
 
+@asynccontextmanager
+async def killed_now_and_then(
+    server: PostgresServer | None, chance: random.Random
+) -> AsyncIterator[list[float]]:
+    """Kill a server at random moments, and start it again; yield how long it was away."""
+    away: list[float] = []
+    has_ended = asyncio.Event()
+
+    async def kill(server: PostgresServer) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(has_ended.wait(), chance.uniform(0.5, 5.0))
+                return
+            server.kill()
+            away.append(chance.uniform(0.2, 2.0))
+            await asyncio.sleep(away[-1])
+            await asyncio.to_thread(server.start)
+
+    async with asyncio.TaskGroup() as tasks:
+        if server is not None:
+            tasks.create_task(kill(server))
+        yield away
+        has_ended.set()
+
+
 @contextmanager
 def progress(total: int) -> Iterator[list[int]]:
     """Count kills, and print them now and then."""
@@ -92,23 +117,36 @@ def progress(total: int) -> Iterator[list[int]]:
     print(f"\n{len(done)} rounds, {sum(done)} of {total} kills")
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer | None]:
+    """The server that has the store, None where a file has it."""
+    if request.param == "sqlite":
+        yield None
+        return
+    with run_postgres(is_durable=True) as server:
+        yield server
+
+
 async def test_kills_lose_nothing_and_bill_nothing_twice(
-    tmp_path: Path, migrated: Path, up: ScriptedUpstream
+    tmp_path: Path, migrated: Path, up: ScriptedUpstream, server: PostgresServer | None
 ) -> None:
     chance = random.Random(11)
     installation = Installation(tmp_path / "data", migrated, up)
+    if server is not None:
+        installation = Machine(tmp_path / "data", migrated, up, server.create_database())
     up.script("*", *STEPS, times=None)
     load, variables = Load(), {"SOPHIA_SERVER_WORKERS": str(WORKERS)}
     asking = [asyncio.create_task(load.ask(number)) for number in range(CLIENTS)]
     with progress(KILLS) as done:
-        for _ in range(SUPERVISORS):
+        while sum(done) < KILLS:
             async with installation.served(**variables) as served:
                 load.client = served.client
-                share = -(-KILLS // SUPERVISORS) - 1
-                done.append(1 + await kill_some(served, chance, share))
-                served.process.send_signal(signal.SIGKILL)
-                load.client = None
-                await served.ended()
+                async with killed_now_and_then(server, chance) as away:
+                    killed = await kill_some(served, chance, 14 if server is None else 9)
+                    served.process.send_signal(signal.SIGKILL)
+                    load.client = None
+                    await served.ended()
+                done.append(killed + 1 + len(away))
     load.stop = True
     await asyncio.wait_for(asyncio.gather(*asking), 30)
     variables["SOPHIA_BUDGET_UNKNOWN_HOLD_MINUTES"] = "0"
