@@ -17,6 +17,7 @@ from sophia.adapters.store.store import SqlStore
 from sophia.core.errors import BudgetExceeded, Unavailable
 from sophia.core.ids import IdGenerator
 from sophia.core.rows import AttemptIntent, AttemptOutcome
+from sophia.jobs.follow import ChangeFollower
 from sophia.jobs.recover_attempts import start_worker
 from sophia.jobs.timer import run_every
 from sophia.jobs.worker_presence import BEAT_SECONDS, WorkerPresence
@@ -25,7 +26,8 @@ DAY = "2026-11-23"
 LARGEST = 2_000
 """Nano-dollars that an attempt reserves at most."""
 START_LIMIT = 40_000_000
-_ANSWER_SECONDS = 0.05
+_FOLLOW_SECONDS = 0.1
+_REFUSED_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,9 @@ class Spender:
     async def run(self) -> None:
         """Do the task, and what a worker does beside its requests."""
         presence = WorkerPresence(self._store, lambda: None)
+        follower = ChangeFollower(self._store, {"leases": self._budgets.answer_calls})
         beside = [
-            asyncio.create_task(run_every(_ANSWER_SECONDS, "answers", self._budgets.answer_calls)),
+            asyncio.create_task(run_every(_FOLLOW_SECONDS, "following changes", follower)),
             asyncio.create_task(run_every(BEAT_SECONDS, "beats", presence)),
         ]
         if self._task.uses_up:
@@ -86,7 +89,7 @@ class Spender:
             if await self._attempt(account, held, cost) == RESERVED:
                 left -= 1
             else:
-                await asyncio.sleep(_ANSWER_SECONDS)
+                await asyncio.sleep(_REFUSED_SECONDS)
             # Others run, as they do while a model answers.
             await asyncio.sleep(0)
 

@@ -147,7 +147,7 @@ def test_replicas_that_start_at_once_create_the_tables_once(
         return address.revision()
 
     with ThreadPoolExecutor(6) as pool:
-        assert set(pool.map(start, range(6))) == {"0003"}
+        assert set(pool.map(start, range(6))) == {"0004"}
 
 
 def test_tables_of_an_earlier_schema_are_upgraded(tmp_path: Path, postgres: PostgresServer) -> None:

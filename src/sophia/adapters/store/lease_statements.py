@@ -1,16 +1,23 @@
 """Parts of budgets that workers lease: `spent + held + leased <= limit` at every commit."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from sophia.adapters.store.databases.database import Connection
 from sophia.core.rows import Lease, LeaseRequest
 from sophia.tenants.budget import choose_grant
 
+_Key = tuple[str, str]
+
 _OPEN_ACCOUNT = 'INSERT INTO accounts (account, "window") VALUES (?, ?) ON CONFLICT DO NOTHING'
-_READ_ACCOUNT = (
-    "SELECT spent_nano, held_nano, leased_nano, called FROM accounts"
-    " WHERE account = ? AND accounts.window = ?"
+# Sorted, so that two processes lock rows in one order only.
+_READ_ACCOUNTS = (
+    "SELECT account, accounts.window, spent_nano + held_nano + leased_nano, called FROM accounts"
+    " WHERE (account, accounts.window) IN (VALUES {}) ORDER BY account, accounts.window"
 )
 _READ_LEASES = (
-    "SELECT worker, amount_nano, heard FROM leases WHERE account = ? AND leases.window = ?"
+    "SELECT account, leases.window, amount_nano, heard FROM leases"
+    " WHERE (account, leases.window) IN (VALUES {}) AND worker != ? AND amount_nano > 0"
 )
 _CHANGE_LEASE = (
     'INSERT INTO leases (worker, account, "window", amount_nano, heard) VALUES (?, ?, ?, ?, ?)'
@@ -27,34 +34,71 @@ CALLS_SQL = (
 )
 
 
-def change_lease(connection: Connection, worker: int, request: LeaseRequest) -> Lease:
-    """Grant as much as is free, and call on the other workers for the rest of the need."""
-    key = request.account, request.window
-    spent, held, leased, called = _lock_account(connection, key)
-    leases = connection.execute(_READ_LEASES, key).fetchall()
-    others = [row for row in leases if row[0] != worker]
-    holders = 1 + sum(amount > 0 for _, amount, _ in others)
-    free = request.limit - spent - held - leased
-    granted = choose_grant(request, free, holders)
-    call = request.call
-    if granted < request.need and not call and any(amount > 0 for _, amount, _ in others):
-        call = called = called + 1
+@dataclass(slots=True)
+class _Account:
+    """An account, which this transaction alone may change now: what is spent, held and leased.
+
+    `others` has the lease of each other worker, and the last call that it has answered.
+    """
+
+    taken: int
+    called: int
+    granted: int = 0
+    has_called: bool = False
+    others: list[tuple[int, int]] = field(default_factory=list)
+
+    def grant(self, request: LeaseRequest) -> Lease:
+        """Grant as much as is free, and call on the other workers for the rest of the need."""
+        holders = 1 + len(self.others)
+        free = request.limit - self.taken
+        granted = choose_grant(request, free, holders)
+        call = request.call
+        if granted < request.need and not call and self.others:
+            call = self.called = self.called + 1
+            self.has_called = True
+        self.taken += granted
+        self.granted += granted
+        unheard = sum(amount for amount, heard in self.others if heard < call)
+        return Lease(granted, free - granted, holders, unheard, call)
+
+
+def change_leases(
+    connection: Connection, worker: int, requests: Sequence[LeaseRequest]
+) -> list[Lease]:
+    """Grant what is asked for, in the order of the requests."""
+    keys = sorted({(each.account, each.window) for each in requests})
+    accounts = _lock_accounts(connection, worker, keys)
+    leases = [accounts[each.account, each.window].grant(each) for each in requests]
+    changed = [(key, accounts[key]) for key in keys]
+    connection.executemany(
+        _CHANGE_LEASED, [(account.granted, account.called, *key) for key, account in changed]
+    )
+    connection.executemany(
+        _CHANGE_LEASE, [(worker, *key, account.granted, account.called) for key, account in changed]
+    )
+    if any(account.has_called for account in accounts.values()):
+        # Last: all workers write this row, and who waits for it must not have what others wait for.
         bump(connection, "leases")
-    connection.execute(_CHANGE_LEASED, (granted, called, *key))
-    connection.execute(_CHANGE_LEASE, (worker, *key, granted, called))
-    unheard = sum(amount for _, amount, heard in others if amount > 0 and heard < call)
-    return Lease(granted, free - granted, holders, unheard, call)
+    return leases
 
 
-def _lock_account(connection: Connection, key: tuple[str, str]) -> tuple[int, int, int, int]:
-    """Return the money of an account, which this transaction alone may change now."""
-    sql = _READ_ACCOUNT + connection.row_lock
-    rows = connection.execute(sql, key).fetchall()
-    if not rows:
-        connection.execute(_OPEN_ACCOUNT, key)
-        rows = connection.execute(sql, key).fetchall()
-    money: tuple[int, int, int, int] = rows[0]
-    return money
+def _lock_accounts(
+    connection: Connection, worker: int, keys: Sequence[_Key]
+) -> dict[_Key, _Account]:
+    marks = ", ".join(["(?, ?)"] * len(keys))
+    values = [part for key in keys for part in key]
+    sql = _READ_ACCOUNTS.format(marks) + connection.row_lock
+    rows = connection.execute(sql, values).fetchall()
+    if len(rows) < len(keys):
+        known = {(account, window) for account, window, *_ in rows}
+        connection.executemany(_OPEN_ACCOUNT, [key for key in keys if key not in known])
+        rows = connection.execute(sql, values).fetchall()
+    accounts = {(row[0], row[1]): _Account(*row[2:]) for row in rows}
+    for account, window, amount, heard in connection.execute(
+        _READ_LEASES.format(marks), [*values, worker]
+    ).fetchall():
+        accounts[account, window].others.append((amount, heard))
+    return accounts
 
 
 def return_lease(  # noqa: PLR0913 - a row of the table, and what changes in it
