@@ -20,6 +20,8 @@ from sophia.sandbox import ScriptedUpstream, ScriptStep
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(1500)]
 KILLS, WORKERS, CLIENTS = 300, 4, 24
 """Kills of workers, of their supervisor, with which all its workers end, and of PostgreSQL."""
+MOST_IN_ROUND, ROUND_SECONDS = 9, 10.0
+"""Kills of workers after which their supervisor is killed: it starts them later and later."""
 STEPS = (
     ScriptStep(chunk_delay=0.01),
     ScriptStep(),
@@ -71,13 +73,13 @@ async def list_pids(client: Client) -> list[int]:
     return []
 
 
-async def kill_some(served: Served, chance: random.Random, count: int) -> int:
+async def kill_some(served: Served, chance: random.Random) -> int:
     """Kill workers at random moments; return how many."""
-    killed = 0
-    while killed < count:
+    killed, end = 0, asyncio.get_running_loop().time() + ROUND_SECONDS
+    while killed < MOST_IN_ROUND and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(chance.uniform(0.05, 0.6))
         pids = await list_pids(served.client)
-        for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 1, 2)))):
+        for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 2, 4)))):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
@@ -95,7 +97,7 @@ async def killed_now_and_then(
     async def kill(server: PostgresServer) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(has_ended.wait(), chance.uniform(0.5, 5.0))
+                await asyncio.wait_for(has_ended.wait(), chance.uniform(0.3, 3.0))
                 return
             server.kill()
             away.append(chance.uniform(0.2, 2.0))
@@ -142,7 +144,7 @@ async def test_kills_lose_nothing_and_bill_nothing_twice(
             async with installation.served(**variables) as served:
                 load.client = served.client
                 async with killed_now_and_then(server, chance) as away:
-                    killed = await kill_some(served, chance, 14 if server is None else 9)
+                    killed = await kill_some(served, chance)
                     served.process.send_signal(signal.SIGKILL)
                     load.client = None
                     await served.ended()
