@@ -77,7 +77,7 @@ async def kill_some(served: Served, chance: random.Random) -> int:
     """Kill workers at random moments; return how many."""
     killed, end = 0, asyncio.get_running_loop().time() + ROUND_SECONDS
     while killed < MOST_IN_ROUND and asyncio.get_running_loop().time() < end:
-        await asyncio.sleep(chance.uniform(0.05, 0.6))
+        await asyncio.sleep(chance.uniform(0.05, 1.0))
         pids = await list_pids(served.client)
         for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 2, 4)))):
             with suppress(ProcessLookupError):
@@ -97,10 +97,10 @@ async def killed_now_and_then(
     async def kill(server: PostgresServer) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(has_ended.wait(), chance.uniform(0.3, 3.0))
+                await asyncio.wait_for(has_ended.wait(), chance.triangular(0.2, 3.0, 0.2))
                 return
             server.kill()
-            away.append(chance.uniform(0.2, 2.0))
+            away.append(chance.triangular(0.2, 2.0, 0.2))
             await asyncio.sleep(away[-1])
             await asyncio.to_thread(server.start)
 
