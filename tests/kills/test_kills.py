@@ -54,7 +54,8 @@ class Load:
                 self.results["broken"] += 1
                 await asyncio.sleep(0.02)
                 continue
-            is_whole = answer.complete and (answer.done if number % 3 else answer.status == 200)
+            is_whole = answer.status == 200 and answer.complete
+            is_whole = is_whole and (answer.done or not number % 3)
             self.results["whole" if is_whole else f"status {answer.status}"] += 1
             if is_whole:
                 id = decode_id("req", answer.headers["x-request-id"])
