@@ -17,8 +17,13 @@ from sophia.adapters.store.databases.database import Connection, Database, Rows,
 from sophia.adapters.store.journaling.numbers import WorkerNumbers
 from sophia.adapters.store.journaling.retirement import WorkerRetirement
 from sophia.adapters.store.journaling.worker import WorkerJournal
-from sophia.adapters.store.lease_queue import LeaseQueue
-from sophia.adapters.store.lease_statements import CALLS_SQL, bump, change_leases, return_lease
+from sophia.adapters.store.leasing.lease_queue import LeaseQueue
+from sophia.adapters.store.leasing.lease_statements import (
+    CALLS_SQL,
+    bump,
+    change_leases,
+    return_lease,
+)
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
 from sophia.core.errors import Unavailable
 from sophia.core.ids import MAX_ATTEMPTS, extract_timestamp_ms, find_worker, first_id_at

@@ -34,7 +34,7 @@ CALLS_SQL = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Account:
     """An account, which this transaction alone may change now: what is spent, held and leased.
 
@@ -93,7 +93,7 @@ def _lock_accounts(
         known = {(account, window) for account, window, *_ in rows}
         connection.executemany(_OPEN_ACCOUNT, [key for key in keys if key not in known])
         rows = connection.execute(sql, values).fetchall()
-    accounts = {(row[0], row[1]): _Account(*row[2:]) for row in rows}
+    accounts = {(row[0], row[1]): _Account(taken=row[2], called=row[3]) for row in rows}
     for account, window, amount, heard in connection.execute(
         _READ_LEASES.format(marks), [*values, worker]
     ).fetchall():
