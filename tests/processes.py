@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from gateway import Client, prepare
 from sophia.adapters.store.driver import load_sqlite
 from sophia.compose.keys import create_key
 from sophia.compose.offline import open_store
-from sophia.config import Settings
+from sophia.config import Settings, StoreSettings
 from sophia.core.rows import AttemptOutcome
 from sophia.sandbox import ScriptedUpstream
 
@@ -48,6 +50,7 @@ class Installation:
         prepare(folder, template)
         self.folder = folder
         self.key, self._row = create_key(folder, "first")
+        self.settings = Settings(data_dir=str(folder))
         paths = {"PYTHONPATH": ":".join(sys.path)}
         self.environment = QUIET | {"OPENROUTER_BASE_URL": up.base_url} | paths
 
@@ -55,7 +58,7 @@ class Installation:
     async def served(self, **variables: Any) -> AsyncIterator[Served]:
         """Run a process until the context ends, if it has not ended by then."""
         if not self.rows("keys"):
-            async with open_store(Settings(data_dir=str(self.folder))) as store:
+            async with open_store(self.settings) as store:
                 await store.add_key(self._row)
         command = [sys.executable, "-m", "sophia", "serve", "--port", "0"]
         with (self.folder / "log").open("ab") as log:
@@ -87,6 +90,22 @@ class Installation:
     def outcomes(self) -> list[AttemptOutcome]:
         """Return every outcome, oldest attempt first."""
         return sorted(AttemptOutcome(**row) for row in self.rows("outcomes"))
+
+
+class Machine(Installation):
+    """A data folder of its own, and the store that all share."""
+
+    def __init__(self, folder: Path, template: Path, up: ScriptedUpstream, url: str) -> None:
+        super().__init__(folder, template, up)
+        self.url = url
+        self.settings = Settings(data_dir=str(folder), store=StoreSettings(url))
+        self.environment |= {"SOPHIA_STORE_URL": url, "SOPHIA_SERVER_WORKERS": "2"}
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.url) as server:
+            cursor = server.execute(f"SELECT * FROM {table}")
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 async def _find_port(process: Process) -> int:

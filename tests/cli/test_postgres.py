@@ -118,7 +118,7 @@ def test_the_database_is_created_and_checked(run: Run, url: str) -> None:
     assert ran.code == 1 and "schema none" in ran.err and "db upgrade" in ran.err
     assert run("usage", SOPHIA_STORE_URL=url, **KEY).code == 1
     ran = run("db", "upgrade", SOPHIA_STORE_URL=url, **KEY)
-    assert ran.code == 0 and "schema 0003" in ran.out
+    assert ran.code == 0 and "schema 0004" in ran.out
     ran = run("db", "check", SOPHIA_STORE_URL=url, **KEY)
     assert ran.code == 0 and "intact" in ran.out and PASSWORD not in ran.out
     ran = run("doctor", SOPHIA_STORE_URL=url, SOPHIA_PORT="0", **KEY)
@@ -128,7 +128,7 @@ def test_the_database_is_created_and_checked(run: Run, url: str) -> None:
 def test_the_file_can_be_checked_as_well(run: Run) -> None:
     assert run("db", "check", **KEY).code == 1
     assert run("db", "upgrade", **KEY).code == 0
-    assert "schema 0003" in run("db", "check", **KEY).out
+    assert "schema 0004" in run("db", "check", **KEY).out
 
 
 @pytest.mark.parametrize(

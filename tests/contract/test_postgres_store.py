@@ -18,7 +18,7 @@ from sophia.adapters.store.databases.database import Connection, run_transaction
 from sophia.adapters.store.databases.postgres import PostgresDatabase
 from sophia.adapters.store.journaling import numbers
 from sophia.adapters.store.journaling.files import Ended
-from sophia.adapters.store.lease_statements import bump
+from sophia.adapters.store.leasing.lease_statements import bump
 from sophia.adapters.store.store import SqlStore
 from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.ids import IdGenerator, find_worker
@@ -147,7 +147,7 @@ def test_replicas_that_start_at_once_create_the_tables_once(
         return address.revision()
 
     with ThreadPoolExecutor(6) as pool:
-        assert set(pool.map(start, range(6))) == {"0003"}
+        assert set(pool.map(start, range(6))) == {"0004"}
 
 
 def test_tables_of_an_earlier_schema_are_upgraded(tmp_path: Path, postgres: PostgresServer) -> None:

@@ -4,32 +4,13 @@ import asyncio
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
-
-import psycopg
 
 from postgres_server import PostgresServer
-from processes import Installation
+from processes import Machine
 from sophia.compose.keys import create_key
 from sophia.compose.offline import open_store
-from sophia.config import Settings, StoreSettings
 from sophia.core.money import nano_from_usd
 from sophia.sandbox import ScriptedUpstream
-
-
-class Machine(Installation):
-    """A data folder of its own, and the store that all share."""
-
-    def __init__(self, folder: Path, template: Path, up: ScriptedUpstream, url: str) -> None:
-        super().__init__(folder, template, up)
-        self.url = url
-        self.environment |= {"SOPHIA_STORE_URL": url, "SOPHIA_SERVER_WORKERS": "2"}
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self.url) as server:
-            cursor = server.execute(f"SELECT * FROM {table}")
-            names = [column.name for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 async def test_a_budget_over_two_machines_is_exact(
@@ -42,8 +23,7 @@ async def test_a_budget_over_two_machines_is_exact(
     shutil.copy(tmp_path / "first" / "pepper", tmp_path / "second" / "pepper")
     token, row = create_key(first.folder, "shared")
     first.key = second.key = token
-    settings = Settings(data_dir=str(first.folder), store=StoreSettings(url))
-    async with open_store(settings) as store:
+    async with open_store(first.settings) as store:
         await store.add_key(row)
     async with first.served() as served:
         cost = nano_from_usd((await served.client.chat(max_tokens=20)).json["usage"]["cost"])

@@ -5,21 +5,23 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from gateway import MINI, NEMO, Client
-from processes import Installation, Served
+from postgres_server import PostgresServer, run_postgres
+from processes import Installation, Machine, Served
 from sophia.core.ids import decode_id
 from sophia.sandbox import ScriptedUpstream, ScriptStep
 
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(1500)]
 KILLS, WORKERS, CLIENTS = 300, 4, 24
-SUPERVISORS = 20
-"""Kills of the supervisor among them, with which all its workers end."""
+"""Kills of workers, of their supervisor, with which all its workers end, and of PostgreSQL."""
+MOST_IN_ROUND, ROUND_SECONDS = 9, 10.0
+"""Kills of workers after which their supervisor is killed: it starts them later and later."""
 STEPS = (
     ScriptStep(chunk_delay=0.01),
     ScriptStep(),
@@ -52,7 +54,8 @@ class Load:
                 self.results["broken"] += 1
                 await asyncio.sleep(0.02)
                 continue
-            is_whole = answer.complete and (answer.done if number % 3 else answer.status == 200)
+            is_whole = answer.status == 200 and answer.complete
+            is_whole = is_whole and (number % 3 == 0 or answer.done)
             self.results["whole" if is_whole else f"status {answer.status}"] += 1
             if is_whole:
                 id = decode_id("req", answer.headers["x-request-id"])
@@ -71,17 +74,42 @@ async def list_pids(client: Client) -> list[int]:
     return []
 
 
-async def kill_some(served: Served, chance: random.Random, count: int) -> int:
+async def kill_some(served: Served, chance: random.Random) -> int:
     """Kill workers at random moments; return how many."""
-    killed = 0
-    while killed < count:
-        await asyncio.sleep(chance.uniform(0.05, 0.6))
+    killed, end = 0, asyncio.get_running_loop().time() + ROUND_SECONDS
+    while killed < MOST_IN_ROUND and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(chance.uniform(0.05, 1.0))
         pids = await list_pids(served.client)
-        for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 1, 2)))):
+        for pid in chance.sample(pids, min(len(pids), chance.choice((1, 1, 2, 4)))):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
     return killed
+
+
+@asynccontextmanager
+async def killed_now_and_then(
+    server: PostgresServer | None, chance: random.Random
+) -> AsyncIterator[list[float]]:
+    """Kill a server at random moments, and start it again; yield how long it was away."""
+    away: list[float] = []
+    has_ended = asyncio.Event()
+
+    async def kill(server: PostgresServer) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(has_ended.wait(), chance.triangular(0.2, 3.0, 0.2))
+                return
+            server.kill()
+            away.append(chance.triangular(0.2, 2.0, 0.2))
+            await asyncio.sleep(away[-1])
+            await asyncio.to_thread(server.start)
+
+    async with asyncio.TaskGroup() as tasks:
+        if server is not None:
+            tasks.create_task(kill(server))
+        yield away
+        has_ended.set()
 
 
 @contextmanager
@@ -92,23 +120,37 @@ def progress(total: int) -> Iterator[list[int]]:
     print(f"\n{len(done)} rounds, {sum(done)} of {total} kills")
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer | None]:
+    """The server that has the store, None where a file has it."""
+    if request.param == "sqlite":
+        yield None
+        return
+    with run_postgres(is_durable=True) as server:
+        yield server
+
+
 async def test_kills_lose_nothing_and_bill_nothing_twice(
-    tmp_path: Path, migrated: Path, up: ScriptedUpstream
+    tmp_path: Path, migrated: Path, up: ScriptedUpstream, server: PostgresServer | None
 ) -> None:
     chance = random.Random(11)
     installation = Installation(tmp_path / "data", migrated, up)
+    if server is not None:
+        installation = Machine(tmp_path / "data", migrated, up, server.create_database())
     up.script("*", *STEPS, times=None)
     load, variables = Load(), {"SOPHIA_SERVER_WORKERS": str(WORKERS)}
     asking = [asyncio.create_task(load.ask(number)) for number in range(CLIENTS)]
     with progress(KILLS) as done:
-        for _ in range(SUPERVISORS):
+        while sum(done) < KILLS:
             async with installation.served(**variables) as served:
                 load.client = served.client
-                share = -(-KILLS // SUPERVISORS) - 1
-                done.append(1 + await kill_some(served, chance, share))
-                served.process.send_signal(signal.SIGKILL)
-                load.client = None
-                await served.ended()
+                async with killed_now_and_then(server, chance) as away:
+                    killed = await kill_some(served, chance)
+                    served.process.send_signal(signal.SIGKILL)
+                    load.client = None
+                    await served.ended()
+                done.append(killed + 1 + len(away))
+                assert not any(each.done() for each in asking)
     load.stop = True
     await asyncio.wait_for(asyncio.gather(*asking), 30)
     variables["SOPHIA_BUDGET_UNKNOWN_HOLD_MINUTES"] = "0"

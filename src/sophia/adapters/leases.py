@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any, TypeVar
 
 from sophia.core.background import BackgroundTasks
 from sophia.core.errors import BudgetExceeded, CommitUnknown, Unavailable
@@ -13,6 +15,8 @@ from sophia.core.rows import Lease, LeaseRequest
 from sophia.tenants.budget import BudgetSlice
 
 log = logging.getLogger("sophia.ledger")
+
+_Result = TypeVar("_Result")
 
 _CALL_SECONDS = 1.0
 """Longest wait for other workers to give back what they do not use."""
@@ -32,7 +36,7 @@ class LeasedBudgets:
         self._store = store
         self._clock = clock
         self._slices: defaultdict[tuple[str, str], BudgetSlice] = defaultdict(BudgetSlice)
-        self._asking: dict[tuple[str, str], asyncio.Task[Lease]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._renewing: set[tuple[str, str]] = set()
         self._tasks = BackgroundTasks()
 
@@ -142,15 +146,17 @@ class LeasedBudgets:
     ) -> bool:
         call, end = 0, self._clock.monotonic() + _CALL_SECONDS
         while limit != part.limit or part.idle < amount:
-            asking = self._asking.get(key)
-            if asking is not None and not asking.done():
+            if (asking := self._find_asking(key)) is not None:
                 # Another request asks; what it gets may be enough for both.
                 await asyncio.shield(asking)
                 continue
-            lease = await self._ask(key, limit, amount, call)
+            lease, is_covered = await self._ask(key, limit, amount, call)
             call = lease.call
             if part.idle >= amount:
                 return True
+            if is_covered:
+                # Another request was faster, but there is more.
+                continue
             if not lease.unheard_nano:
                 return False
             if self._clock.monotonic() > end:
@@ -158,23 +164,46 @@ class LeasedBudgets:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
         return True
 
-    async def _ask(self, key: tuple[str, str], limit: int, amount: int, call: int = 0) -> Lease:
+    async def _ask(
+        self, key: tuple[str, str], limit: int, amount: int, call: int = 0
+    ) -> tuple[Lease, bool]:
         """Ask the store once for the missing part of `amount`, or give back a surplus.
 
-        The slice gets the grant even if no request waits for it any more.
+        Return whether slice and store together covered it, too. The slice gets the grant even if
+        no request waits for it any more.
         """
-        asking = self._asking[key] = self._tasks.start(self._ask_store(key, limit, amount, call))
+        return await self._start_asking(key, self._ask_store(key, limit, amount, call))
+
+    async def _start_asking(
+        self, key: tuple[str, str], work: Coroutine[Any, Any, _Result]
+    ) -> _Result:
+        """Change a slice as the store says; nothing else that does may run at the same time.
+
+        A worker that gives back what is idle must not have more on its way, for which the others
+        would not wait.
+        """
+        asking = self._asking[key] = self._tasks.start(work)
         asking.add_done_callback(partial(self._end_asking, key))
         return await asyncio.shield(asking)
 
-    def _end_asking(self, key: tuple[str, str], asked: asyncio.Task[Lease]) -> None:
+    async def _wait_for_turn(self, key: tuple[str, str]) -> None:
+        while (asking := self._find_asking(key)) is not None:
+            await asyncio.wait([asking])
+
+    def _find_asking(self, key: tuple[str, str]) -> asyncio.Task[Any] | None:
+        asking = self._asking.get(key)
+        return None if asking is None or asking.done() else asking
+
+    def _end_asking(self, key: tuple[str, str], asked: asyncio.Task[Any]) -> None:
         if self._asking.get(key) is asked:
             del self._asking[key]
         if not asked.cancelled():
             # Taken note of here, since all who waited may have gone.
             asked.exception()
 
-    async def _ask_store(self, key: tuple[str, str], limit: int, amount: int, call: int) -> Lease:
+    async def _ask_store(
+        self, key: tuple[str, str], limit: int, amount: int, call: int
+    ) -> tuple[Lease, bool]:
         part = self._slices[key]
         need = max(amount - part.idle, 0)
         # What may have to be given back must not be reserved meanwhile.
@@ -196,11 +225,12 @@ class LeasedBudgets:
             part.waiting -= 1
         part.granted += withheld + lease.granted_nano
         part.free, part.limit, part.others = lease.free_nano, limit, lease.holders - 1
-        return lease
+        return lease, part.idle + part.free >= amount
 
     async def _renew(self, account: str, window: str) -> None:
         part = self._slices[account, window]
         try:
+            await self._wait_for_turn((account, window))
             if part.limit is not None and part.should_renew:
                 await self._ask((account, window), part.limit, 0)
         except Unavailable as error:
@@ -209,7 +239,9 @@ class LeasedBudgets:
             self._renewing.discard((account, window))
 
     async def _give_back(self, account: str, window: str, call: int) -> None:
-        await asyncio.shield(self._tasks.start(self._return_idle(account, window, call)))
+        await self._wait_for_turn((account, window))
+        work = self._return_idle(account, window, call)
+        await self._start_asking((account, window), work)
 
     async def _return_idle(self, account: str, window: str, call: int) -> None:
         part = self._slices[account, window]

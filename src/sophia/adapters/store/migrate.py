@@ -11,7 +11,7 @@ from sophia.core.errors import ConfigError
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 _MIGRATION_LOCK = 7_318_349_394_477_056
 """Key of PostgreSQL's advisory lock: processes that start at once migrate one after the other."""
 _READ_REVISION = "SELECT version_num FROM alembic_version"

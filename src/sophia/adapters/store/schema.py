@@ -84,7 +84,7 @@ Table(
     # The number of times that a worker has called on the others to give back what they do not use.
     _nano("called"),
 )
-Table(
+_leases = Table(
     "leases",
     metadata,
     Column("worker", Integer, primary_key=True, autoincrement=False),
@@ -94,6 +94,7 @@ Table(
     # The last such call that this worker has answered.
     _nano("heard"),
 )
+Index("leases_by_account", _leases.c.account, _leases.c.window)
 Table(
     "workers",
     metadata,

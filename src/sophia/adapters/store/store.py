@@ -17,7 +17,13 @@ from sophia.adapters.store.databases.database import Connection, Database, Rows,
 from sophia.adapters.store.journaling.numbers import WorkerNumbers
 from sophia.adapters.store.journaling.retirement import WorkerRetirement
 from sophia.adapters.store.journaling.worker import WorkerJournal
-from sophia.adapters.store.lease_statements import CALLS_SQL, bump, change_lease, return_lease
+from sophia.adapters.store.leasing.lease_queue import LeaseQueue
+from sophia.adapters.store.leasing.lease_statements import (
+    CALLS_SQL,
+    bump,
+    change_leases,
+    return_lease,
+)
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
 from sophia.core.errors import Unavailable
 from sophia.core.ids import (
@@ -78,6 +84,7 @@ class SqlStore:
         self._may_have_changed = True
         self._changes: list[tuple[Change, asyncio.Future[Any]]] = []
         self._changing: asyncio.Task[None] | None = None
+        self._lease_queue = LeaseQueue(self._lease_all)
 
     @property
     def worker(self) -> int:
@@ -141,12 +148,15 @@ class SqlStore:
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """Return a part of a budget for this worker. Raises Unavailable."""
+        return await self._lease_queue.lease(request)
+
+    async def _lease_all(self, requests: Sequence[LeaseRequest]) -> Sequence[Lease]:
         slot = self._own_journal.slot
 
-        def change(connection: Connection) -> Lease:
+        def change(connection: Connection) -> Sequence[Lease]:
             if not self._numbers.owns(connection, slot):
                 raise Unavailable(_TAKEN_FOR_DEAD)
-            return change_lease(connection, slot.number, request)
+            return change_leases(connection, slot.number, requests)
 
         return await self._change(change)
 
@@ -366,6 +376,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Apply the journal, return the leases and close the database."""
+        await self._lease_queue.close()
         if self._changing is not None:
             await self._changing
         if self._journal is not None:

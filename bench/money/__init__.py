@@ -1,0 +1,1 @@
+"""Budgets over several processes: reservations per second, overspend and false refusals."""
