@@ -1,15 +1,13 @@
 """Stores of a run: one data folder for all processes, or one for each and a PostgreSQL server."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.postgres import run_postgres_database
 from sophia.adapters.store.databases.address import StoreAddress
 from sophia.adapters.store.databases.database import Database
-
-_TESTS = Path(__file__).parents[2] / "tests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,5 @@ def open_run_store(kind: str, folder: Path) -> Iterator[RunStore]:
     if kind == "sqlite":
         yield RunStore(folder, "")
         return
-    if str(_TESTS) not in sys.path:
-        sys.path.append(str(_TESTS))
-    from postgres_server import run_postgres
-
-    with run_postgres(is_durable=True) as server:
-        yield RunStore(folder, server.create_database())
+    with run_postgres_database() as url:
+        yield RunStore(folder, url)
