@@ -55,12 +55,12 @@ class Installation:
         self.environment = QUIET | {"OPENROUTER_BASE_URL": up.base_url} | paths
 
     @asynccontextmanager
-    async def served(self, **variables: Any) -> AsyncIterator[Served]:
-        """Run a process until the context ends, if it has not ended by then."""
+    async def served(self, port: int = 0, **variables: Any) -> AsyncIterator[Served]:
+        """Run a process on a port, 0 for a free one, until the context ends, if it has not ended by then."""
         if not self.rows("keys"):
             async with open_store(self.settings) as store:
                 await store.add_key(self._row)
-        command = [sys.executable, "-m", "sophia", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "sophia", "serve", "--port", str(port)]
         with (self.folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(*command, "--data-dir", str(self.folder)),

@@ -264,3 +264,18 @@ async def test_all_workers_learn_the_same(installation: Installation) -> None:
     out, _ = await replay.communicate()
     told = json.loads(out)
     assert told["same"] == 30 and not told["different"], told
+
+
+async def test_the_port_is_free_again_at_once(installation: Installation) -> None:
+    """The end of a connection that the server closed first stays in the kernel for a minute."""
+    port = 0
+    for _ in range(2):
+        async with installation.served(port, **WORKERS) as served:
+            port = served.client.port
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            served.process.send_signal(signal.SIGINT)
+            assert await served.ended() == 0
+            await reader.read()
+            writer.close()

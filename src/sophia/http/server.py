@@ -141,8 +141,10 @@ def bind_listener(host: str, port: int, *, shared: bool = False) -> socket.socke
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
-    option = socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR
-    bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    # With both, or the last connections would keep the port for a minute after the end.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((host, port))
     except OSError:

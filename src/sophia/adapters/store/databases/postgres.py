@@ -34,7 +34,7 @@ _LIMITS = (
 _STATEMENT_SECONDS = 5
 _REPORT_SECONDS = 120
 _INSERT = re.compile(r"(INSERT INTO .* VALUES )(\(\?(?:, \?)*\))(.*)")
-_ROWS_PER_INSERT = 100
+_ROWS_PER_INSERT = 500
 _FAULTS = (errors.DataError, errors.IntegrityError, ValueError, OverflowError)
 _CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
 
