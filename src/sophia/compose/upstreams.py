@@ -23,7 +23,6 @@ from sophia.config import (
     resolve_upstreams,
 )
 from sophia.core.errors import ConfigError
-from sophia.sandbox.process import SandboxProcess
 from sophia.serving.attempts.targets.dispatch import Deployment, UpstreamsByModel
 
 log = logging.getLogger("sophia.upstreams")
@@ -47,6 +46,8 @@ async def open_connections(
     """Return the upstreams, which `stack` closes; must run inside a loop. Raises ConfigError."""
     url = environ.get(SANDBOX_VARIABLE)
     if url is None and is_sandbox_used(settings, environ):
+        from sophia.sandbox.process import SandboxProcess  # a twentieth of the time to start
+
         sandbox = await SandboxProcess.start(
             settings.sandbox.speed, local_model=settings.sandbox.local_model
         )

@@ -61,7 +61,7 @@ class PriorBook:
         self.table = table
         # The same spelling may mean several entries: an id comes first, then an earlier release.
         self._index = NameIndex(sorted(table.arms, key=lambda arm: ("/" not in arm, arm)))
-        self._column = {kind: at for at, kind in enumerate(table.kinds)}
+        self.column = {kind: at for at, kind in enumerate(table.kinds)}
 
     def find(self, arm: str) -> ArmPrior | None:
         """Return the prior of an arm; variants such as `:free` have that of the model."""
@@ -88,7 +88,7 @@ class PriorBook:
         mean, variance = np.array(known.mean), np.array(known.sd) ** 2
         means, variances = [], []
         for kinds in classes:
-            like = [self._column[kind] for kind in kinds if kind in self._column]
+            like = [self.column[kind] for kind in kinds if kind in self.column]
             means.append(mean[like or slice(None)].mean())
             variances.append(variance[like].mean() if like else variance.mean() + mean.var())
         return Prior(np.array(means), np.sqrt(variances))

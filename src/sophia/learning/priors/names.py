@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -23,6 +24,8 @@ _IGNORED = frozenset(
 _MORE_EFFORT = frozenset({"high", "max", "reasoner", "reasoning", "thinking", "xhigh"})
 _LESS_EFFORT = frozenset({"instant", "low", "minimal", "no", "non", "none"})
 _IDENTIFYING_PARTS = 2
+_CACHED_NAMES = 4096
+"""More than a catalogue has, which is read several times at the start."""
 _PRODUCT_WORDS = {"max": {"codex", "fugu", "qwen"}, "medium": {"magistral", "mistral", "phi"}}
 
 
@@ -68,6 +71,7 @@ class ModelName(Struct, frozen=True, kw_only=True):
         return total
 
 
+@lru_cache(_CACHED_NAMES)
 def parse_model_name(name: str) -> ModelName:
     """Return the parts of a model's name, without its author.
 

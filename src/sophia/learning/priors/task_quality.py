@@ -15,11 +15,11 @@ def build_skill_rating(read_book: Callable[[], PriorBook]) -> SkillRating:
     """Return the rating of models over kinds of work; of no model by its size alone."""
 
     def rate(model: str, skills: tuple[str, ...]) -> float | None:
-        prior = read_book().find(model)
+        book = read_book()
+        prior = book.find(model)
         if prior is None or prior.basis == "size":
             return None
-        column = {kind: at for at, kind in enumerate(read_book().table.kinds)}
-        return float(np.mean([prior.mean[column[skill]] for skill in skills]))
+        return float(np.mean([prior.mean[book.column[skill]] for skill in skills]))
 
     return rate
 
