@@ -11,7 +11,7 @@ import pytest
 from sophia.adapters.clock import SystemClock
 from sophia.adapters.store.databases.database import Connection
 from sophia.adapters.store.databases.sqlite import SqliteDatabase
-from sophia.adapters.store.leasing.lease_statements import change_leases
+from sophia.adapters.store.lease_statements import change_leases
 from sophia.adapters.store.store import SqlStore
 from sophia.core.rows import LeaseRequest
 from sophia.jobs.recover_attempts import start_worker

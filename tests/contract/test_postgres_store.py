@@ -18,7 +18,7 @@ from sophia.adapters.store.databases.database import Connection, run_transaction
 from sophia.adapters.store.databases.postgres import PostgresDatabase
 from sophia.adapters.store.journaling import numbers
 from sophia.adapters.store.journaling.files import Ended
-from sophia.adapters.store.leasing.lease_statements import bump
+from sophia.adapters.store.lease_statements import bump
 from sophia.adapters.store.store import SqlStore
 from sophia.core.errors import ConfigError, Unavailable
 from sophia.core.ids import IdGenerator, find_worker

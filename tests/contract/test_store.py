@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sophia.adapters.store.leasing.lease_statements import bump
+from sophia.adapters.store.lease_statements import bump
 from sophia.core.errors import Unavailable
 from sophia.core.ids import JUDGE_ATTEMPT, WORKER_SHIFT, extract_timestamp_ms, first_id_at
 from sophia.core.ports import Store

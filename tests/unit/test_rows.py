@@ -3,29 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from sophia.core.rows import AttemptOutcome, find_served_outcome
+from sophia.core.rows import find_served_outcome
+from store_rows import outcome
 
-BASE = AttemptOutcome(
-    attempt_id=0,
-    key_id="k",
-    window="day",
-    model="m",
-    state="settled",
-    cost_nano=1,
-    cost_source="upstream",
-    estimate_nano=1,
-    prompt_tokens=1,
-    completion_tokens=1,
-    cached_tokens=0,
-    reasoning_tokens=0,
-    finish_reason="stop",
-    failure=None,
-    generation_id=None,
-    provider=None,
-    first_content_ms=1.0,
-    total_ms=1.0,
-    at_ms=0,
-)
+BASE = outcome(0)
 
 
 @pytest.mark.parametrize(

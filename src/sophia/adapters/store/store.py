@@ -17,14 +17,9 @@ from sophia.adapters.store.databases.database import Connection, Database, Rows,
 from sophia.adapters.store.journaling.numbers import WorkerNumbers
 from sophia.adapters.store.journaling.retirement import WorkerRetirement
 from sophia.adapters.store.journaling.worker import WorkerJournal
-from sophia.adapters.store.leasing.lease_queue import LeaseQueue
-from sophia.adapters.store.leasing.lease_statements import (
-    CALLS_SQL,
-    bump,
-    change_leases,
-    return_lease,
-)
+from sophia.adapters.store.lease_statements import CALLS_SQL, bump, change_leases, return_lease
 from sophia.adapters.store.statements import COLUMNS, TABLES, insert_sql
+from sophia.core.batches import Batches
 from sophia.core.errors import Unavailable
 from sophia.core.ids import (
     MAX_ATTEMPTS,
@@ -58,6 +53,8 @@ _Result = TypeVar("_Result")
 _GENERATION_ID = re.compile(r"gen-(\d{10})-")
 _GENERATION_SLACK_S = 900
 """Seconds by which an upstream's clock and the length of an answer may move its id."""
+_MOST_LEASES = 100
+"""Leases of one transaction, in which their accounts are locked for other workers."""
 _SETTLE_MS = 1500
 """Age up to which a request of another worker may still be in its journal only."""
 _SETTLE_POLL_S = 0.05
@@ -82,9 +79,8 @@ class SqlStore:
         self._close_attempt: CloseAttempt | None = None
         self._heard: dict[str, int] = {}
         self._may_have_changed = True
-        self._changes: list[tuple[Change, asyncio.Future[Any]]] = []
-        self._changing: asyncio.Task[None] | None = None
-        self._lease_queue = LeaseQueue(self._lease_all)
+        self._changes = Batches[Change, Any](self._make_changes)
+        self._lease_requests = Batches[LeaseRequest, Lease](self._grant_leases, _MOST_LEASES)
 
     @property
     def worker(self) -> int:
@@ -148,9 +144,10 @@ class SqlStore:
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """Return a part of a budget for this worker. Raises Unavailable."""
-        return await self._lease_queue.lease(request)
+        return await self._lease_requests.add(request)
 
-    async def _lease_all(self, requests: Sequence[LeaseRequest]) -> Sequence[Lease]:
+    async def _grant_leases(self, requests: Sequence[LeaseRequest]) -> list[Lease | Exception]:
+        """Return leases that are granted together, or one by one if a request is impossible."""
         slot = self._own_journal.slot
 
         def change(connection: Connection) -> Sequence[Lease]:
@@ -158,7 +155,14 @@ class SqlStore:
                 raise Unavailable(_TAKEN_FOR_DEAD)
             return change_leases(connection, slot.number, requests)
 
-        return await self._change(change)
+        try:
+            return list(await self._change(change))
+        except Unavailable as error:
+            return [error] * len(requests)
+        except Exception as error:  # noqa: BLE001 - goes to whoever waits for the lease
+            if len(requests) == 1:
+                return [error]
+        return [result for each in requests for result in await self._grant_leases([each])]
 
     async def return_lease(self, account: str, window: str, amount: int, heard: int) -> None:
         """Give back a part of this worker's lease; it has answered the call numbered `heard`."""
@@ -376,9 +380,8 @@ class SqlStore:
 
     async def close(self) -> None:
         """Apply the journal, return the leases and close the database."""
-        await self._lease_queue.close()
-        if self._changing is not None:
-            await self._changing
+        await self._lease_requests.close()
+        await self._changes.close()
         if self._journal is not None:
             slot, running = self._journal.slot, self._journal.running
             if await self._journal.close():
@@ -409,24 +412,11 @@ class SqlStore:
 
         It may be called twice, if another change of the same transaction cannot be made.
         """
-        future = asyncio.get_running_loop().create_future()
-        self._changes.append((work, future))
-        if self._changing is None or self._changing.done():
-            self._changing = asyncio.create_task(self._make_changes())
-        result: _Result = await future
+        result: _Result = await self._changes.add(work)
         return result
 
-    async def _make_changes(self) -> None:
-        while self._changes:
-            changes, self._changes = self._changes, []
-            results = await asyncio.to_thread(self._try_changes, [work for work, _ in changes])
-            for (_, future), result in zip(changes, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+    async def _make_changes(self, works: Sequence[Change]) -> list[Any]:
+        return await asyncio.to_thread(self._try_changes, works)
 
     def _try_changes(self, works: Sequence[Change]) -> list[Any]:
         """Return the results of changes that are made together, or else one by one."""

@@ -17,7 +17,7 @@ from sophia.adapters.store.journaling.files import (
 )
 from sophia.adapters.store.journaling.numbers import WorkerNumbers
 from sophia.adapters.store.journaling.slots import WorkerSlot, list_left_slots
-from sophia.adapters.store.leasing.lease_statements import end_leases
+from sophia.adapters.store.lease_statements import end_leases
 from sophia.adapters.store.statements import COLUMNS
 from sophia.core.ids import MAX_WORKERS, WORKER_SHIFT, first_id_at
 from sophia.core.ports import CloseAttempt
