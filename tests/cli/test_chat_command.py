@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from canned_answers import answering
@@ -122,11 +124,20 @@ def test_ctrl_c_ends_the_answer_cleanly() -> None:
                 b'data: {"choices":[{"delta":{"content":"Once"}}]}\n\n'
             )
             assert process.stdout.read(4) == b"Once"
+            wait_until_asleep(process.pid)
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=20)
     assert process.returncode == 130
     assert b"Stopped" in told
     assert b"Traceback" not in told
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process waits for more: Python acts on a signal just before that only after."""
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _url(listener: socket.socket) -> str:

@@ -56,7 +56,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 class RequestLog:
-    """Writes one JSON line per settled request: who asked, the model, the outcome and the cost."""
+    """Writes one JSON line per settled request: the key, the model, the outcome and the cost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -33,7 +33,7 @@ class FailedAttempt:
 def build_attempts_error(tried: Sequence[FailedAttempt]) -> SophiaError:
     """Return the error for the caller when other models might have done better.
 
-    When every model refused the request itself, it is told as such a refusal, with its own status:
+    When every model refused the request itself, the caller gets that refusal, with its own status:
     clients repeat what looks like an outage.
     """
     if not tried:
